@@ -1,0 +1,17 @@
+r"""Public data sets, folders of one's own, and seeded data with a known answer."""
+
+from gtc_pyg.datasets.interaction_dataset import InteractionDataset
+from gtc_pyg.datasets.interaction_tables import InteractionTables
+from gtc_pyg.datasets.lfm2k import LFM2k
+from gtc_pyg.datasets.mmrec_folder import MMRecFolder
+from gtc_pyg.datasets.planted import PlantedPreferences
+from gtc_pyg.datasets.tiktok import TikTok
+
+__all__ = [
+    "InteractionDataset",
+    "InteractionTables",
+    "LFM2k",
+    "MMRecFolder",
+    "PlantedPreferences",
+    "TikTok",
+]

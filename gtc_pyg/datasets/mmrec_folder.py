@@ -1,0 +1,113 @@
+r"""Any folder in the format of MMRec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from gtc_pyg.datasets.interaction_dataset import InteractionDataset
+from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
+from gtc_pyg.datasets.raw_files import read_csr_graph, read_inter, read_npy, require_files
+from gtc_pyg.transforms.spectral_features import spectral_embedding
+
+_DENSE, _GRAPH = "_feat.npy", "_knn10_cos.npz"
+
+
+def read_inter_splits(path: str) -> dict[str, Any]:
+    r"""Reads an ``.inter`` file into the arguments ``splits``, ``num_users`` and ``lines``.
+
+    The users are numbered from 0 to the largest id of all splits.
+    """
+    table = read_inter(path)
+    chosen = {split: table.label == label for label, split in enumerate(SPLITS)}
+    num_users = int(table.edge_index[0].max()) + 1 if table.label.numel() else 0
+    return {
+        "splits": {split: table.edge_index[:, mask] for split, mask in chosen.items()},
+        "num_users": num_users,
+        "lines": {split: table.line[mask] for split, mask in chosen.items()},
+    }
+
+
+class MMRecFolder(InteractionDataset):
+    r"""Interactions and content in the file formats of MMRec.
+
+    ``root/raw`` holds ``<name>.inter`` and, for each modality, ``<modality>_feat.npy`` (dense
+    content, one row per item) or ``<modality>_knn10_cos.npz`` (a SciPy CSR matrix of ten nearest
+    neighbours with cosines) or both. The modalities are found by file name and sorted.
+    Where only the graph exists, its spectral embedding serves as content, and
+    :attr:`graph_derived` names the modality. See `MMRec <https://github.com/enoche/MMRec>`_.
+
+    Never downloads: whoever uses MMRec has these files.
+
+    Args:
+        root (str): The folder with ``raw/``.
+        name (str): The name of the set, as in ``<name>.inter``.
+        spectral_dim (int): The width of features made from graphs. (default: :obj:`64`)
+        transform, pre_transform, force_reload: as in :class:`InteractionDataset`.
+
+    Raises:
+        FileNotFoundError: If the interactions, or all content, is missing.
+        ValueError: If a file is wrong; see :meth:`InteractionTables.validate`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        name: str,
+        spectral_dim: int = 64,
+        transform: Callable[..., Any] | None = None,
+        pre_transform: Callable[..., Any] | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        self.name = name
+        self.spectral_dim = spectral_dim
+        super().__init__(root, transform, pre_transform, force_reload)
+
+    def _found(self, suffix: str) -> list[str]:
+        names = os.listdir(self.raw_dir) if os.path.isdir(self.raw_dir) else []
+        return sorted(n.removesuffix(suffix) for n in names if n.endswith(suffix) and n != suffix)
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        dense = [m + _DENSE for m in self._found(_DENSE)]
+        return [f"{self.name}.inter", *dense, *(m + _GRAPH for m in self._found(_GRAPH))]
+
+    def processed_name(self) -> str:
+        parts = [f"{m}-x" for m in self._found(_DENSE)] + [f"{m}-g" for m in self._found(_GRAPH)]
+        return "_".join([self.name, *parts, f"dim{self.spectral_dim}"])
+
+    def build(self) -> InteractionTables:
+        path = os.path.join(self.raw_dir, f"{self.name}.inter")
+        dense, graph = self._found(_DENSE), self._found(_GRAPH)
+        require_files(path)
+        if not dense and not graph:
+            raise FileNotFoundError(
+                f"missing content: expected <modality>{_DENSE} or <modality>{_GRAPH} in the "
+                f"folder {self.raw_dir}"
+            )
+        features: dict[str, Tensor] = {}
+        graphs = {}
+        sources = dict.fromkeys(SPLITS, path)
+        for modality in sorted({*dense, *graph}):
+            dense_path, graph_path = (
+                os.path.join(self.raw_dir, modality + suffix) for suffix in (_DENSE, _GRAPH)
+            )
+            if modality in graph:
+                graphs[modality] = read_csr_graph(graph_path)
+                sources[f"similar_{modality}"] = graph_path
+            if modality in dense:
+                features[modality] = read_npy(dense_path)
+                sources[f"x_{modality}"] = dense_path
+            else:
+                features[modality] = spectral_embedding(*graphs[modality], self.spectral_dim)
+                sources[f"x_{modality}"] = graph_path
+        return InteractionTables(
+            **read_inter_splits(path),
+            features=features,
+            graphs=graphs,
+            graph_derived=tuple(m for m in features if m not in dense),
+            sources=sources,
+        )

@@ -1,0 +1,126 @@
+r"""Full ranking: every item is a candidate, seen ones excluded; metrics are PyG's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.metrics import (
+    LinkPredMAP,
+    LinkPredMetricCollection,
+    LinkPredNDCG,
+    LinkPredPrecision,
+    LinkPredRecall,
+)
+from torch_geometric.utils import cumsum
+
+__all__ = ["KS", "METRICS", "Ranker", "ranking_metrics", "evaluate"]
+
+KS = (5, 10, 20)
+METRICS = {
+    "Recall": LinkPredRecall,
+    "NDCG": LinkPredNDCG,
+    "Precision": LinkPredPrecision,
+    "MAP": LinkPredMAP,
+}
+
+
+def ranking_metrics(ks: Sequence[int] = KS) -> LinkPredMetricCollection:
+    r"""PyG's metrics under the names ``Recall@5`` ... ``MAP@20``."""
+    return LinkPredMetricCollection(
+        {f"{name}@{k}": metric(k) for name, metric in METRICS.items() for k in ks}
+    )
+
+
+class _Rows:
+    """Edges grouped by user, so that those of a batch of users are one gather."""
+
+    def __init__(self, edge_index: Tensor, num_users: int) -> None:
+        user, perm = edge_index[0].sort(stable=True)
+        self.item = edge_index[1][perm]
+        self.degree = torch.bincount(user, minlength=num_users)
+        self.start = cumsum(self.degree)[:-1]
+
+    def __call__(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        degree = self.degree[users]
+        row = torch.arange(users.numel(), device=users.device).repeat_interleave(degree)
+        offset = torch.arange(row.numel(), device=users.device) - cumsum(degree)[row]
+        return row, self.item[self.start[users][row] + offset]
+
+
+class Ranker:
+    r"""Ranks all items for batches of users and knows which of them count.
+
+    Args:
+        label_edge_index: Held-out interactions ``[2, E]``; users without any are left out.
+        exclude: Interactions that must not be recommended again (training, by option validation).
+        num_users: Number of users.
+    """
+
+    def __init__(self, label_edge_index: Tensor, exclude: Sequence[Tensor], num_users: int) -> None:
+        if label_edge_index.size(1) == 0:
+            raise ValueError("'label_edge_index' holds no interactions to evaluate")
+        self.labels = _Rows(label_edge_index, num_users)
+        self.seen = _Rows(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
+        self.users = self.labels.degree.nonzero().view(-1)
+
+    def rank(self, user_emb: Tensor, item_emb: Tensor, users: Tensor, k: int) -> Tensor:
+        r"""The ``k`` best unseen items of each user, best first, ``[len(users), k]``.
+
+        Where a user has fewer than ``k`` unseen items, the rest is ``-1``.
+        """
+        row, item = self.seen(users)
+        score = user_emb[users] @ item_emb.t()
+        score[row, item] = float("-inf")
+        value, index = score.topk(min(k, score.size(1)), dim=1)
+        return index.masked_fill(value == float("-inf"), -1)
+
+    def update(
+        self,
+        metrics: LinkPredMetricCollection,
+        user_emb: Tensor,
+        item_emb: Tensor,
+        users: Tensor,
+    ) -> None:
+        r"""Ranks for ``users`` and adds the outcome to ``metrics``."""
+        pred = self.rank(user_emb, item_emb, users, metrics.max_k)
+        # PyG's metrics match ids by offset: padding must be an id that no label has.
+        pred = pred.masked_fill(pred < 0, item_emb.size(0))
+        metrics.update(pred, torch.stack(self.labels(users)))
+
+
+@torch.no_grad()
+def evaluate(
+    user_emb: Tensor,
+    item_emb: Tensor,
+    label_edge_index: Tensor,
+    exclude: Sequence[Tensor],
+    ks: Sequence[int] = KS,
+    batch_size: int = 1024,
+) -> dict[str, float]:
+    r"""Recall, NDCG, Precision and MAP of a full ranking.
+
+    Args:
+        user_emb: ``[U, K]``.
+        item_emb: ``[I, K]``.
+        label_edge_index: Held-out interactions ``[2, E]``.
+        exclude: Interactions that are no candidates, each ``[2, E]``: those of training, and by
+            option those of validation.
+        ks: Lengths of the list.
+        batch_size: Users ranked at the same time; ``[batch_size, I]`` scores exist at once.
+
+    Returns:
+        ``{'Recall@5': ..., ...}``, means over the users who have held-out interactions.
+
+    Example:
+        >>> eye = torch.eye(3)
+        >>> held_out, seen = torch.tensor([[0, 1], [0, 2]]), torch.tensor([[0], [1]])
+        >>> round(evaluate(eye, eye, held_out, [seen], ks=[1])["Recall@1"], 2)
+        0.5
+    """
+    ranker = Ranker(label_edge_index, exclude, user_emb.size(0))
+    metrics = ranking_metrics(ks)
+    for users in ranker.users.split(batch_size):
+        ranker.update(metrics, user_emb, item_emb, users)
+    return {name: float(value) for name, value in metrics.compute().items()}

@@ -1,0 +1,295 @@
+r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.typing import Adj, SparseTensor
+from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
+
+__all__ = [
+    "multilinear_inner_product",
+    "contrast",
+    "total_correlation",
+    "to_csr",
+    "stack_interactions",
+    "spmm",
+    "degree_sensitive_sample",
+]
+
+
+def multilinear_inner_product(tensors: Sequence[Tensor]) -> Tensor:
+    r"""Sum over the last dimension of the elementwise product, :math:`\sum_d \prod_b r^b_{id}`.
+
+    With two tensors this is the inner product of matching rows.
+
+    Args:
+        tensors: One or more tensors :math:`[N, D]`.
+
+    Returns:
+        Tensor :math:`[N]`.
+
+    Example:
+        >>> import torch
+        >>> a = torch.tensor([[1.0, 2.0]])
+        >>> multilinear_inner_product([a, a, a])
+        tensor([9.])
+    """
+    return _product(tensors).sum(dim=-1)
+
+
+def _product(tensors: Sequence[Tensor]) -> Tensor:
+    out = tensors[0]
+    for tensor in tensors[1:]:
+        out = out * tensor
+    return out
+
+
+class _Contrast(torch.autograd.Function):
+    """Sum of cross-entropies of a positive among candidates, chunked over rows.
+
+    The loss is a scalar, so its gradient is known up to one factor while a chunk of logits is at
+    hand: it is accumulated in the forward pass and no ``[N, K]`` matrix outlives its chunk.
+    """
+
+    @staticmethod
+    def forward(ctx, anchor, candidates, positive, scale, exclude, chunk_size):  # type: ignore[no-untyped-def,override]
+        need_grad = any(ctx.needs_input_grad[:4])
+        total = anchor.new_zeros(())
+        grads = tuple(torch.zeros_like(x) for x in (anchor, candidates, positive, scale))
+        grad_anchor, grad_candidates, grad_positive, grad_scale = grads
+        for start in range(0, anchor.size(0), chunk_size):
+            rows = slice(start, start + chunk_size)
+            a, p = anchor[rows], positive[rows]
+            pos = scale * (a * p).sum(-1)
+            logits = scale * (a @ candidates.t())
+            logits.scatter_(1, exclude[rows], float("-inf"))
+            top = torch.maximum(logits.amax(dim=1), pos)
+            weight = logits.sub_(top.view(-1, 1)).exp_()
+            norm = weight.sum(dim=1) + (pos - top).exp()
+            total += (norm.log() + top - pos).sum()
+            if need_grad:
+                weight /= norm.view(-1, 1)
+                excess = (pos - top).exp() / norm - 1.0
+                pull = weight @ candidates + excess.view(-1, 1) * p
+                grad_anchor[rows] = scale * pull
+                grad_candidates.addmm_(weight.t(), scale * a)
+                grad_positive[rows] = scale * excess.view(-1, 1) * a
+                grad_scale += (pull * a).sum()
+        if need_grad:
+            ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def,override]
+        grads = (grad_output * grad for grad in ctx.saved_tensors)
+        return (*grads, None, None)
+
+
+def contrast(
+    anchor: Tensor,
+    candidates: Tensor,
+    positive: Tensor,
+    scale: Tensor,
+    exclude: Tensor,
+    chunk_size: int = 1024,
+) -> Tensor:
+    r"""Mean cross-entropy of each row's positive among the shared candidates.
+
+    .. math::
+        L = \frac{1}{N} \sum_i -\log \frac{e^{s \langle a_i, p_i \rangle}}
+        {e^{s \langle a_i, p_i \rangle} + \sum_{k \notin E_i} e^{s \langle a_i, c_k \rangle}}
+
+    Memory is :math:`O(K \cdot \mathrm{chunk})` beside the inputs and their gradients.
+
+    Args:
+        anchor: :math:`a`, ``[N, D]``.
+        candidates: :math:`c`, ``[K, D]``.
+        positive: :math:`p`, ``[N, D]``.
+        scale: :math:`s`, a scalar tensor.
+        exclude: :math:`E`, ``[N, X]`` indices into the candidates that are no negatives of a row;
+            repeat an index where a row has fewer than :math:`X`.
+        chunk_size: Rows whose logits exist at the same time.
+
+    Returns:
+        A scalar, in nats.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"'chunk_size' must be at least 1 (got {chunk_size})")
+    total = _Contrast.apply(anchor, candidates, positive, scale, exclude, chunk_size)
+    return total / max(anchor.size(0), 1)
+
+
+def total_correlation(
+    tensors: Sequence[Tensor],
+    scale: Tensor,
+    negatives: str = "n",
+    chunk_size: int = 1024,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Contrast whose optimum bounds the total correlation of :math:`T` tensors.
+
+    For anchor :math:`a` and row :math:`i` the positive logit is
+    :math:`s \langle r^a_i, \prod_{b \neq a} r^b_i \rangle`. Four rows, three tensors, anchor 1,
+    row 2, ``negatives='n'``, permutations :math:`\pi, \rho` of the other two tensors: the logits are
+
+    .. code-block:: text
+
+        [ <r1_2, r2_π(0) r3_ρ(0)>, <r1_2, r2_π(1) r3_ρ(1)>, <r1_2, r2_2 r3_2>, <r1_2, r2_π(3) r3_ρ(3)> ]
+                                                             ^ the positive, in place of its own column
+
+    A candidate that the permutations bring back to row 2 itself is left out of its negatives.
+
+    Args:
+        tensors: :math:`T \geq 2` tensors ``[N, D]``, normalised by the caller.
+        scale: :math:`s`, a scalar tensor.
+        negatives: ``'n'``: one candidate a row, every other tensor permuted on its own;
+            ``'n_squared'``: all :math:`N^{T-1}` combinations, for small :math:`N`.
+        chunk_size: Rows whose logits exist at the same time.
+        generator: Draws the permutations (``'n'`` only).
+
+    Returns:
+        Mean over rows and anchors, a scalar in nats.
+    """
+    num_rows = tensors[0].size(0)
+    rows = torch.arange(num_rows, device=tensors[0].device)
+    losses = []
+    for index, anchor in enumerate(tensors):
+        others = [tensor for i, tensor in enumerate(tensors) if i != index]
+        if negatives == "n":
+            perms = [_randperm(num_rows, rows.device, generator) for _ in others]
+            candidates = _product([x.index_select(0, p) for x, p in zip(others, perms, strict=True)])
+            home = torch.empty_like(rows).scatter_(0, perms[0], rows)
+            returned = torch.ones_like(rows, dtype=torch.bool)
+            for perm in perms[1:]:
+                returned &= perm[home] == rows
+            exclude = torch.stack([rows, torch.where(returned, home, rows)], dim=1)
+        else:
+            candidates = others[0]
+            exclude = rows
+            for other in others[1:]:
+                candidates = (candidates.unsqueeze(1) * other.unsqueeze(0)).flatten(0, 1)
+                exclude = exclude * num_rows + rows
+            exclude = exclude.view(-1, 1)
+        losses.append(contrast(anchor, candidates, _product(others), scale, exclude, chunk_size))
+    return torch.stack(losses).mean()
+
+
+def _randperm(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    source = device if generator is None else generator.device
+    return torch.randperm(n, generator=generator, device=source).to(device)
+
+
+def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = None) -> Tensor:
+    r"""Any of PyG's adjacency forms as a transposed ``torch.sparse`` CSR tensor.
+
+    Args:
+        adj: ``edge_index`` ``[2, E]`` or :class:`~torch_geometric.EdgeIndex` (source, destination),
+            or a transposed CSR tensor or ``torch_sparse.SparseTensor`` ``[num_dst, num_src]``.
+        num_dst: Number of destination nodes.
+        num_src: Number of source nodes.
+        edge_weight: ``[E]``, for ``edge_index`` only; ones where absent.
+
+    Returns:
+        CSR tensor ``[num_dst, num_src]``, float values.
+    """
+    if isinstance(adj, SparseTensor):
+        csr = adj.to_torch_sparse_csr_tensor(dtype=torch.get_default_dtype())
+    elif is_torch_sparse_tensor(adj):
+        csr = adj if adj.layout == torch.sparse_csr else adj.to_sparse_csr()
+    else:
+        edge_index = adj.as_tensor() if hasattr(adj, "as_tensor") else adj
+        size = (num_dst, num_src)
+        return to_torch_csr_tensor(edge_index.flip(0), edge_weight, size=size)
+    if tuple(csr.shape) != (num_dst, num_src):
+        raise ValueError(
+            f"'adj' must be transposed, [num_dst, num_src] = [{num_dst}, {num_src}] "
+            f"(got {list(csr.shape)})"
+        )
+    return csr
+
+
+def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
+    r"""The user-item graph as one symmetric square matrix, normalised for ``LGConv``.
+
+    .. math:: \hat A = D^{-1/2} \begin{pmatrix} 0 & R \\ R^\top & 0 \end{pmatrix} D^{-1/2}
+
+    Args:
+        to_item: CSR ``[num_items, num_users]``, :math:`R^\top`.
+        to_user: CSR ``[num_users, num_items]``, :math:`R`.
+
+    Returns:
+        CSR ``[num_users + num_items] * 2``; users come first. Isolated nodes keep empty rows.
+    """
+    num_users = to_user.size(0)
+    rowptr_user, rowptr_item = to_user.crow_indices(), to_item.crow_indices()
+    rowptr = torch.cat([rowptr_user, rowptr_item[1:] + rowptr_user[-1]])
+    col = torch.cat([to_user.col_indices() + num_users, to_item.col_indices()])
+    value = torch.cat([to_user.values(), to_item.values()])
+    degree = torch.segment_reduce(value, "sum", offsets=rowptr, initial=0)
+    scale = degree.pow(-0.5).masked_fill(degree == 0, 0)
+    value = value * scale.repeat_interleave(rowptr.diff()) * scale[col]
+    num_nodes = rowptr.numel() - 1
+    return torch.sparse_csr_tensor(rowptr, col, value, size=(num_nodes, num_nodes))
+
+
+class _SpMM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def,override]
+        ctx.adj_transposed = adj_transposed
+        return torch.sparse.mm(adj, x)
+
+    @staticmethod
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def,override]
+        return None, None, torch.sparse.mm(ctx.adj_transposed, grad_output)
+
+
+def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
+    r"""Product of a constant CSR matrix with a dense one, where its transpose is at hand.
+
+    Autograd would transpose the matrix at every step; on a graph of TikTok's size, 64 columns,
+    forward and backward take 5.8 ms this way against 13.2 ms.
+
+    Args:
+        adj: CSR ``[N, K]``.
+        adj_transposed: The same transposed, CSR ``[K, N]`` (``adj`` itself where symmetric).
+        x: ``[K, D]``.
+
+    Returns:
+        ``[N, D]``.
+    """
+    return _SpMM.apply(adj, adj_transposed, x)
+
+
+def degree_sensitive_sample(
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    num_samples: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Keeps edges with probability in proportion to :math:`1 / \sqrt{d_u d_i}`, none twice.
+
+    The pruning of `FREEDOM <https://arxiv.org/abs/2211.06924>`_: edges between popular nodes go
+    first. Drawn by an exponential race, which has no limit on the number of edges.
+
+    Args:
+        edge_index: ``[2, E]``, users and items.
+        num_users: Number of users.
+        num_items: Number of items.
+        num_samples: Edges to keep, at most ``E``.
+        generator: Draws the race.
+
+    Returns:
+        Positions of the kept edges ``[num_samples]``, ascending.
+    """
+    user, item = edge_index
+    degree_user = torch.bincount(user, minlength=num_users).to(torch.float)
+    degree_item = torch.bincount(item, minlength=num_items).to(torch.float)
+    weight = (degree_user[user] * degree_item[item]).rsqrt()
+    race = torch.empty_like(weight).exponential_(generator=generator) / weight
+    return race.topk(num_samples, largest=False, sorted=False).indices.sort().values
+
+

@@ -1,0 +1,8 @@
+r"""Recommenders behind one protocol, :class:`GraphRecommender`."""
+
+from gtc_pyg.models.freedom import FREEDOM
+from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.models.gtc import GTC
+from gtc_pyg.models.lightgcn import LightGCN
+
+__all__ = ["GraphRecommender", "GTC", "FREEDOM", "LightGCN"]

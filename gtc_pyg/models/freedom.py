@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Embedding, Linear, ModuleDict
+
+from gtc_pyg.models.graph_recommender import (
+    EdgeIndexDict,
+    EdgeWeightDict,
+    Features,
+    GraphRecommender,
+    propagate,
+)
+
+
+class FREEDOM(GraphRecommender):
+    r"""FREEDOM: a frozen item graph from content beside pruned interactions.
+
+    From `"A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
+    Recommendation" <https://arxiv.org/abs/2211.06924>`_:
+
+    .. math::
+        [z_u, z_i] = \frac{1}{L + 1} \sum_l \hat A^l [e_u, e_i], \qquad
+        y_{ui} = \langle z_u, \; z_i + (S^{L'} e)_i \rangle
+
+    Training prunes a share of the interactions every epoch, edges between popular nodes first, and
+    adds a BPR loss for each modality's projected content, :math:`\langle z_u, W_m f_i^m \rangle`.
+
+    Args:
+        num_users: Number of users.
+        num_items: Number of items.
+        in_channels: Width of each modality's content.
+        hidden_channels: Width of the embeddings.
+        num_layers: Layers :math:`L` on the interactions.
+        num_item_layers: Layers :math:`L'` on the item graph.
+        modality_weight: Weight of the modalities' BPR losses.
+        edge_dropout: Share of the interactions pruned each epoch.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        in_channels: Mapping[str, int],
+        hidden_channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        modality_weight: float = 1e-3,
+        edge_dropout: float = 0.8,
+    ) -> None:
+        super().__init__(num_users, num_items, edge_dropout)
+        self.num_layers = num_layers
+        self.num_item_layers = num_item_layers
+        self.modality_weight = modality_weight
+        self.user_emb = Embedding(num_users, hidden_channels)
+        self.item_emb = Embedding(num_items, hidden_channels)
+        self.projections = ModuleDict(
+            {name: Linear(width, hidden_channels) for name, width in in_channels.items()}
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew."""
+        torch.nn.init.xavier_uniform_(self.user_emb.weight)
+        torch.nn.init.xavier_uniform_(self.item_emb.weight)
+        for projection in self.projections.values():
+            projection.reset_parameters()
+
+    def forward(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        ego = torch.cat([self.user_emb.weight, self.item_emb.weight])
+        adj = self._stacked(edge_index_dict, edge_weight_dict)
+        out = torch.stack(propagate(adj, ego, self.num_layers)).mean(dim=0)
+        user_emb, item_emb = out.split([self.num_users, self.num_items])
+        similar = self._similar(edge_index_dict, edge_weight_dict)
+        h = self.item_emb.weight
+        for _ in range(self.num_item_layers):
+            h = torch.sparse.mm(similar, h)
+        return user_emb, item_emb + h
+
+    def loss(
+        self,
+        user: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        user_emb, item_emb = self(features, edge_index_dict, edge_weight_dict)
+        parts = {"ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item)}
+        u = user_emb.index_select(0, user)
+        content = user_emb.new_zeros(())
+        for name, projection in self.projections.items():
+            pos = projection(features[name].index_select(0, pos_item))
+            neg = projection(features[name].index_select(0, neg_item))
+            content = content + self.bpr((u * pos).sum(-1), (u * neg).sum(-1))
+        parts["modalities"] = self.modality_weight * content
+        return parts

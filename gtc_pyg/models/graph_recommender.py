@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch_geometric.nn.models.lightgcn import BPRLoss
+from torch_geometric.typing import Adj, EdgeType
+
+from gtc_pyg.functional import (
+    degree_sensitive_sample,
+    spmm,
+    stack_interactions,
+    to_csr,
+)
+
+USER_TO_ITEM: EdgeType = ("user", "rates", "item")
+ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
+SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
+
+Features = Mapping[str, Tensor]
+EdgeIndexDict = Mapping[EdgeType, Adj]
+EdgeWeightDict = Mapping[EdgeType, Tensor]
+
+
+class GraphRecommender(Module):
+    r"""What every recommender here has in common.
+
+    :meth:`forward` turns content and graph into one embedding per user and item, ranked by inner
+    product; :meth:`loss` gives the named parts that training adds up; :meth:`training_graph` the
+    graph of one epoch. None of them remembers anything: no attribute is written.
+
+    Args:
+        num_users: Number of users :math:`U`.
+        num_items: Number of items :math:`I`.
+        edge_dropout: Share of the training interactions that :meth:`training_graph` prunes, popular
+            ones first (:func:`gtc_pyg.functional.degree_sensitive_sample`).
+    """
+
+    def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
+        super().__init__()
+        for name, value in (("num_users", num_users), ("num_items", num_items)):
+            if value < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        if not 0 <= edge_dropout < 1:
+            raise ValueError(f"'edge_dropout' must lie in [0, 1) (got {edge_dropout})")
+        self.num_users = num_users
+        self.num_items = num_items
+        self.edge_dropout = edge_dropout
+        self.bpr = BPRLoss()
+
+    def forward(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""Embeds every user and item; the score of a pair is the inner product.
+
+        Args:
+            features: Content of each modality, ``[num_items, F_m]``.
+            edge_index_dict: ``('user', 'rates', 'item')`` and ``('item', 'rev_rates', 'user')``, and
+                ``('item', 'similar', 'item')`` where the model uses it: ``edge_index``,
+                ``EdgeIndex``, transposed CSR or transposed ``SparseTensor``.
+            edge_weight_dict: Weights of the edge types given as ``edge_index``.
+
+        Returns:
+            User embeddings ``[num_users, K]`` and item embeddings ``[num_items, K]``.
+        """
+        raise NotImplementedError
+
+    def loss(
+        self,
+        user: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        r"""The parts of the loss by name, weighted: training minimises their sum.
+
+        Args:
+            user: ``[B]``.
+            pos_item: ``[B]``, an item of each user.
+            neg_item: ``[B]``, an item that is none of the user's.
+            features: As in :meth:`forward`.
+            edge_index_dict: As in :meth:`forward`; see :meth:`training_graph`.
+            edge_weight_dict: As in :meth:`forward`.
+            generator: Draws all that is random.
+        """
+        raise NotImplementedError
+
+    def training_graph(
+        self,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[EdgeType, Tensor]:
+        r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned."""
+        sizes = {"user": self.num_users, "item": self.num_items}
+        weights = edge_weight_dict or {}
+        graph = {
+            key: to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
+            for key, adj in edge_index_dict.items()
+            if key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS)
+        }
+        if self.edge_dropout > 0:
+            user, item = self._edges(graph[ITEM_TO_USER])
+            num_kept = max(1, round((1 - self.edge_dropout) * user.numel()))
+            edge_index = torch.stack([user, item])
+            kept = edge_index[
+                :, degree_sensitive_sample(edge_index, *sizes.values(), num_kept, generator)
+            ]
+            graph[USER_TO_ITEM] = to_csr(kept, self.num_items, self.num_users)
+            graph[ITEM_TO_USER] = to_csr(kept.flip(0), self.num_users, self.num_items)
+        return graph
+
+    @staticmethod
+    def _edges(csr: Tensor) -> tuple[Tensor, Tensor]:
+        degree = csr.crow_indices().diff()
+        row = torch.arange(degree.numel(), device=degree.device).repeat_interleave(degree)
+        return row, csr.col_indices()
+
+    def _stacked(
+        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
+    ) -> Tensor:
+        weights = edge_weight_dict or {}
+        for key in (USER_TO_ITEM, ITEM_TO_USER):
+            if key not in edge_index_dict:
+                raise ValueError(
+                    f"'edge_index_dict' lacks {key} (it has {list(edge_index_dict)}); "
+                    f"apply torch_geometric.transforms.ToUndirected to the data"
+                )
+        to_item = to_csr(
+            edge_index_dict[USER_TO_ITEM], self.num_items, self.num_users, weights.get(USER_TO_ITEM)
+        )
+        to_user = to_csr(
+            edge_index_dict[ITEM_TO_USER], self.num_users, self.num_items, weights.get(ITEM_TO_USER)
+        )
+        return stack_interactions(to_item, to_user)
+
+    def _similar(
+        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
+    ) -> Tensor:
+        if SIMILAR_ITEMS not in edge_index_dict:
+            raise ValueError(
+                f"'edge_index_dict' lacks {SIMILAR_ITEMS}; apply gtc_pyg.transforms.ItemKNNGraph"
+            )
+        weight = (edge_weight_dict or {}).get(SIMILAR_ITEMS)
+        return to_csr(edge_index_dict[SIMILAR_ITEMS], self.num_items, self.num_items, weight)
+
+    def _rank_loss(
+        self, user_emb: Tensor, item_emb: Tensor, user: Tensor, pos: Tensor, neg: Tensor
+    ) -> Tensor:
+        u = user_emb.index_select(0, user)
+        pos_score = (u * item_emb.index_select(0, pos)).sum(-1)
+        neg_score = (u * item_emb.index_select(0, neg)).sum(-1)
+        return self.bpr(pos_score, neg_score)
+
+
+def propagate(adj: Tensor, x: Tensor, num_layers: int) -> list[Tensor]:
+    r"""``[x, Ax, A^2 x, ...]``: what ``LGConv`` computes on an already normalised graph.
+
+    :func:`gtc_pyg.functional.spmm` stands in for
+    :class:`~torch_geometric.nn.conv.LGConv` because its backward pass does not transpose the graph.
+    """
+    outs = [x]
+    for _ in range(num_layers):
+        outs.append(spmm(adj, adj, outs[-1]))
+    return outs

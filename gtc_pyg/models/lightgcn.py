@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import torch
+import torch_geometric.nn
+from torch import Tensor
+
+from gtc_pyg.models.graph_recommender import (
+    EdgeIndexDict,
+    EdgeWeightDict,
+    Features,
+    GraphRecommender,
+)
+
+
+class LightGCN(GraphRecommender):
+    r"""PyG's :class:`~torch_geometric.nn.models.LightGCN` behind the common protocol.
+
+    From `"LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation"
+    <https://arxiv.org/abs/2002.02126>`_. Sees interactions and no content.
+
+    Args:
+        num_users: Number of users.
+        num_items: Number of items.
+        hidden_channels: Width of the embeddings.
+        num_layers: Number of propagation layers.
+        regularization: Weight of the squared length of the batch's embeddings.
+        edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        hidden_channels: int = 64,
+        num_layers: int = 2,
+        regularization: float = 1e-4,
+        edge_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(num_users, num_items, edge_dropout)
+        self.regularization = regularization
+        self.lightgcn = torch_geometric.nn.LightGCN(
+            num_users + num_items, hidden_channels, num_layers, normalize=False
+        )
+
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew."""
+        self.lightgcn.reset_parameters()
+
+    def forward(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        adj = self._stacked(edge_index_dict, edge_weight_dict)
+        user_emb, item_emb = self.lightgcn.get_embedding(adj).split(
+            [self.num_users, self.num_items]
+        )
+        return user_emb, item_emb
+
+    def loss(
+        self,
+        user: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        user_emb, item_emb = self(features, edge_index_dict, edge_weight_dict)
+        nodes = torch.cat([user, pos_item + self.num_users, neg_item + self.num_users])
+        ego = self.lightgcn.embedding(nodes)
+        return {
+            "ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item),
+            "regularization": self.regularization * 0.5 * ego.pow(2).sum() / user.numel(),
+        }

@@ -1,0 +1,6 @@
+r"""Transforms that add content and graphs to an interaction graph."""
+
+from gtc_pyg.transforms.item_knn_graph import ItemKNNGraph
+from gtc_pyg.transforms.spectral_features import SpectralFeatures, spectral_embedding
+
+__all__ = ["ItemKNNGraph", "SpectralFeatures", "spectral_embedding"]

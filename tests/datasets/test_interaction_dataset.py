@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from gtc_pyg.datasets import TikTok, interaction_dataset
+from gtc_pyg.transforms import ItemKNNGraph
+
+RATES = ("user", "rates", "item")
+
+
+def tensors(data: HeteroData) -> dict[tuple, torch.Tensor]:
+    return {
+        (store._key, key): value
+        for store in data.stores
+        for key, value in store.items()
+        if isinstance(value, torch.Tensor) and key != "edge_label_index"
+    }
+
+
+def test_training_labels_are_the_training_edges(tiktok_root: Path) -> None:
+    data = TikTok(tiktok_root)[0]
+    assert torch.equal(data[RATES].edge_label_index, data[RATES].edge_index)
+    assert torch.equal(data["item", "rev_rates", "user"].edge_index, data[RATES].edge_index.flip(0))
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_views_share_all_but_their_labels(tiktok_root: Path, reloaded: bool) -> None:
+    dataset = TikTok(tiktok_root)
+    if reloaded:
+        dataset = TikTok(tiktok_root)
+    train = dataset[0]
+    for split, expected in (("train", 8), ("val", 2), ("test", 2)):
+        view = dataset.view(split)
+        assert view[RATES].edge_label_index.shape == (2, expected)
+        assert tensors(view).keys() == tensors(train).keys()
+        for key, value in tensors(view).items():
+            assert value.data_ptr() == tensors(train)[key].data_ptr()
+
+
+def test_held_out_edges_are_not_reachable_from_the_training_view(tiktok_root: Path) -> None:
+    dataset = TikTok(tiktok_root)
+    held_out = {
+        pair
+        for split in ("val", "test")
+        for pair in zip(*dataset.view(split)[RATES].edge_label_index.tolist(), strict=True)
+    }
+    data = dataset[0]
+    for name in ("edge_index", "edge_label_index"):
+        assert held_out.isdisjoint(zip(*data[RATES][name].tolist(), strict=True))
+    reverse = data["item", "rev_rates", "user"].edge_index.flip(0)
+    assert held_out.isdisjoint(zip(*reverse.tolist(), strict=True))
+
+
+def test_changing_a_view_leaves_the_dataset_alone(tiktok_root: Path) -> None:
+    dataset = TikTok(tiktok_root)
+    data = dataset[0]
+    data["item"].extra = torch.ones(12)
+    data[RATES].edge_index = data[RATES].edge_index[:, :1]
+    assert "extra" not in dataset[0]["item"]
+    assert dataset[0][RATES].edge_index.size(1) == 8
+
+
+def test_transform_applies_to_every_view(tiktok_root: Path) -> None:
+    dataset = TikTok(tiktok_root, transform=ItemKNNGraph(k=2))
+    for data in (dataset[0], dataset.view("train"), dataset.view("val"), dataset.view("test")):
+        assert ("item", "similar", "item") in data.edge_types
+
+
+def test_unknown_split_is_refused(tiktok_root: Path) -> None:
+    with pytest.raises(ValueError, match="unknown split 'valid': expected 'train', 'val' or 'te"):
+        TikTok(tiktok_root).view("valid")
+
+
+def test_pre_transform_settings_name_the_file(tiktok_root: Path) -> None:
+    for k in (2, 3, 2):
+        data = TikTok(tiktok_root, pre_transform=ItemKNNGraph(k=k, weights={"image": 1.0}))[0]
+        assert data["item", "similar", "item"].edge_index.size(1) == 12 * k
+    assert ("item", "similar", "item") not in TikTok(tiktok_root)[0].edge_types
+    assert len(list((tiktok_root / "processed").iterdir())) == 3
+
+
+def test_pre_transform_without_settings_is_not_cached(tiktok_root: Path) -> None:
+    assert TikTok(tiktok_root, pre_transform=lambda data: data).num_items == 12
+    assert not (tiktok_root / "processed").exists()
+
+
+class DropItem(BaseTransform):
+    def forward(self, data: HeteroData) -> HeteroData:
+        data["item"].num_nodes -= 1
+        return data
+
+
+def test_pre_transform_must_keep_the_items(tiktok_root: Path) -> None:
+    with pytest.raises(ValueError, match="pre_transform changed the number of items from 12 to 11"):
+        TikTok(tiktok_root, pre_transform=DropItem())
+    assert not (tiktok_root / "processed").exists()
+
+
+def test_interrupted_writing_leaves_nothing(
+    tiktok_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(payload: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interaction_dataset.torch, "save", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            TikTok(tiktok_root)
+    assert not (tiktok_root / "processed").exists()
+    TikTok(tiktok_root)
+    assert [p.name for p in (tiktok_root / "processed").iterdir()] == ["tiktok_image_audio.pt"]
+
+
+def test_failed_reload_keeps_the_old_file(tiktok_root: Path) -> None:
+    TikTok(tiktok_root)
+    before = (tiktok_root / "processed" / "tiktok_image_audio.pt").read_bytes()
+    (tiktok_root / "raw" / "image_feat.npy").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"image_feat\.npy"):
+        TikTok(tiktok_root, force_reload=True)
+    assert [p.read_bytes() for p in (tiktok_root / "processed").iterdir()] == [before]
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return print, ("this must never run",)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda p: torch.save(Evil(), p), lambda p: p.write_bytes(pickle.dumps(Evil()))]
+)
+def test_processed_file_runs_no_code(
+    tiktok_root: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None]
+) -> None:
+    TikTok(tiktok_root)
+    spoil(tiktok_root / "processed" / "tiktok_image_audio.pt")
+    spoil(tiktok_root / "processed" / "pre_transform.pt")
+    assert TikTok(tiktok_root).num_users == 4
+    assert "never run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x00" * 100])
+def test_damaged_processed_file_is_made_anew(tiktok_root: Path, damage: bytes) -> None:
+    TikTok(tiktok_root)
+    path = tiktok_root / "processed" / "tiktok_image_audio.pt"
+    path.write_bytes(damage)
+    assert TikTok(tiktok_root).num_users == 4
+    assert torch.load(path, weights_only=True)["modalities"] == ["image", "audio"]
+
+
+def test_read_only_root_is_processed_in_memory(
+    tiktok_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Root may write here in spite of the mode: the mark is respected all the same.
+    tiktok_root.chmod(0o555)
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert TikTok(tiktok_root).num_items == 12
+    finally:
+        tiktok_root.chmod(0o755)
+    assert not (tiktok_root / "processed").exists()
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{tiktok_root} is read-only: nothing is cached"
+    ]
+
+
+def test_nothing_is_downloaded_into_a_read_only_folder(tiktok_root: Path) -> None:
+    raw = tiktok_root / "raw"
+    (raw / "valMat.pkl").unlink()
+    raw.chmod(0o555)
+    try:
+        with pytest.raises(FileNotFoundError, match=rf"'valMat\.pkl': expected in .*{raw}"):
+            TikTok(tiktok_root)
+    finally:
+        raw.chmod(0o755)
+    assert not (raw / "valMat.pkl.part").exists()
+
+
+def test_unwritable_root_is_processed_in_memory(
+    tiktok_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(interaction_dataset.tempfile, "mkstemp", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert TikTok(tiktok_root).num_items == 12
+    assert not (tiktok_root / "processed").exists()
+    assert "cannot be written (no): nothing is cached" in caplog.text
