@@ -21,6 +21,7 @@ myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = False  # the libraries' docstrings use roles of their own
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_use_ivar = True

@@ -55,7 +55,7 @@ class _Contrast(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchor, candidates, positive, scale, exclude, chunk_size):  # type: ignore[no-untyped-def,override]
+    def forward(ctx, anchor, candidates, positive, scale, exclude, chunk_size):  # type: ignore[no-untyped-def]
         need_grad = any(ctx.needs_input_grad[:4])
         total = anchor.new_zeros(())
         grads = tuple(torch.zeros_like(x) for x in (anchor, candidates, positive, scale))
@@ -83,7 +83,7 @@ class _Contrast(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad_output):  # type: ignore[no-untyped-def,override]
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
         grads = (grad_output * grad for grad in ctx.saved_tensors)
         return (*grads, None, None)
 
@@ -133,12 +133,14 @@ def total_correlation(
 
     For anchor :math:`a` and row :math:`i` the positive logit is
     :math:`s \langle r^a_i, \prod_{b \neq a} r^b_i \rangle`. Four rows, three tensors, anchor 1,
-    row 2, ``negatives='n'``, permutations :math:`\pi, \rho` of the other two tensors: the logits are
+    row 2, ``negatives='n'``, permutations :math:`\pi, \rho` of the other two: the logits are
 
     .. code-block:: text
 
-        [ <r1_2, r2_π(0) r3_ρ(0)>, <r1_2, r2_π(1) r3_ρ(1)>, <r1_2, r2_2 r3_2>, <r1_2, r2_π(3) r3_ρ(3)> ]
-                                                             ^ the positive, in place of its own column
+        column 0  <r1_2, r2_π(0) * r3_ρ(0)>
+        column 1  <r1_2, r2_π(1) * r3_ρ(1)>
+        column 2  <r1_2, r2_2 * r3_2>          the positive, in place of its own column
+        column 3  <r1_2, r2_π(3) * r3_ρ(3)>
 
     A candidate that the permutations bring back to row 2 itself is left out of its negatives.
 
@@ -160,7 +162,9 @@ def total_correlation(
         others = [tensor for i, tensor in enumerate(tensors) if i != index]
         if negatives == "n":
             perms = [_randperm(num_rows, rows.device, generator) for _ in others]
-            candidates = _product([x.index_select(0, p) for x, p in zip(others, perms, strict=True)])
+            candidates = _product(
+                [x.index_select(0, p) for x, p in zip(others, perms, strict=True)]
+            )
             home = torch.empty_like(rows).scatter_(0, perms[0], rows)
             returned = torch.ones_like(rows, dtype=torch.bool)
             for perm in perms[1:]:
@@ -237,12 +241,12 @@ def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
 
 class _SpMM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def,override]
+    def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def]
         ctx.adj_transposed = adj_transposed
         return torch.sparse.mm(adj, x)
 
     @staticmethod
-    def backward(ctx, grad_output):  # type: ignore[no-untyped-def,override]
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
         return None, None, torch.sparse.mm(ctx.adj_transposed, grad_output)
 
 
@@ -291,5 +295,3 @@ def degree_sensitive_sample(
     weight = (degree_user[user] * degree_item[item]).rsqrt()
     race = torch.empty_like(weight).exponential_(generator=generator) / weight
     return race.topk(num_samples, largest=False, sorted=False).indices.sort().values
-
-

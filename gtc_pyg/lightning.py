@@ -63,8 +63,11 @@ class GraphInputs:
 
     def to(self, device: torch.device) -> GraphInputs:
         r"""The same on another device."""
-        parts = (self.features, self.edge_index_dict, self.edge_weight_dict)
-        return GraphInputs(*({k: v.to(device) for k, v in part.items()} for part in parts))  # type: ignore[misc]
+        return GraphInputs(
+            {key: value.to(device) for key, value in self.features.items()},
+            {key: value.to(device) for key, value in self.edge_index_dict.items()},
+            {key: value.to(device) for key, value in self.edge_weight_dict.items()},
+        )
 
 
 class InteractionDataModule(LightningDataModule):
@@ -136,7 +139,7 @@ class RecommenderModule(LightningModule):
     @property
     def data(self) -> InteractionDataModule:
         r"""The data of the running trainer."""
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)
@@ -167,7 +170,8 @@ class RecommenderModule(LightningModule):
         self.metrics.reset()
 
     def _rank(self, split: str, users: Tensor) -> None:
-        self.data.rankers[split].update(self.metrics, *self.embeddings, users)
+        user_emb, item_emb = self.embeddings
+        self.data.rankers[split].update(self.metrics, user_emb, item_emb, users)
 
     def _report(self, split: str) -> None:
         values = self.metrics.compute()

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict
 
+from gtc_pyg.functional import stack_interactions
 from gtc_pyg.models.graph_recommender import (
+    ITEM_TO_USER,
+    SIMILAR_ITEMS,
+    USER_TO_ITEM,
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
@@ -66,7 +71,7 @@ class FREEDOM(GraphRecommender):
         torch.nn.init.xavier_uniform_(self.user_emb.weight)
         torch.nn.init.xavier_uniform_(self.item_emb.weight)
         for projection in self.projections.values():
-            projection.reset_parameters()
+            cast(Linear, projection).reset_parameters()
 
     def forward(
         self,
@@ -74,14 +79,14 @@ class FREEDOM(GraphRecommender):
         edge_index_dict: EdgeIndexDict,
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        adj = stack_interactions(graph[USER_TO_ITEM], graph[ITEM_TO_USER])
         ego = torch.cat([self.user_emb.weight, self.item_emb.weight])
-        adj = self._stacked(edge_index_dict, edge_weight_dict)
         out = torch.stack(propagate(adj, ego, self.num_layers)).mean(dim=0)
         user_emb, item_emb = out.split([self.num_users, self.num_items])
-        similar = self._similar(edge_index_dict, edge_weight_dict)
         h = self.item_emb.weight
         for _ in range(self.num_item_layers):
-            h = torch.sparse.mm(similar, h)
+            h = torch.sparse.mm(graph[SIMILAR_ITEMS], h)
         return user_emb, item_emb + h
 
     def loss(

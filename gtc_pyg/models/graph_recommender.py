@@ -11,7 +11,6 @@ from torch_geometric.typing import Adj, EdgeType
 from gtc_pyg.functional import (
     degree_sensitive_sample,
     spmm,
-    stack_interactions,
     to_csr,
 )
 
@@ -38,6 +37,8 @@ class GraphRecommender(Module):
             ones first (:func:`gtc_pyg.functional.degree_sensitive_sample`).
     """
 
+    num_item_layers = 0
+
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
         super().__init__()
         for name, value in (("num_users", num_users), ("num_items", num_items)):
@@ -60,8 +61,8 @@ class GraphRecommender(Module):
 
         Args:
             features: Content of each modality, ``[num_items, F_m]``.
-            edge_index_dict: ``('user', 'rates', 'item')`` and ``('item', 'rev_rates', 'user')``, and
-                ``('item', 'similar', 'item')`` where the model uses it: ``edge_index``,
+            edge_index_dict: ``('user', 'rates', 'item')``, ``('item', 'rev_rates', 'user')`` and,
+                where the model uses it, ``('item', 'similar', 'item')``: as ``edge_index``,
                 ``EdgeIndex``, transposed CSR or transposed ``SparseTensor``.
             edge_weight_dict: Weights of the edge types given as ``edge_index``.
 
@@ -93,6 +94,32 @@ class GraphRecommender(Module):
         """
         raise NotImplementedError
 
+    def csr_graph(
+        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None = None
+    ) -> dict[EdgeType, Tensor]:
+        r"""The edge types that a recommender reads, as transposed CSR; CSR passes through.
+
+        Raises:
+            ValueError: Where either direction of the interactions is missing.
+        """
+        sizes = {"user": self.num_users, "item": self.num_items}
+        weights = edge_weight_dict or {}
+        graph = {}
+        for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
+            if key in edge_index_dict:
+                adj = edge_index_dict[key]
+                graph[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
+            elif key != SIMILAR_ITEMS:
+                raise ValueError(
+                    f"'edge_index_dict' lacks {key} (it has {list(edge_index_dict)}); "
+                    f"torch_geometric.transforms.ToUndirected adds the reverse edges"
+                )
+            elif self.num_item_layers > 0:
+                raise ValueError(
+                    f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it"
+                )
+        return graph
+
     def training_graph(
         self,
         edge_index_dict: EdgeIndexDict,
@@ -100,57 +127,20 @@ class GraphRecommender(Module):
         generator: torch.Generator | None = None,
     ) -> dict[EdgeType, Tensor]:
         r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned."""
-        sizes = {"user": self.num_users, "item": self.num_items}
-        weights = edge_weight_dict or {}
-        graph = {
-            key: to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
-            for key, adj in edge_index_dict.items()
-            if key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS)
-        }
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
-            user, item = self._edges(graph[ITEM_TO_USER])
+            to_user = graph[ITEM_TO_USER]
+            degree = to_user.crow_indices().diff()
+            user = torch.arange(self.num_users, device=degree.device).repeat_interleave(degree)
+            edge_index = torch.stack([user, to_user.col_indices()])
             num_kept = max(1, round((1 - self.edge_dropout) * user.numel()))
-            edge_index = torch.stack([user, item])
-            kept = edge_index[
-                :, degree_sensitive_sample(edge_index, *sizes.values(), num_kept, generator)
-            ]
-            graph[USER_TO_ITEM] = to_csr(kept, self.num_items, self.num_users)
-            graph[ITEM_TO_USER] = to_csr(kept.flip(0), self.num_users, self.num_items)
-        return graph
-
-    @staticmethod
-    def _edges(csr: Tensor) -> tuple[Tensor, Tensor]:
-        degree = csr.crow_indices().diff()
-        row = torch.arange(degree.numel(), device=degree.device).repeat_interleave(degree)
-        return row, csr.col_indices()
-
-    def _stacked(
-        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
-    ) -> Tensor:
-        weights = edge_weight_dict or {}
-        for key in (USER_TO_ITEM, ITEM_TO_USER):
-            if key not in edge_index_dict:
-                raise ValueError(
-                    f"'edge_index_dict' lacks {key} (it has {list(edge_index_dict)}); "
-                    f"apply torch_geometric.transforms.ToUndirected to the data"
-                )
-        to_item = to_csr(
-            edge_index_dict[USER_TO_ITEM], self.num_items, self.num_users, weights.get(USER_TO_ITEM)
-        )
-        to_user = to_csr(
-            edge_index_dict[ITEM_TO_USER], self.num_users, self.num_items, weights.get(ITEM_TO_USER)
-        )
-        return stack_interactions(to_item, to_user)
-
-    def _similar(
-        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
-    ) -> Tensor:
-        if SIMILAR_ITEMS not in edge_index_dict:
-            raise ValueError(
-                f"'edge_index_dict' lacks {SIMILAR_ITEMS}; apply gtc_pyg.transforms.ItemKNNGraph"
+            kept = degree_sensitive_sample(
+                edge_index, self.num_users, self.num_items, num_kept, generator
             )
-        weight = (edge_weight_dict or {}).get(SIMILAR_ITEMS)
-        return to_csr(edge_index_dict[SIMILAR_ITEMS], self.num_items, self.num_items, weight)
+            edge_index = edge_index[:, kept]
+            graph[USER_TO_ITEM] = to_csr(edge_index, self.num_items, self.num_users)
+            graph[ITEM_TO_USER] = to_csr(edge_index.flip(0), self.num_users, self.num_items)
+        return graph
 
     def _rank_loss(
         self, user_emb: Tensor, item_emb: Tensor, user: Tensor, pos: Tensor, neg: Tensor

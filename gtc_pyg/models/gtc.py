@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Embedding, ModuleDict, Parameter
+from torch.nn import Embedding, Linear, ModuleDict, Parameter
+from torch_geometric.typing import EdgeType
 
-from gtc_pyg.functional import spmm, to_csr
+from gtc_pyg.functional import spmm, stack_interactions
 from gtc_pyg.models.graph_recommender import (
     ITEM_TO_USER,
+    SIMILAR_ITEMS,
     USER_TO_ITEM,
     EdgeIndexDict,
     EdgeWeightDict,
@@ -28,22 +30,67 @@ from gtc_pyg.nn import (
 
 
 class Filtered(NamedTuple):
-    r"""Content of one modality after the filter."""
+    r"""Content of one modality on its way through the filter, a row per item."""
 
     x: Tensor
-    """Encoded content :math:`x`, ``[I, D]``."""
+    """Encoded content ``[I, D]``."""
     x_t: Tensor
-    """Where the last denoising step starts, ``[I, D]``."""
+    """Where the last denoising step starts ``[I, D]``."""
     h: Tensor
-    """Features of that step's trunk, ``[I, H]``."""
+    """The trunk's features at that step ``[I, H]``, free of any one user."""
     x_hat: Tensor
-    """Filtered by the mean gate of the item's users, ``[I, D]``."""
+    """Filtered by the mean gate of the item's users ``[I, D]``."""
     cond: Tensor
-    """The item's condition, ``[I, D]``."""
+    """The item's condition ``[I, D]``."""
 
 
 class GTC(GraphRecommender):
-    r"""Conditional generative total-correlation learning on a user-item graph."""
+    r"""Recommends by content filtered for each user, all modalities aligned at once.
+
+    From `"User-Aware Conditional Generative Total Correlation Learning for Multi-Modal
+    Recommendation" <https://arxiv.org/abs/2604.03014>`_:
+
+    1. each modality is encoded, :math:`x_i^m` (:class:`~gtc_pyg.nn.ModalityEncoder`);
+    2. a few deterministic denoising steps from :math:`\sqrt{\bar\alpha_{t_0}} x_i^m`, conditioned
+       on the interactions, filter it: :math:`\hat x_i^m`
+       (:class:`~gtc_pyg.nn.ConditionalDenoiser`);
+    3. :math:`z_i` fuses it with the item's ID embedding (:class:`~gtc_pyg.nn.SimilarityGate`);
+    4. :math:`[e_u, z_i]` passes over the interaction graph as in LightGCN;
+    5. each user receives the content of their items **filtered for that user**,
+       :math:`\frac{1}{|N(u)|} \sum_{i \in N(u)} \hat x_{ui}^m`, weighed by modality;
+    6. items are smoothed over the item graph; scores are inner products.
+
+    :math:`\hat x_{ui}` is affine in the gated features, so step 5 needs the sums of :math:`x_t` and
+    :math:`h` over a user's items and one gate per user: no network runs per edge.
+
+    Ours, where the published code differs: the denoisers are trained and see all of an item's
+    users; inference draws no noise; embeddings are normalised, and ``score_scale`` sets the range
+    of scores; content enters one stream of propagation instead of one per modality, which measured
+    better on TikTok and costs a third (``benchmarks/notes.md``).
+
+    Args:
+        num_users: Number of users.
+        num_items: Number of items.
+        in_channels: Width of each modality's content, one modality or more.
+        hidden_channels: Common width :math:`D`.
+        condition: Of the denoisers: ``'item'``, ``'neighbors'`` or ``'user'``.
+        num_layers: Layers on the interactions.
+        num_item_layers: Layers on the item graph; with 0 none is needed.
+        schedule: ``'linear'`` or ``'cosine'``.
+        num_steps: Steps :math:`T` of the schedule.
+        start_step: :math:`t_0`, where the filter starts.
+        num_sampling_steps: Denoising steps from :math:`t_0` to 0.
+        score_scale: Factor on the scores.
+        content_strength: Start of the learned length of the users' filtered content.
+        diffusion_weight: Weight of the diffusion loss.
+        total_correlation_weight: Weight of the total-correlation loss.
+        alignment_size: Largest number of rows aligned in a step.
+        negatives: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
+        product_scale: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
+        regularization: Weight of the squared length of the batch's embeddings.
+        edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
+        incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
+    """
 
     def __init__(
         self,
@@ -58,43 +105,44 @@ class GTC(GraphRecommender):
         num_steps: int = 600,
         start_step: int = 100,
         num_sampling_steps: int = 1,
+        score_scale: float = 1.0,
+        content_strength: float = 0.05,
         diffusion_weight: float = 0.1,
         total_correlation_weight: float = 0.01,
         alignment_size: int = 512,
+        negatives: str = "n",
+        product_scale: str = "sqrt_dim",
         regularization: float = 1e-4,
         edge_dropout: float = 0.0,
-        user_messages: bool = True,
-        layer_aggr: str = "mean",
-        score_scale: float = 1.0,
-        init_std: float = 0.025,
-        mode: str = "unit",
-        message_init: float = 0.05,
-
-        streams: bool = True,
-        **tc_kwargs,
+        incomplete: Sequence[str] = (),
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
+        if not in_channels:
+            raise ValueError("'in_channels' must name at least one modality (got none)")
+        if not 1 <= num_sampling_steps <= start_step <= num_steps:
+            raise ValueError(
+                f"expected 1 <= 'num_sampling_steps' <= 'start_step' <= 'num_steps' "
+                f"(got {num_sampling_steps}, {start_step}, {num_steps})"
+            )
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
-        self.start_step = start_step
-        self.num_sampling_steps = num_sampling_steps
+        self.score_scale = score_scale
+        self.content_strength = content_strength
         self.diffusion_weight = diffusion_weight
         self.total_correlation_weight = total_correlation_weight
         self.alignment_size = alignment_size
         self.regularization = regularization
-        self.user_messages = user_messages
-        self.layer_aggr = layer_aggr
-        self.score_scale = score_scale
-        self.init_std = init_std
-        self.mode=mode; self.streams=streams
+        times = torch.linspace(start_step, 0, num_sampling_steps + 1).round()
+        self.times = [int(t) for t in times]
 
-        self.item_emb = Embedding(num_items, hidden_channels)
         self.user_emb = Embedding(num_users, hidden_channels)
-        self.preference = Parameter(torch.empty(num_users, len(in_channels), hidden_channels))
-        self.modality_logit = Parameter(torch.empty(num_users, 1 + len(in_channels)))
+        self.item_emb = Embedding(num_items, hidden_channels)
         self.encoders = ModuleDict(
-            {name: ModalityEncoder(width, hidden_channels) for name, width in in_channels.items()}
+            {
+                name: ModalityEncoder(width, hidden_channels, missing=name in incomplete)
+                for name, width in in_channels.items()
+            }
         )
         self.schedule = NoiseSchedule(num_steps, schedule)
         self.denoisers = ModuleDict(
@@ -103,118 +151,187 @@ class GTC(GraphRecommender):
                 for name in in_channels
             }
         )
-        self.message_weight = torch.nn.ParameterDict({n: Parameter(torch.tensor(message_init)) for n in in_channels})
         self.gate = SimilarityGate()
-        self.total_correlation = TotalCorrelationLoss(**tc_kwargs)
+        self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
+        self.lin_modality = Linear(hidden_channels, len(in_channels))
+        self.strength = Parameter(torch.empty(len(in_channels)))
         self.reset_parameters()
 
-    def reset_parameters(self):
-        torch.nn.init.normal_(self.item_emb.weight, std=self.init_std)
-        torch.nn.init.normal_(self.user_emb.weight, std=self.init_std)
-        torch.nn.init.normal_(self.preference, std=self.init_std)
-        torch.nn.init.zeros_(self.modality_logit)
-        for m in (*self.encoders.values(), *self.denoisers.values(), self.total_correlation):
-            m.reset_parameters()
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew."""
+        for embedding in (self.user_emb, self.item_emb):
+            torch.nn.init.normal_(embedding.weight, std=0.025)
+        for name in self.encoders:
+            cast(ModalityEncoder, self.encoders[name]).reset_parameters()
+            self._denoiser(name).reset_parameters()
+        self.total_correlation.reset_parameters()
+        self.lin_modality.reset_parameters()
+        torch.nn.init.constant_(self.strength, self.content_strength)
 
-    def cond_emb(self):
+    def forward(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        return self._embed(self.filter(features, graph), graph)
+
+    def condition_emb(self) -> tuple[Tensor, Tensor]:
+        r"""User and item embeddings at unit variance, as the denoisers see them."""
         root = self.hidden_channels**0.5
-        return root * F.normalize(self.user_emb.weight, dim=-1), root * F.normalize(self.item_emb.weight, dim=-1)
+        user, item = self.user_emb.weight, self.item_emb.weight
+        return root * F.normalize(user, dim=-1), root * F.normalize(item, dim=-1)
 
-    def filter(self, features, edge_index_dict) -> dict[str, Filtered]:
-        emb = self.cond_emb()
-        times = torch.linspace(self.start_step, 0, self.num_sampling_steps + 1).round().long().tolist()
+    def filter(self, features: Features, edge_index_dict: EdgeIndexDict) -> dict[str, Filtered]:
+        r"""Filters the content of all items, without drawing noise.
+
+        Args:
+            features: Content of each modality ``[I, F_m]``.
+            edge_index_dict: With ``('user', 'rates', 'item')``.
+        """
+        emb = self.condition_emb()
         out = {}
         for name, encoder in self.encoders.items():
-            d = self.denoisers[name]
+            if name not in features:
+                raise ValueError(f"'features' lacks {name!r} (it has {list(features)})")
+            denoiser = self._denoiser(name)
             x = encoder(features[name], features.get(f"has_{name}"))
-            cond, gate = d.encode_condition(emb, edge_index_dict[USER_TO_ITEM])
-            x_t = self.schedule.levels(times[0], x)[0] * x
-            for t, t_next in zip(times[:-1], times[1:]):
-                h = d.hidden(x_t, t, cond)
-                noise = d.noise(h, gate)
-                if t_next == 0:
-                    x_hat = self.schedule.predict_start(x_t, t, noise)
-                else:
-                    x_t = self.schedule.step(x_t, t, t_next, noise)
+            cond, gate = denoiser.encode_condition(emb, edge_index_dict[USER_TO_ITEM])
+            x_t = self.schedule.levels(self.times[0], x)[0] * x
+            for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
+                noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
+                x_t = self.schedule.step(x_t, t, t_next, noise)
+            t = self.times[-2]
+            h = denoiser.hidden(x_t, t, cond)
+            x_hat = self.schedule.predict_start(x_t, t, denoiser.noise(h, gate))
             out[name] = Filtered(x, x_t, h, x_hat, cond)
         return out
 
-    def _embed(self, features, edge_index_dict, edge_weight_dict=None):
-        filtered = self.filter(features, edge_index_dict)
-        adj = self._stacked(edge_index_dict, edge_weight_dict)
-        e_i = self.item_emb.weight
-        content = [F.normalize(f.x_hat, dim=-1) for f in filtered.values()]
-        if self.mode == "length":
-            length = e_i.detach().norm(dim=-1, keepdim=True)
-            content = [length * c for c in content]
-        else:
-            e_i = F.normalize(e_i, dim=-1)
-        fused, _ = self.gate(e_i, content)
-        user = self.user_emb.weight.unsqueeze(1)
-        item = fused
-        if self.streams:
-            item = torch.cat([fused, *content], dim=-1)
-            user = torch.cat([user, self.preference], dim=1)
-        if self.mode != "length":
-            user = F.normalize(user, dim=-1)
-        outs = propagate(adj, torch.cat([user.flatten(1), item]), self.num_layers)
-        out = torch.stack(outs).sum(0) if self.layer_aggr == 'sum' else torch.stack(outs).mean(0)
-        user, graph_item = out.split([self.num_users, self.num_items])
-        user = user.view(self.num_users, -1, self.hidden_channels)
-        if self.user_messages:
-            msgs = [torch.zeros_like(user[:, 0])]
-            to_user, to_item = edge_index_dict[ITEM_TO_USER], edge_index_dict[USER_TO_ITEM]
-            deg = to_user.crow_indices().diff().clamp(min=1).view(-1, 1)
-            e_u = self.cond_emb()[0]
-            t = round(self.start_step / self.num_sampling_steps)
-            for name, f in filtered.items():
-                d = self.denoisers[name]
-                mean = spmm(to_user, to_item, torch.cat([f.x_t, f.h], -1)) / deg
-                x_t, h = mean.split([self.hidden_channels, d.hidden_channels], -1)
-                g = d.gate(e_u) if d.condition == 'user' else None
-                m = F.normalize(self.schedule.predict_start(x_t, t, d.noise(h, g)), dim=-1)
-                if self.mode == "length":
-                    m = m * user[:, 0].detach().norm(dim=-1, keepdim=True)
-                msgs.append(self.message_weight[name] * m)
-            if self.streams:
-                user = user + torch.stack(msgs, 1)
-            else:
-                user = user + torch.stack(msgs[1:]).mean(0).unsqueeze(1)
-        if self.streams:
-            weight = self.modality_logit.softmax(-1) * self.score_scale
-            user = user * weight.unsqueeze(-1)
-        user = user.flatten(1) * (1 if self.streams else self.score_scale)
-        similar = self._similar(edge_index_dict, edge_weight_dict)
-        h = item if self.mode == "length" else graph_item
+    def filter_for(self, name: str, filtered: Filtered, user: Tensor, item: Tensor) -> Tensor:
+        r"""Content of modality ``name``, filtered for pairs of users and items.
+
+        Args:
+            name: A modality.
+            filtered: What :meth:`filter` gives for it.
+            user: ``[...]``.
+            item: ``[...]``.
+
+        Returns:
+            :math:`\hat x_{ui}`, ``[..., D]``.
+        """
+        x_t, h = filtered.x_t[item], filtered.h[item]
+        noise = self._denoiser(name).noise(h, self._user_gate(name, user))
+        return self.schedule.predict_start(x_t, self.times[-2], noise)
+
+    def user_content(
+        self, filtered: Mapping[str, Filtered], edge_index_dict: EdgeIndexDict
+    ) -> dict[str, Tensor]:
+        r"""What each user's items tell them, filtered for them: the mean of :math:`\hat x_{ui}`.
+
+        Args:
+            filtered: What :meth:`filter` gives.
+            edge_index_dict: CSR, see :meth:`csr_graph`.
+
+        Returns:
+            For each modality ``[U, D]``; for a user without items, the filter of nothing.
+        """
+        to_user, to_item = edge_index_dict[ITEM_TO_USER], edge_index_dict[USER_TO_ITEM]
+        degree = to_user.crow_indices().diff().clamp(min=1).view(-1, 1)
+        out = {}
+        for name, f in filtered.items():
+            sums = spmm(to_user, to_item, torch.cat([f.x_t, f.h], dim=-1))
+            x_t, h = (sums / degree).split([f.x_t.size(1), f.h.size(1)], dim=-1)
+            noise = self._denoiser(name).noise(h, self._user_gate(name))
+            out[name] = self.schedule.predict_start(x_t, self.times[-2], noise)
+        return out
+
+    def modality_weights(self) -> Tensor:
+        r"""How much each user listens to each modality, ``[U, M]``, in the encoders' order."""
+        return self.strength * 2 * torch.sigmoid(self.lin_modality(self.condition_emb()[0]))
+
+    def _denoiser(self, name: str) -> ConditionalDenoiser:
+        return cast(ConditionalDenoiser, self.denoisers[name])
+
+    def _user_gate(self, name: str, user: Tensor | None = None) -> Tensor | None:
+        denoiser = self._denoiser(name)
+        if denoiser.condition != "user":
+            return None
+        emb = self.condition_emb()[0]
+        return denoiser.gate(emb if user is None else emb[user])
+
+    def _embed(
+        self, filtered: Mapping[str, Filtered], graph: Mapping[EdgeType, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        e_user = F.normalize(self.user_emb.weight, dim=-1)
+        e_item = F.normalize(self.item_emb.weight, dim=-1)
+        fused, _ = self.gate(e_item, [F.normalize(f.x_hat, dim=-1) for f in filtered.values()])
+        adj = stack_interactions(graph[USER_TO_ITEM], graph[ITEM_TO_USER])
+        outs = propagate(adj, torch.cat([e_user, fused]), self.num_layers)
+        out = torch.stack(outs).mean(dim=0)
+        user, item = out.split([self.num_users, self.num_items])
+        content = self.user_content(filtered, graph).values()
+        for weight, x in zip(self.modality_weights().unbind(dim=1), content, strict=True):
+            user = user + weight.view(-1, 1) * F.normalize(x, dim=-1)
+        h = item
         for _ in range(self.num_item_layers):
-            h = torch.sparse.mm(similar, h)
-        return user, graph_item + h, filtered
+            h = torch.sparse.mm(graph[SIMILAR_ITEMS], h)
+        return self.score_scale * user, item + h if self.num_item_layers else item
 
-    def forward(self, features, edge_index_dict, edge_weight_dict=None):
-        return self._embed(features, edge_index_dict, edge_weight_dict)[:2]
-
-    def loss(self, user, pos_item, neg_item, features, edge_index_dict, edge_weight_dict=None, generator=None):
-        user_emb, item_emb, filtered = self._embed(features, edge_index_dict, edge_weight_dict)
-        parts = {"ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item)}
-        # diffusion
-        diffusion = []
-        e_u = self.cond_emb()[0].index_select(0, user)
+    def loss(
+        self,
+        user: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        filtered = self.filter(features, graph)
+        user_emb, item_emb = self._embed(filtered, graph)
+        ego = (self.user_emb(user), self.item_emb(pos_item), self.item_emb(neg_item))
+        size = torch.stack([emb.pow(2).sum() for emb in ego]).sum() / (2 * user.numel())
+        parts = {
+            "ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item),
+            "regularization": self.regularization * size,
+        }
         if self.diffusion_weight > 0:
-            for name, f in filtered.items():
-                d = self.denoisers[name]
-                x = f.x.detach().index_select(0, pos_item)
-                t = self.schedule.sample_times(x.size(0), generator)
-                noise = self.schedule.sample_noise(x, generator)
-                x_t = self.schedule.add_noise(x, t, noise)
-                h = d.hidden(x_t, t, f.cond.index_select(0, pos_item))
-                g = d.gate(e_u) if d.condition == 'user' else None
-                diffusion.append(F.mse_loss(d.noise(h, g), noise))
-            parts["diffusion"] = self.diffusion_weight * torch.stack(diffusion).mean()
+            loss = self._diffusion_loss(filtered, features, user, pos_item, generator)
+            parts["diffusion"] = self.diffusion_weight * loss
         if self.total_correlation_weight > 0:
             rows = pos_item[: self.alignment_size].unique()
-            views = [self.item_emb.weight.index_select(0, rows)]
-            views += [f.x_hat.index_select(0, rows) for f in filtered.values()]
-            parts["total_correlation"] = self.total_correlation_weight * self.total_correlation(views, generator=generator)
-        ego = self.user_emb(user).pow(2).sum() + self.item_emb(pos_item).pow(2).sum() + self.item_emb(neg_item).pow(2).sum()
-        parts["regularization"] = self.regularization * 0.5 * ego / user.numel()
+            views = [self.item_emb(rows), *(f.x_hat[rows] for f in filtered.values())]
+            masks = [None, *(self._present(features, name, rows) for name in filtered)]
+            loss = self.total_correlation(views, masks, generator)
+            parts["total_correlation"] = self.total_correlation_weight * loss
         return parts
+
+    def _diffusion_loss(
+        self,
+        filtered: Mapping[str, Filtered],
+        features: Features,
+        user: Tensor,
+        item: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Mean squared error of the noise; each pair's user is one of the item's own."""
+        losses = []
+        for name, f in filtered.items():
+            denoiser = self._denoiser(name)
+            x = f.x.detach()[item]
+            t = self.schedule.sample_times(x.size(0), generator)
+            noise = self.schedule.sample_noise(x, generator)
+            h = denoiser.hidden(self.schedule.add_noise(x, t, noise), t, f.cond[item])
+            error = (denoiser.noise(h, self._user_gate(name, user)) - noise).pow(2).mean(dim=-1)
+            mask = self._present(features, name, item)
+            losses.append(
+                error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp(min=1)
+            )
+        return torch.stack(losses).mean()
+
+    @staticmethod
+    def _present(features: Features, name: str, item: Tensor) -> Tensor | None:
+        mask = features.get(f"has_{name}")
+        return None if mask is None else mask[item]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +16,19 @@ CONDITIONS = ("item", "neighbors", "user")
 class ConditionalDenoiser(MessagePassing):
     r"""Predicts the noise in item content from a condition made of interactions.
 
-    Bipartite, user to item, from `"Conditional Generative Total Correlation learning"
-    <https://arxiv.org/abs/2604.03014>`_:
+    Bipartite, user to item, from `"User-Aware Conditional Generative Total Correlation Learning
+    for Multi-Modal Recommendation" <https://arxiv.org/abs/2604.03014>`_:
 
     .. math::
         h_i &= \mathrm{trunk}(x_{t,i}, t, c_i) \\
         \hat\epsilon_i &= W_o (\bar g_i \odot h_i)
 
-    - ``'item'``: :math:`c_i = e_i`, :math:`\bar g_i = 1`. What the published code does: nothing in it
-      depends on a user.
-    - ``'neighbors'``: :math:`c_i = e_i + \sum_{u \in N(i)} w_{ui} e_u`, :math:`\bar g_i = 1`. What the
-      paper describes.
-    - ``'user'`` (ours): besides, a gate per user :math:`g_u = 2 \sigma(W_g e_u)`. The content of item
-      :math:`i` filtered **for user** :math:`u` has the noise :math:`W_o (g_u \odot h_i)`
+    - ``'item'``: :math:`c_i = e_i`, :math:`\bar g_i = 1`. What the published code does:
+      nothing in it depends on a user.
+    - ``'neighbors'``: :math:`c_i = e_i + \sum_{u \in N(i)} w_{ui} e_u`, :math:`\bar g_i = 1`.
+      What the paper describes.
+    - ``'user'`` (ours): besides, a gate per user :math:`g_u = 2 \sigma(W_g e_u)`. The content of
+      item :math:`i` filtered **for user** :math:`u` has the noise :math:`W_o (g_u \odot h_i)`
       (:meth:`noise` with ``gate=gate(e_u)``); for the item itself the gates of its users are
       averaged, :math:`\bar g_i = \sum_{u \in N(i)} w_{ui} g_u`, and 1 where there are none.
 
@@ -52,7 +53,7 @@ class ConditionalDenoiser(MessagePassing):
         cond_channels: int,
         hidden_channels: int | None = None,
         condition: str = "user",
-        **kwargs,  # type: ignore[no-untyped-def]
+        **kwargs: Any,
     ) -> None:
         if condition not in CONDITIONS:
             raise ValueError(f"'condition' must be one of {CONDITIONS} (got {condition!r})")
@@ -108,7 +109,7 @@ class ConditionalDenoiser(MessagePassing):
         return cond, gate
 
     def gate(self, x_user: Tensor) -> Tensor:
-        r"""The filter of each user, :math:`g_u = 2 \sigma(W_g e_u)`, ``[U, H]`` (``'user'`` only)."""
+        r"""Each user's filter :math:`g_u = 2 \sigma(W_g e_u)`, ``[U, H]`` (``'user'`` only)."""
         if self.lin_gate is None:
             raise ValueError(f"condition {self.condition!r} has no gate; only 'user' has")
         return 2 * torch.sigmoid(self.lin_gate(x_user))

@@ -90,12 +90,12 @@ class NoiseSchedule(Module):
         return signal * x + sigma * noise
 
     def predict_start(self, x_t: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
-        r""":math:`\hat x = (x_t - \sqrt{1 - \bar\alpha_t} \hat\epsilon) / \sqrt{\bar\alpha_t}`."""
+        r""":math:`(x_t - \sqrt{1 - \bar\alpha_t} \hat\epsilon) / \sqrt{\bar\alpha_t}`."""
         signal, sigma = self.levels(t, x_t)
         return (x_t - sigma * noise) / signal
 
     def step(self, x_t: Tensor, t: Tensor | int, t_next: Tensor | int, noise: Tensor) -> Tensor:
-        r"""One deterministic (`DDIM <https://arxiv.org/abs/2010.02502>`_) step between any times."""
+        r"""A deterministic step (`DDIM <https://arxiv.org/abs/2010.02502>`_) between two times."""
         return self.add_noise(self.predict_start(x_t, t, noise), t_next, noise)
 
     def __repr__(self) -> str:

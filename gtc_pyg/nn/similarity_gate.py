@@ -15,7 +15,8 @@ class SimilarityGate(Module):
         w_i = \mathrm{softmax}_k \cos(e_i, r_i^k), \qquad
         z_i = e_i + \sum_k w_{ik} r_i^k, \qquad r_i^0 = e_i, \; r_i^m = \hat x_i^m
 
-    from `"Conditional Generative Total Correlation learning" <https://arxiv.org/abs/2604.03014>`_.
+    from `"User-Aware Conditional Generative Total Correlation Learning for Multi-Modal
+    Recommendation" <https://arxiv.org/abs/2604.03014>`_.
     Ours takes the cosine, so that no modality wins by its length. It has no weights.
 
     Shapes:

@@ -14,8 +14,8 @@ from gtc_pyg.functional import total_correlation
 class TotalCorrelationLoss(Module):
     r"""Aligns two or more views of the same rows at once, through their total correlation.
 
-    The contrast of `"Conditional Generative Total Correlation learning"
-    <https://arxiv.org/abs/2604.03014>`_ (the multilinear critic of
+    The contrast of `"User-Aware Conditional Generative Total Correlation Learning for
+    Multi-Modal Recommendation" <https://arxiv.org/abs/2604.03014>`_ (the multilinear critic of
     `Symile <https://arxiv.org/abs/2411.01053>`_). Rows are L2-normalised; for every anchor the true
     row of the others competes with rows in which every other tensor is permuted on its own. With
     ``'n'`` and fresh rows, :math:`\log N - L` is in expectation a lower bound of
@@ -25,13 +25,13 @@ class TotalCorrelationLoss(Module):
     in nats. See :func:`gtc_pyg.functional.total_correlation` for one row of logits.
 
     Args:
-        negatives: ``'n'`` (one candidate a row) or ``'n_squared'`` (all :math:`N^{T-1}` combinations).
+        negatives: ``'n'`` (one candidate a row) or ``'n_squared'`` (all :math:`N^{T-1}` of them).
         chunk_size: Rows whose logits exist at the same time; memory is ``O(N * chunk_size)``.
         product_scale: The product of :math:`T - 1` unit vectors shrinks like
-            :math:`D^{-(T-2)/2}`, so at the published scale the contrast of three or more tensors is
-            nearly flat. ``'sqrt_dim'`` (ours) multiplies it by :math:`D^{(T-2)/2}`; ``'none'`` is the
-            published form. With two tensors they are the same.
-        init_logit_scale: The learned ``logit_scale``'s start, in log form; log(1 / 0.07) as published.
+            :math:`D^{-(T-2)/2}`, so at the published scale the contrast of three or more
+            tensors is nearly flat. ``'sqrt_dim'`` (ours) multiplies it by :math:`D^{(T-2)/2}`;
+            ``'none'`` is the published form. With two tensors they are the same.
+        init_logit_scale: Start of the learned ``logit_scale``, in log form; as published.
         max_logit_scale: Upper limit of the scale while it learns, in log form.
 
     Shapes:
@@ -58,7 +58,9 @@ class TotalCorrelationLoss(Module):
         if negatives not in ("n", "n_squared"):
             raise ValueError(f"'negatives' must be 'n' or 'n_squared' (got {negatives!r})")
         if product_scale not in ("none", "sqrt_dim"):
-            raise ValueError(f"'product_scale' must be 'none' or 'sqrt_dim' (got {product_scale!r})")
+            raise ValueError(
+                f"'product_scale' must be 'none' or 'sqrt_dim' (got {product_scale!r})"
+            )
         self.negatives = negatives
         self.chunk_size = chunk_size
         self.product_scale = product_scale

@@ -1,0 +1,22 @@
+"""GTC beside FREEDOM and LightGCN on TikTok: 9,308 users, 6,710 videos with image and audio.
+
+    python examples/tiktok.py --root data/tiktok --seed 0 1 2 --out results.csv
+
+The publisher's files are downloaded to ROOT/raw where they are missing. Every setting below was
+chosen on validation; the test set is ranked once, with the weights of the best epoch.
+"""
+
+from gtc_pyg.datasets import TikTok
+from gtc_pyg.experiment import Settings, parse_args, run
+from gtc_pyg.transforms import ItemKNNGraph
+
+SETTINGS = {
+    "gtc": Settings(lr=0.005, epochs=60),
+    "freedom": Settings(lr=0.005, epochs=60, model={"edge_dropout": 0.0}),
+    "lightgcn": Settings(lr=0.005, epochs=60),
+}
+
+if __name__ == "__main__":
+    args = parse_args(__doc__, root="data/tiktok")
+    dataset = TikTok(args.root, pre_transform=ItemKNNGraph(k=10))
+    run("tiktok", dataset, SETTINGS, args)
