@@ -51,9 +51,9 @@ HEADER = [
     "versions",
 ]
 MODELS: dict[str, Callable[..., GraphRecommender]] = {
-    "gtc": GTC,
-    "freedom": FREEDOM,
     "lightgcn": LightGCN,
+    "freedom": FREEDOM,
+    "gtc": GTC,
 }
 NAMES = {"gtc": "GTC", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
 
@@ -116,7 +116,7 @@ def parse_args(
         "--models",
         type=_models,
         default=list(MODELS),
-        help="comma-separated, of gtc,freedom,lightgcn (default: all three)",
+        help="comma-separated, of lightgcn,freedom,gtc (default: all three)",
     )
     parser.add_argument("--epochs", type=_positive, help="largest number (default: the settings')")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more (default: 0)")

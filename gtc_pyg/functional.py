@@ -2,6 +2,7 @@ r"""Pure mathematics: contrasts, total correlation, sparse products. No state, n
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,11 @@ __all__ = [
     "spmm",
     "degree_sensitive_sample",
 ]
+
+
+# PyTorch says once per process that CSR is in beta, and that its checks are off (their default).
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
 
 def multilinear_inner_product(tensors: Sequence[Tensor]) -> Tensor:
@@ -155,6 +161,8 @@ def total_correlation(
     Returns:
         Mean over rows and anchors, a scalar in nats.
     """
+    if negatives not in ("n", "n_squared"):
+        raise ValueError(f"'negatives' must be 'n' or 'n_squared' (got {negatives!r})")
     num_rows = tensors[0].size(0)
     rows = torch.arange(num_rows, device=tensors[0].device)
     losses = []
@@ -198,6 +206,9 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
 
     Returns:
         CSR tensor ``[num_dst, num_src]``, float values.
+
+    Raises:
+        ValueError: For an id out of range, or a sparse matrix of another size.
     """
     if isinstance(adj, SparseTensor):
         csr = adj.to_torch_sparse_csr_tensor(dtype=torch.get_default_dtype())
@@ -205,6 +216,14 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
         csr = adj if adj.layout == torch.sparse_csr else adj.to_sparse_csr()
     else:
         edge_index = adj.as_tensor() if hasattr(adj, "as_tensor") else adj
+        for name, ids, num in (
+            ("source", edge_index[0], num_src),
+            ("destination", edge_index[1], num_dst),
+        ):
+            # An id past the end would land in another row without a word.
+            if ids.numel() > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < num:
+                bad = ids[(ids < 0) | (ids >= num)][0].item()
+                raise ValueError(f"'adj' holds {name} {bad}, expected 0 to {num - 1}")
         size = (num_dst, num_src)
         return to_torch_csr_tensor(edge_index.flip(0), edge_weight, size=size)
     if tuple(csr.shape) != (num_dst, num_src):

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
@@ -110,11 +111,15 @@ class InteractionDataModule(LightningDataModule):
             self.train_edge_index, self.num_users, self.num_items, self.batch_size, self.seed
         )
 
-    def val_dataloader(self) -> list[Tensor]:
-        return list(self.rankers["val"].users.split(self.eval_batch_size))
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return self._users("val")
 
-    def test_dataloader(self) -> list[Tensor]:
-        return list(self.rankers["test"].users.split(self.eval_batch_size))
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        return self._users("test")
+
+    def _users(self, split: str) -> DataLoader[Tensor]:
+        users = self.rankers[split].users.split(self.eval_batch_size)
+        return DataLoader(cast(Dataset[Tensor], users), batch_size=None)
 
 
 class RecommenderModule(LightningModule):
@@ -212,9 +217,19 @@ class _History(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds.append(time.perf_counter() - self._start)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         self.rows.append({k: float(v) for k, v in metrics.items() if k.startswith("val/")})
+
+
+class _ProgressBar(TQDMProgressBar):
+    """Lightning's, without the number of the logger's folder."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
 @dataclass
@@ -294,7 +309,7 @@ def fit(
         EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True),
     ]
     if progress:
-        callbacks.append(TQDMProgressBar(leave=False))
+        callbacks.append(_ProgressBar(refresh_rate=10))
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "auto",
@@ -314,6 +329,7 @@ def fit(
         # Our loaders are no DataLoaders and have no workers to advise on.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
         trainer = Trainer(**(options | dict(trainer_kwargs or {})))
         trainer.fit(module, datamodule=data)
         state = torch.load(checkpoint.best_model_path, weights_only=True)

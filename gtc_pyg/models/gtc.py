@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Embedding, Linear, ModuleDict, Parameter
+from torch.nn import Embedding, Linear, ModuleDict
 from torch_geometric.typing import EdgeType
 
 from gtc_pyg.functional import spmm, stack_interactions
@@ -81,7 +81,7 @@ class GTC(GraphRecommender):
         start_step: :math:`t_0`, where the filter starts.
         num_sampling_steps: Denoising steps from :math:`t_0` to 0.
         score_scale: Factor on the scores.
-        content_strength: Start of the learned length of the users' filtered content.
+        content_strength: Length of the users' filtered content beside their embedding.
         diffusion_weight: Weight of the diffusion loss.
         total_correlation_weight: Weight of the total-correlation loss.
         alignment_size: Largest number of rows aligned in a step.
@@ -154,7 +154,6 @@ class GTC(GraphRecommender):
         self.gate = SimilarityGate()
         self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
         self.lin_modality = Linear(hidden_channels, len(in_channels))
-        self.strength = Parameter(torch.empty(len(in_channels)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -166,7 +165,6 @@ class GTC(GraphRecommender):
             self._denoiser(name).reset_parameters()
         self.total_correlation.reset_parameters()
         self.lin_modality.reset_parameters()
-        torch.nn.init.constant_(self.strength, self.content_strength)
 
     def forward(
         self,
@@ -248,7 +246,7 @@ class GTC(GraphRecommender):
 
     def modality_weights(self) -> Tensor:
         r"""How much each user listens to each modality, ``[U, M]``, in the encoders' order."""
-        return self.strength * 2 * torch.sigmoid(self.lin_modality(self.condition_emb()[0]))
+        return 2 * self.content_strength * torch.sigmoid(self.lin_modality(self.condition_emb()[0]))
 
     def _denoiser(self, name: str) -> ConditionalDenoiser:
         return cast(ConditionalDenoiser, self.denoisers[name])

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.nn import LGConv
+
+from gtc_pyg.functional import stack_interactions
+from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models.graph_recommender import (
+    ITEM_TO_USER,
+    SIMILAR_ITEMS,
+    USER_TO_ITEM,
+    propagate,
+)
+
+
+def recommender(graph: SimpleNamespace, edge_dropout: float = 0.0) -> GraphRecommender:
+    return GraphRecommender(graph.num_users, graph.num_items, edge_dropout)
+
+
+def pairs(to_item: Tensor) -> set[tuple[int, int]]:
+    item, user = to_item.to_dense().nonzero().t()
+    return set(zip(user.tolist(), item.tolist(), strict=True))
+
+
+def test_propagate_equals_stacked_lgconv_layers(planted: Callable) -> None:
+    graph = planted()
+    csr = recommender(graph).csr_graph(graph.edge_index_dict)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    edge_index = torch.stack([user, item + graph.num_users])
+    edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+    x = torch.randn(graph.num_users + graph.num_items, 3)
+    adj = stack_interactions(csr[USER_TO_ITEM], csr[ITEM_TO_USER])
+    outs = propagate(adj, x, 3)
+    assert len(outs) == 4
+    for out in outs:
+        torch.testing.assert_close(out, x)
+        x = LGConv()(x, edge_index)
+
+
+def test_the_graph_is_the_same_in_every_form(planted: Callable, to_adj: Callable) -> None:
+    graph = planted()
+    sizes = {"user": graph.num_users, "item": graph.num_items}
+    expected = recommender(graph).csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
+    adjs = {
+        key: to_adj(edges, sizes[key[0]], sizes[key[2]], graph.edge_weight_dict.get(key))
+        for key, edges in graph.edge_index_dict.items()
+    }
+    out = recommender(graph).csr_graph(adjs, graph.edge_weight_dict)
+    assert out.keys() == expected.keys() == {USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS}
+    for key in expected:
+        torch.testing.assert_close(out[key].to_dense(), expected[key].to_dense())
+
+
+def test_csr_passes_through(planted: Callable) -> None:
+    graph = planted()
+    once = recommender(graph).csr_graph(graph.edge_index_dict)
+    twice = recommender(graph).csr_graph(once)
+    assert all(twice[key] is once[key] for key in once)
+
+
+@pytest.mark.parametrize("missing", [USER_TO_ITEM, ITEM_TO_USER])
+def test_a_missing_direction_is_named(planted: Callable, missing: Any) -> None:
+    graph = planted()
+    del graph.edge_index_dict[missing]
+    with pytest.raises(ValueError, match=rf"'edge_index_dict' lacks .*{missing[1]}.*ToUndirected"):
+        recommender(graph).csr_graph(graph.edge_index_dict)
+
+
+def test_the_item_graph_is_asked_for_only_by_those_who_use_it(planted: Callable) -> None:
+    graph = planted()
+    del graph.edge_index_dict[SIMILAR_ITEMS]
+    model = recommender(graph)
+    assert SIMILAR_ITEMS not in model.csr_graph(graph.edge_index_dict)
+    model.num_item_layers = 1
+    with pytest.raises(ValueError, match=r"'edge_index_dict' lacks .*similar.*ItemKNNGraph"):
+        model.csr_graph(graph.edge_index_dict)
+
+
+def test_swapped_directions_raise(planted: Callable) -> None:
+    graph = planted()
+    edges = graph.edge_index_dict
+    edges[USER_TO_ITEM], edges[ITEM_TO_USER] = edges[ITEM_TO_USER], edges[USER_TO_ITEM]
+    with pytest.raises(ValueError, match=r"'adj' holds destination .*, expected 0 to 39"):
+        recommender(graph).csr_graph(edges)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 4), r"'num_users' must be at least 1 \(got 0\)"),
+        ((4, 0), r"'num_items' must be at least 1 \(got 0\)"),
+        ((4, 4, -0.1), r"'edge_dropout' must lie in \[0, 1\) \(got -0.1\)"),
+        ((4, 4, 1.0), r"'edge_dropout' must lie in \[0, 1\) \(got 1.0\)"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GraphRecommender(*arguments)
+
+
+def test_without_dropout_the_training_graph_is_the_graph(planted: Callable) -> None:
+    graph = planted()
+    model = recommender(graph)
+    out = model.training_graph(graph.edge_index_dict, graph.edge_weight_dict)
+    expected = model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
+    for key in expected:
+        torch.testing.assert_close(out[key].to_dense(), expected[key].to_dense())
+
+
+@pytest.mark.parametrize("edge_dropout", [0.2, 0.8, 0.9999])
+def test_pruning_keeps_its_share_of_the_interactions(
+    planted: Callable, edge_dropout: float
+) -> None:
+    graph = planted()
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    out = recommender(graph, edge_dropout).training_graph(graph.edge_index_dict)
+    kept = pairs(out[USER_TO_ITEM])
+    assert len(kept) == max(1, round((1 - edge_dropout) * edges.size(1)))
+    assert kept <= set(zip(*edges.tolist(), strict=True))
+
+
+def test_both_directions_are_pruned_alike_and_the_item_graph_is_not(planted: Callable) -> None:
+    graph = planted()
+    model = recommender(graph, 0.5)
+    out = model.training_graph(graph.edge_index_dict, graph.edge_weight_dict)
+    full = model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
+    torch.testing.assert_close(out[USER_TO_ITEM].to_dense().t(), out[ITEM_TO_USER].to_dense())
+    torch.testing.assert_close(out[SIMILAR_ITEMS].to_dense(), full[SIMILAR_ITEMS].to_dense())
+
+
+def test_popular_edges_are_pruned_first(planted: Callable) -> None:
+    graph = planted()
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    degree_user, degree_item = torch.bincount(user), torch.bincount(item)
+    model, kept = recommender(graph, 0.5), torch.zeros(graph.num_users, graph.num_items)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        out = model.training_graph(graph.edge_index_dict, generator=generator)
+        kept += out[ITEM_TO_USER].to_dense() / 200
+    popularity = (degree_user[user] * degree_item[item]).double()
+    order = popularity.argsort()
+    share, third = kept[user, item][order], user.numel() // 3
+    # 0.5 on the whole; a share's standard error is at most 0.5 / sqrt(200 * third) < 0.004.
+    assert share[:third].mean() > 0.55
+    assert share[-third:].mean() < 0.45
+
+
+def test_a_generator_decides_what_is_pruned(planted: Callable) -> None:
+    graph = planted()
+    model = recommender(graph, 0.5)
+
+    def draw(seed: int) -> set[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(seed)
+        out = model.training_graph(graph.edge_index_dict, generator=generator)
+        return pairs(out[USER_TO_ITEM])
+
+    state = torch.get_rng_state()
+    assert draw(0) == draw(0) != draw(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_training_graph_changes_nothing(planted: Callable, unchanged: Callable) -> None:
+    graph = planted()
+    model = recommender(graph, 0.5)
+    with unchanged(model, graph.edge_index_dict, graph.edge_weight_dict):
+        keys = list(graph.edge_index_dict)
+        model.training_graph(graph.edge_index_dict, graph.edge_weight_dict)
+        assert list(graph.edge_index_dict) == keys
+
+
+def test_the_ranking_loss_equals_bpr_by_hand() -> None:
+    user_emb = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    item_emb = torch.tensor([[1.0, 1.0], [3.0, -1.0]])
+    user, pos, neg = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1])
+    loss = GraphRecommender(2, 2)._rank_loss(user_emb, item_emb, user, pos, neg)
+    # Margins: 3 - 1 and 2 - (-2).
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-4))) / 2
+    assert loss.item() == pytest.approx(expected)

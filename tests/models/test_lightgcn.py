@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch_geometric.nn
+from torch import Tensor
+
+from gtc_pyg.models import LightGCN
+from gtc_pyg.models.graph_recommender import USER_TO_ITEM
+
+
+def model_of(graph: SimpleNamespace, num_layers: int = 2) -> LightGCN:
+    torch.manual_seed(0)
+    return LightGCN(graph.num_users, graph.num_items, 8, num_layers)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_equals_pygs_own_on_the_stacked_graph(planted: Callable, num_layers: int) -> None:
+    graph = planted()
+    model = model_of(graph, num_layers)
+    num_nodes = graph.num_users + graph.num_items
+    expected = torch_geometric.nn.LightGCN(num_nodes, 8, num_layers)
+    expected.load_state_dict(model.lightgcn.state_dict())
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    edge_index = torch.stack([user, item + graph.num_users])
+    edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+    out = torch.cat(model(graph.features, graph.edge_index_dict))
+    torch.testing.assert_close(out, expected.get_embedding(edge_index))
+
+
+def test_adjacency_forms_give_the_same(planted: Callable, to_adj: Callable) -> None:
+    graph = planted()
+    sizes = {"user": graph.num_users, "item": graph.num_items}
+    adjs = {
+        key: to_adj(edges, sizes[key[0]], sizes[key[2]])
+        for key, edges in graph.edge_index_dict.items()
+    }
+    model = model_of(graph)
+    expected = model(graph.features, graph.edge_index_dict)
+    torch.testing.assert_close(model(graph.features, adjs), expected)
+
+
+def test_every_weight_receives_a_gradient(planted: Callable, batch_of: Callable) -> None:
+    graph = planted()
+    model = model_of(graph)
+    parts = model.loss(*batch_of(graph), graph.features, graph.edge_index_dict)
+    sum(parts.values()).backward()
+    assert all((p.grad.abs().sum(dim=-1) > 0).all() for p in model.parameters())
+
+
+def test_gradients_equal_pygs_own(planted: Callable) -> None:
+    graph = planted()
+    model = model_of(graph)
+    weight = torch.randn(graph.num_users + graph.num_items, 8)
+    (torch.cat(model(graph.features, graph.edge_index_dict)) * weight).sum().backward()
+    # The propagation is linear and symmetric: its gradient is itself applied to the weights.
+    expected = model_of(graph)
+    with torch.no_grad():
+        expected.lightgcn.embedding.weight.copy_(weight)
+    out = torch.cat(expected(graph.features, graph.edge_index_dict))
+    torch.testing.assert_close(model.lightgcn.embedding.weight.grad, out)
+
+
+def test_the_parts_of_the_loss_equal_a_loop(planted: Callable, batch_of: Callable) -> None:
+    graph = planted()
+    model = LightGCN(graph.num_users, graph.num_items, 8, regularization=0.3)
+    user, pos, neg = batch_of(graph)
+    parts = model.loss(user, pos, neg, graph.features, graph.edge_index_dict)
+    user_emb, item_emb = model(graph.features, graph.edge_index_dict)
+    ego_user, ego_item = model.lightgcn.embedding.weight.split([graph.num_users, graph.num_items])
+    ranking, size = [], Tensor([0.0])
+    for u, p, n in zip(user, pos, neg, strict=True):
+        margin = user_emb[u] @ item_emb[p] - user_emb[u] @ item_emb[n]
+        ranking.append(-margin.sigmoid().log())
+        size = size + (ego_user[u] @ ego_user[u] + ego_item[p] @ ego_item[p]) / 2
+        size = size + ego_item[n] @ ego_item[n] / 2
+    assert parts.keys() == {"ranking", "regularization"}
+    torch.testing.assert_close(parts["ranking"], torch.stack(ranking).mean())
+    torch.testing.assert_close(parts["regularization"], 0.3 * size[0] / user.numel())
+
+
+def test_forward_and_loss_change_nothing(
+    planted: Callable, batch_of: Callable, unchanged: Callable
+) -> None:
+    graph = planted()
+    model, batch = model_of(graph), batch_of(graph)
+    with unchanged(model, graph.features, graph.edge_index_dict, batch):
+        model(graph.features, graph.edge_index_dict)
+        model.loss(*batch, graph.features, graph.edge_index_dict)

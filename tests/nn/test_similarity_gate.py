@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from gtc_pyg.nn import SimilarityGate
+
+
+def inputs(num_modalities: int) -> tuple[Tensor, list[Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    x, *modalities = torch.randn(num_modalities + 1, 5, 4, generator=generator, dtype=torch.double)
+    return x, modalities
+
+
+@pytest.mark.parametrize("num_modalities", [1, 2, 5])
+def test_weights_are_positive_and_sum_to_one(num_modalities: int) -> None:
+    out, weight = SimilarityGate()(*inputs(num_modalities))
+    assert out.shape == (5, 4)
+    assert weight.shape == (5, num_modalities + 1)
+    assert (weight > 0).all()
+    torch.testing.assert_close(weight.sum(dim=1), torch.ones(5, dtype=torch.double))
+
+
+@pytest.mark.parametrize("num_modalities", [1, 2, 5])
+def test_equals_a_loop_from_the_equation(num_modalities: int) -> None:
+    x, modalities = inputs(num_modalities)
+    out, weight = SimilarityGate()(x, modalities)
+    for i in range(5):
+        rows = [x[i], *(r[i] for r in modalities)]
+        power = [math.exp(float(x[i] @ r / (x[i].norm() * r.norm()))) for r in rows]
+        expected = x[i].clone()
+        for k, row in enumerate(rows):
+            assert weight[i, k].item() == pytest.approx(power[k] / sum(power))
+            expected += power[k] / sum(power) * row
+        torch.testing.assert_close(out[i], expected)
+
+
+def test_the_length_of_a_modality_wins_no_weight() -> None:
+    x, (a, b) = inputs(2)
+    torch.testing.assert_close(SimilarityGate()(x, [a, b])[1], SimilarityGate()(x, [9 * a, b])[1])
+
+
+def test_order_of_modalities_does_not_matter() -> None:
+    x, (a, b, c) = inputs(3)
+    torch.testing.assert_close(SimilarityGate()(x, [a, b, c])[0], SimilarityGate()(x, [c, a, b])[0])
+
+
+def test_gradients_flow_to_every_input() -> None:
+    x, modalities = inputs(3)
+    tensors = [tensor.requires_grad_() for tensor in (x, *modalities)]
+    assert torch.autograd.gradcheck(lambda x, *rest: SimilarityGate()(x, rest), tensors)
+    SimilarityGate()(x, modalities)[0].pow(2).sum().backward()
+    assert all((tensor.grad.abs().sum(dim=1) > 0).all() for tensor in tensors)
+
+
+def test_rows_of_zeros_give_no_nan() -> None:
+    zeros = torch.zeros(2, 4, requires_grad=True)
+    out, weight = SimilarityGate()(zeros, [zeros])
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert weight.isfinite().all()
+    assert zeros.grad.isfinite().all()
+
+
+def test_forward_changes_nothing(unchanged: Callable) -> None:
+    gate, (x, modalities) = SimilarityGate(), inputs(2)
+    with unchanged(gate, x, modalities):
+        gate(x, modalities)

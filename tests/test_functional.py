@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+from torch_geometric.nn import LGConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from gtc_pyg.functional import (
+    contrast,
+    degree_sensitive_sample,
+    multilinear_inner_product,
+    spmm,
+    stack_interactions,
+    to_csr,
+    total_correlation,
+)
+
+NEGATIVES = ["n", "n_squared"]
+
+
+def views(num_tensors: int, num_rows: int, channels: int = 4, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(num_tensors, num_rows, channels, generator=generator, dtype=torch.double)
+    return [row.requires_grad_() for row in F.normalize(x, dim=-1)]
+
+
+def scale_of(value: float = 3.0) -> Tensor:
+    return torch.tensor(value, dtype=torch.double, requires_grad=True)
+
+
+def logit(scale: Tensor, anchor: Tensor, others: list[Tensor], members: tuple[int, ...]) -> Tensor:
+    out = torch.zeros((), dtype=anchor.dtype)
+    for d in range(anchor.numel()):
+        product = anchor[d]
+        for other, member in zip(others, members, strict=True):
+            product = product * other[member, d]
+        out = out + product
+    return scale * out
+
+
+def total_correlation_loop(
+    tensors: list[Tensor], scale: Tensor, negatives: str, generator: torch.Generator
+) -> Tensor:
+    r"""The equation row by row: the positive against every other candidate."""
+    num_rows, losses = tensors[0].size(0), []
+    for a, anchor in enumerate(tensors):
+        others = [tensor for b, tensor in enumerate(tensors) if b != a]
+        perms = [torch.randperm(num_rows, generator=generator).tolist() for _ in others]
+        for i in range(num_rows):
+            if negatives == "n":
+                combinations = [tuple(p[k] for p in perms) for k in range(num_rows) if k != i]
+            else:
+                combinations = list(itertools.product(range(num_rows), repeat=len(others)))
+            true_row = (i,) * len(others)
+            candidates = [true_row, *(c for c in combinations if c != true_row)]
+            logits = torch.stack([logit(scale, anchor[i], others, c) for c in candidates])
+            losses.append(logits.logsumexp(0) - logits[0])
+    return torch.stack(losses).mean()
+
+
+def loss_and_gradients(tensors: list[Tensor], **kwargs: Any) -> list[Tensor]:
+    scale = scale_of()
+    generator = torch.Generator().manual_seed(5)
+    loss = total_correlation(tensors, scale, generator=generator, **kwargs)
+    return [loss, *torch.autograd.grad(loss, [*tensors, scale])]
+
+
+def test_multilinear_inner_product_equals_a_loop() -> None:
+    tensors = views(4, 5)
+    for i, value in enumerate(multilinear_inner_product(tensors)):
+        row = [tensor[i].tolist() for tensor in tensors]
+        assert value.item() == pytest.approx(
+            sum(math.prod(column) for column in zip(*row, strict=True))
+        )
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize(("num_tensors", "num_rows"), [(2, 1), (2, 6), (3, 5), (4, 3), (5, 3)])
+def test_total_correlation_equals_a_loop_from_the_equation(
+    num_tensors: int, num_rows: int, negatives: str
+) -> None:
+    tensors, scale = views(num_tensors, num_rows), scale_of()
+    generator = torch.Generator().manual_seed(5)
+    expected = total_correlation_loop(tensors, scale, negatives, generator)
+    grads = torch.autograd.grad(expected, [*tensors, scale])
+    out = loss_and_gradients(tensors, negatives=negatives)
+    torch.testing.assert_close(out, [expected, *grads], rtol=1e-10, atol=1e-10)
+
+
+def test_one_row_of_the_contrast_by_hand() -> None:
+    anchor = torch.tensor([[1.0, 0.0]])
+    candidates = torch.tensor([[0.0, 1.0], [2.0, 5.0], [9.0, 9.0]])
+    positive = torch.tensor([[1.0, 7.0]])
+    loss = contrast(anchor, candidates, positive, torch.tensor(2.0), torch.tensor([[2]]))
+    assert loss.item() == pytest.approx(math.log(math.exp(2) + math.exp(0) + math.exp(4)) - 2)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+def test_chunks_change_neither_loss_nor_gradients(chunk_size: int, negatives: str) -> None:
+    tensors = views(3, 7)
+    whole = loss_and_gradients(tensors, negatives=negatives)
+    chunked = loss_and_gradients(tensors, negatives=negatives, chunk_size=chunk_size)
+    torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("num_tensors", [2, 3, 4])
+def test_gradients_of_total_correlation(num_tensors: int, negatives: str) -> None:
+    def loss(scale: Tensor, *tensors: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return total_correlation(tensors, scale, negatives, 2, generator)
+
+    assert torch.autograd.gradcheck(loss, (scale_of(), *views(num_tensors, 3, 2)))
+
+
+def test_gradients_of_contrast() -> None:
+    anchor, candidates, positive = views(3, 4)
+    exclude = torch.tensor([[0, 1], [1, 1], [2, 3], [3, 3]])
+    inputs = (anchor, candidates, positive, scale_of())
+    assert torch.autograd.gradcheck(lambda *args: contrast(*args, exclude, 3), inputs)
+
+
+def test_two_tensors_and_all_candidates_are_symmetric_infonce() -> None:
+    a, b = views(2, 8)
+    scale = scale_of()
+    logits, target = scale * a @ b.t(), torch.arange(8)
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+    torch.testing.assert_close(total_correlation([a, b], scale, "n_squared"), expected)
+
+
+@pytest.mark.parametrize("num_tensors", [2, 3])
+def test_a_row_that_permutations_bring_back_is_not_its_own_negative(num_tensors: int) -> None:
+    # With two rows and nothing but swaps, the only other candidate is the row itself.
+    draws = num_tensors * (num_tensors - 1)
+    for seed in range(10_000):
+        generator = torch.Generator().manual_seed(seed)
+        if all(torch.randperm(2, generator=generator)[0] == 1 for _ in range(draws)):
+            break
+    loss = total_correlation(
+        views(num_tensors, 2), scale_of(), "n", generator=torch.Generator().manual_seed(seed)
+    )
+    assert loss.item() == 0
+
+
+def test_a_candidate_with_one_returned_member_stays_a_negative() -> None:
+    # Members (0, 1) at column 1 share tensor 1 with row 0 and are still another row.
+    a, b, c = views(3, 2)
+    loss = contrast(a, b * c.flip(0), b * c, scale_of(), torch.arange(2).view(-1, 1))
+    assert loss.item() > 0.05
+
+
+def test_order_of_tensors_does_not_matter_to_all_candidates() -> None:
+    tensors, scale = views(4, 4), scale_of()
+    expected = total_correlation(tensors, scale, "n_squared")
+    for order in itertools.permutations(tensors):
+        torch.testing.assert_close(total_correlation(order, scale, "n_squared"), expected)
+
+
+def test_order_of_rows_does_not_matter_to_all_candidates() -> None:
+    tensors, scale = views(3, 6), scale_of()
+    perm = torch.tensor([3, 0, 5, 1, 4, 2])
+    permuted = [tensor[perm] for tensor in tensors]
+    expected = total_correlation(tensors, scale, "n_squared")
+    torch.testing.assert_close(total_correlation(permuted, scale, "n_squared"), expected)
+
+
+@pytest.mark.parametrize("change", ["rows", "tensors"])
+def test_order_does_not_matter_in_expectation(change: str) -> None:
+    tensors, scale = [x.detach() for x in views(3, 6)], scale_of(8.0).detach()
+    perm = torch.tensor([3, 0, 5, 1, 4, 2])
+    changed = [x[perm] for x in tensors] if change == "rows" else tensors[::-1]
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(x: list[Tensor]) -> Tensor:
+        return torch.stack([total_correlation(x, scale, generator=generator) for _ in range(600)])
+
+    one, other = draw(tensors), draw(changed)
+    error = math.sqrt((one.var() + other.var()).item() / 600)
+    assert error < 0.02
+    assert abs((one.mean() - other.mean()).item()) < 4 * error
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("num_rows", [0, 1])
+def test_without_negatives_the_loss_is_zero(num_rows: int, negatives: str) -> None:
+    out = loss_and_gradients(views(3, num_rows), negatives=negatives)
+    assert all((x == 0).all() for x in out)
+
+
+def test_rows_without_any_candidate_have_zero_loss_and_gradient() -> None:
+    anchor, candidates, positive = views(3, 2)
+    exclude = torch.tensor([[0, 1], [0, 1]])
+    loss = contrast(anchor, candidates, positive, scale_of(), exclude)
+    grads = torch.autograd.grad(loss, [anchor, candidates, positive])
+    assert loss.item() == 0
+    assert all((grad == 0).all() for grad in grads)
+
+
+def test_a_logit_of_minus_infinity_is_a_candidate_that_never_wins() -> None:
+    anchor = torch.ones(2, 1, dtype=torch.double, requires_grad=True)
+    candidates = torch.tensor([[-1e308], [0.5], [0.2]], dtype=torch.double)
+    exclude = torch.full((2, 1), 2)
+    loss = contrast(anchor, candidates, anchor, scale_of(100.0), exclude)
+    expected = contrast(anchor, candidates[1:], anchor, scale_of(100.0), exclude - 1)
+    grad, expected_grad = (torch.autograd.grad(x, anchor)[0] for x in (loss, expected))
+    torch.testing.assert_close((loss, grad), (expected, expected_grad))
+
+
+def test_large_logits_do_not_overflow() -> None:
+    tensors = [x.detach().float().requires_grad_() for x in views(2, 5)]
+    loss = total_correlation(tensors, torch.tensor(1e4))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(x.grad.isfinite().all() for x in tensors)
+
+
+def test_a_generator_makes_the_draws_its_own() -> None:
+    tensors, scale = views(3, 8), scale_of()
+    state = torch.get_rng_state()
+    one = total_correlation(tensors, scale, generator=torch.Generator().manual_seed(3))
+    torch.rand(5)
+    two = total_correlation(tensors, scale, generator=torch.Generator().manual_seed(3))
+    torch.set_rng_state(state)
+    other = total_correlation(tensors, scale, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one == two != other
+
+
+def test_wrong_arguments_of_the_contrast_are_named() -> None:
+    with pytest.raises(ValueError, match="'chunk_size' must be at least 1"):
+        total_correlation(views(2, 3), scale_of(), chunk_size=0)
+    with pytest.raises(ValueError, match=r"'negatives' must be .* \(got 'all'\)"):
+        total_correlation(views(2, 3), scale_of(), negatives="all")
+
+
+# Graphs: 5 users, 4 items; user 4 and item 3 are isolated.
+EDGES = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 1, 2, 2, 0]])
+NUM_USERS, NUM_ITEMS = 5, 4
+
+
+def dense_interactions() -> Tensor:
+    out = torch.zeros(NUM_USERS, NUM_ITEMS)
+    out[EDGES[0], EDGES[1]] = 1
+    return out
+
+
+def interactions() -> tuple[Tensor, Tensor]:
+    to_item = to_csr(EDGES, NUM_ITEMS, NUM_USERS)
+    return to_item, to_csr(EDGES.flip(0), NUM_USERS, NUM_ITEMS)
+
+
+def stacked_edge_index() -> Tensor:
+    user, item = EDGES[0], EDGES[1] + NUM_USERS
+    return torch.cat([torch.stack([user, item]), torch.stack([item, user])], dim=1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_adjacency_forms_are_one_matrix(to_adj: Callable[..., Any], weighted: bool) -> None:
+    weight = torch.arange(1.0, 7.0) if weighted else None
+    expected = torch.zeros(NUM_ITEMS, NUM_USERS)
+    expected[EDGES[1], EDGES[0]] = torch.ones(6) if weight is None else weight
+    csr = to_csr(to_adj(EDGES, NUM_USERS, NUM_ITEMS, weight), NUM_ITEMS, NUM_USERS, weight)
+    assert csr.layout == torch.sparse_csr
+    torch.testing.assert_close(csr.to_dense(), expected)
+
+
+def test_the_wrong_orientation_raises(to_adj: Callable[..., Any]) -> None:
+    edges = torch.cat([EDGES, torch.tensor([[4], [0]])], dim=1).flip(0)
+    adj = to_adj(edges, NUM_ITEMS, NUM_USERS)
+    with pytest.raises(ValueError, match=r"'adj' (must be transposed|holds destination 4)"):
+        to_csr(adj, NUM_ITEMS, NUM_USERS)
+
+
+@pytest.mark.parametrize("edge", [(-1, 0), (5, 0), (0, -1), (0, 4)])
+def test_ids_out_of_range_are_named(edge: tuple[int, int]) -> None:
+    edges = torch.cat([EDGES, torch.tensor(edge).view(2, 1)], dim=1)
+    wrong = min(edge) if min(edge) < 0 else max(edge)
+    with pytest.raises(ValueError, match=rf"'adj' holds (source|destination) {wrong}, expected"):
+        to_csr(edges, NUM_ITEMS, NUM_USERS)
+
+
+def test_an_empty_graph_is_an_empty_matrix(to_adj: Callable[..., Any]) -> None:
+    csr = to_csr(to_adj(EDGES[:, :0], NUM_USERS, NUM_ITEMS), NUM_ITEMS, NUM_USERS)
+    assert csr.shape == (NUM_ITEMS, NUM_USERS)
+    assert csr.values().numel() == 0
+
+
+def test_the_stacked_graph_is_normalised_like_a_dense_matrix() -> None:
+    r = dense_interactions()
+    square = torch.zeros(NUM_USERS + NUM_ITEMS, NUM_USERS + NUM_ITEMS)
+    square[:NUM_USERS, NUM_USERS:] = r
+    square[NUM_USERS:, :NUM_USERS] = r.t()
+    scale = square.sum(1).pow(-0.5).nan_to_num(posinf=0)
+    expected = scale.view(-1, 1) * square * scale
+    torch.testing.assert_close(stack_interactions(*interactions()).to_dense(), expected)
+
+
+def test_the_stacked_graph_equals_gcn_norm() -> None:
+    edge_index, weight = gcn_norm(
+        stacked_edge_index(), num_nodes=NUM_USERS + NUM_ITEMS, add_self_loops=False
+    )
+    expected = torch.zeros(NUM_USERS + NUM_ITEMS, NUM_USERS + NUM_ITEMS)
+    expected[edge_index[1], edge_index[0]] = weight
+    torch.testing.assert_close(stack_interactions(*interactions()).to_dense(), expected)
+
+
+def test_the_stacked_graph_propagates_like_lgconv() -> None:
+    x = torch.randn(NUM_USERS + NUM_ITEMS, 3, generator=torch.Generator().manual_seed(0))
+    out = stack_interactions(*interactions()) @ x
+    torch.testing.assert_close(out, LGConv()(x, stacked_edge_index()))
+
+
+def test_isolated_nodes_have_empty_rows_and_no_nan() -> None:
+    out = stack_interactions(*interactions()).to_dense()
+    assert out.isfinite().all()
+    assert (out[[4, NUM_USERS + 3]] == 0).all()
+
+
+def test_spmm_and_its_gradient_equal_autograd() -> None:
+    to_item, to_user = interactions()
+    x = torch.randn(NUM_USERS, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(NUM_ITEMS, 3, generator=torch.Generator().manual_seed(1))
+    out, expected = spmm(to_item, to_user, x), torch.sparse.mm(to_item, x)
+    grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (out, expected)]
+    torch.testing.assert_close((out, grads[0]), (expected, grads[1]))
+
+
+def test_spmm_passes_gradcheck() -> None:
+    to_item, to_user = (x.double() for x in interactions())
+    x = torch.randn(NUM_USERS, 2, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: spmm(to_item, to_user, x), x)
+
+
+@pytest.mark.parametrize("num_samples", [1, 4, 6])
+def test_a_sample_has_the_right_number_of_different_edges(num_samples: int) -> None:
+    kept = degree_sensitive_sample(EDGES, NUM_USERS, NUM_ITEMS, num_samples)
+    assert kept.numel() == kept.unique().numel() == num_samples
+    assert kept.tolist() == sorted(kept.tolist())
+    assert 0 <= kept.min() <= kept.max() < EDGES.size(1)
+
+
+def test_edges_are_kept_in_proportion_to_their_degrees() -> None:
+    # A hub (user 0, all of 20 items) beside users of one item each, so weights span 1 to 6.3.
+    hub = torch.stack([torch.zeros(20, dtype=torch.long), torch.arange(20)])
+    edges = torch.cat([hub, torch.tensor([[1, 2, 3], [0, 0, 1]]), torch.tensor([[4], [20]])], dim=1)
+    degree_user, degree_item = torch.bincount(edges[0]), torch.bincount(edges[1])
+    weight = (degree_user[edges[0]] * degree_item[edges[1]]).double().rsqrt()
+    generator = torch.Generator().manual_seed(0)
+    draws = 20_000
+    first = [degree_sensitive_sample(edges, 5, 21, 1, generator) for _ in range(draws)]
+    count = torch.bincount(torch.cat(first), minlength=edges.size(1))
+    expected = draws * weight / weight.sum()
+    assert stats.chisquare(count.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def test_a_generator_decides_the_sample() -> None:
+    def draw(seed: int) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        return degree_sensitive_sample(EDGES, NUM_USERS, NUM_ITEMS, 3, generator).tolist()
+
+    state = torch.get_rng_state()
+    assert draw(0) == draw(0)
+    assert len({tuple(draw(seed)) for seed in range(20)}) > 5
+    assert torch.equal(torch.get_rng_state(), state)
