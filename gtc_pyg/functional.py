@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
 
@@ -89,6 +90,7 @@ class _Contrast(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
         grads = (grad_output * grad for grad in ctx.saved_tensors)
         return (*grads, None, None)

@@ -61,7 +61,7 @@ class InteractionTables:
         data = HeteroData()
         data["user"].num_nodes = self.num_users
         data["item"].num_nodes = self.num_items
-        data["user", "rates", "item"].edge_index = self.splits["train"]
+        data["user", "rates", "item"].edge_index = self.splits["train"].contiguous()
         data = ToUndirected()(data)
         for modality, x in self.features.items():
             data["item"][f"x_{modality}"] = x

@@ -31,7 +31,8 @@ class FREEDOM(GraphRecommender):
         y_{ui} = \langle z_u, \; z_i + (S^{L'} e)_i \rangle
 
     Training prunes a share of the interactions every epoch, edges between popular nodes first, and
-    adds a BPR loss for each modality's projected content, :math:`\langle z_u, W_m f_i^m \rangle`.
+    adds a BPR loss for each modality's projected content, :math:`\langle z_u, W_m f_i^m \rangle`
+    (without a bias, which the difference of two scores would cancel).
 
     Args:
         num_users: Number of users.
@@ -62,7 +63,10 @@ class FREEDOM(GraphRecommender):
         self.user_emb = Embedding(num_users, hidden_channels)
         self.item_emb = Embedding(num_items, hidden_channels)
         self.projections = ModuleDict(
-            {name: Linear(width, hidden_channels) for name, width in in_channels.items()}
+            {
+                name: Linear(width, hidden_channels, bias=False)
+                for name, width in in_channels.items()
+            }
         )
         self.reset_parameters()
 

@@ -41,7 +41,11 @@ class Filtered(NamedTuple):
     x_hat: Tensor
     """Filtered by the mean gate of the item's users ``[I, D]``."""
     cond: Tensor
-    """The item's condition ``[I, D]``."""
+    """The items' conditions ``[I, D]``."""
+    user: Tensor
+    """The users as the denoiser sees them ``[U, D]``."""
+    gate: Tensor | None
+    """The users' gates ``[U, H]``, where the condition is ``'user'``."""
 
 
 class GTC(GraphRecommender):
@@ -175,20 +179,36 @@ class GTC(GraphRecommender):
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         return self._embed(self.filter(features, graph), graph)
 
-    def condition_emb(self) -> tuple[Tensor, Tensor]:
-        r"""User and item embeddings at unit variance, as the denoisers see them."""
+    def condition_emb(self, edge_index_dict: EdgeIndexDict) -> tuple[Tensor, Tensor]:
+        r"""Users and items at unit variance, as the denoisers see them.
+
+        A user is their own embedding plus the mean of their items', so the gates of users with the
+        same taste agree. No gradient passes: a filter that shapes what it is guided by turns the
+        embeddings into a memory of content, which measured worse (``benchmarks/notes.md``).
+
+        Args:
+            edge_index_dict: CSR, see :meth:`csr_graph`.
+        """
+        item = F.normalize(self.item_emb.weight, dim=-1)
+        mean = F.normalize(self._mean_of_items(item, edge_index_dict), dim=-1)
+        user = F.normalize(F.normalize(self.user_emb.weight, dim=-1) + mean, dim=-1)
         root = self.hidden_channels**0.5
-        user, item = self.user_emb.weight, self.item_emb.weight
-        return root * F.normalize(user, dim=-1), root * F.normalize(item, dim=-1)
+        return root * user.detach(), root * item.detach()
+
+    @staticmethod
+    def _mean_of_items(x: Tensor, graph: EdgeIndexDict) -> Tensor:
+        to_user = graph[ITEM_TO_USER]
+        degree = to_user.crow_indices().diff().clamp(min=1).view(-1, 1)
+        return spmm(to_user, graph[USER_TO_ITEM], x) / degree
 
     def filter(self, features: Features, edge_index_dict: EdgeIndexDict) -> dict[str, Filtered]:
         r"""Filters the content of all items, without drawing noise.
 
         Args:
             features: Content of each modality ``[I, F_m]``.
-            edge_index_dict: With ``('user', 'rates', 'item')``.
+            edge_index_dict: CSR, see :meth:`csr_graph`.
         """
-        emb = self.condition_emb()
+        emb = self.condition_emb(edge_index_dict)
         out = {}
         for name, encoder in self.encoders.items():
             if name not in features:
@@ -203,7 +223,8 @@ class GTC(GraphRecommender):
             t = self.times[-2]
             h = denoiser.hidden(x_t, t, cond)
             x_hat = self.schedule.predict_start(x_t, t, denoiser.noise(h, gate))
-            out[name] = Filtered(x, x_t, h, x_hat, cond)
+            user_gate = denoiser.gate(emb[0]) if denoiser.condition == "user" else None
+            out[name] = Filtered(x, x_t, h, x_hat, cond, emb[0], user_gate)
         return out
 
     def filter_for(self, name: str, filtered: Filtered, user: Tensor, item: Tensor) -> Tensor:
@@ -219,7 +240,8 @@ class GTC(GraphRecommender):
             :math:`\hat x_{ui}`, ``[..., D]``.
         """
         x_t, h = filtered.x_t[item], filtered.h[item]
-        noise = self._denoiser(name).noise(h, self._user_gate(name, user))
+        gate = None if filtered.gate is None else filtered.gate[user]
+        noise = self._denoiser(name).noise(h, gate)
         return self.schedule.predict_start(x_t, self.times[-2], noise)
 
     def user_content(
@@ -234,29 +256,21 @@ class GTC(GraphRecommender):
         Returns:
             For each modality ``[U, D]``; for a user without items, the filter of nothing.
         """
-        to_user, to_item = edge_index_dict[ITEM_TO_USER], edge_index_dict[USER_TO_ITEM]
-        degree = to_user.crow_indices().diff().clamp(min=1).view(-1, 1)
         out = {}
         for name, f in filtered.items():
-            sums = spmm(to_user, to_item, torch.cat([f.x_t, f.h], dim=-1))
-            x_t, h = (sums / degree).split([f.x_t.size(1), f.h.size(1)], dim=-1)
-            noise = self._denoiser(name).noise(h, self._user_gate(name))
+            mean = self._mean_of_items(torch.cat([f.x_t, f.h], dim=-1), edge_index_dict)
+            x_t, h = mean.split([f.x_t.size(1), f.h.size(1)], dim=-1)
+            noise = self._denoiser(name).noise(h, f.gate)
             out[name] = self.schedule.predict_start(x_t, self.times[-2], noise)
         return out
 
-    def modality_weights(self) -> Tensor:
-        r"""How much each user listens to each modality, ``[U, M]``, in the encoders' order."""
-        return 2 * self.content_strength * torch.sigmoid(self.lin_modality(self.condition_emb()[0]))
+    def modality_weights(self, filtered: Mapping[str, Filtered]) -> Tensor:
+        r"""How much each user listens to each modality of ``filtered``, ``[U, M]``."""
+        user = next(iter(filtered.values())).user
+        return 2 * self.content_strength * torch.sigmoid(self.lin_modality(user))
 
     def _denoiser(self, name: str) -> ConditionalDenoiser:
         return cast(ConditionalDenoiser, self.denoisers[name])
-
-    def _user_gate(self, name: str, user: Tensor | None = None) -> Tensor | None:
-        denoiser = self._denoiser(name)
-        if denoiser.condition != "user":
-            return None
-        emb = self.condition_emb()[0]
-        return denoiser.gate(emb if user is None else emb[user])
 
     def _embed(
         self, filtered: Mapping[str, Filtered], graph: Mapping[EdgeType, Tensor]
@@ -269,7 +283,7 @@ class GTC(GraphRecommender):
         out = torch.stack(outs).mean(dim=0)
         user, item = out.split([self.num_users, self.num_items])
         content = self.user_content(filtered, graph).values()
-        for weight, x in zip(self.modality_weights().unbind(dim=1), content, strict=True):
+        for weight, x in zip(self.modality_weights(filtered).unbind(dim=1), content, strict=True):
             user = user + weight.view(-1, 1) * F.normalize(x, dim=-1)
         h = item
         for _ in range(self.num_item_layers):
@@ -300,7 +314,8 @@ class GTC(GraphRecommender):
             parts["diffusion"] = self.diffusion_weight * loss
         if self.total_correlation_weight > 0:
             rows = pos_item[: self.alignment_size].unique()
-            views = [self.item_emb(rows), *(f.x_hat[rows] for f in filtered.values())]
+            # Content is drawn to what interactions say of an item, and not the other way round.
+            views = [self.item_emb(rows).detach(), *(f.x_hat[rows] for f in filtered.values())]
             masks = [None, *(self._present(features, name, rows) for name in filtered)]
             loss = self.total_correlation(views, masks, generator)
             parts["total_correlation"] = self.total_correlation_weight * loss
@@ -322,7 +337,8 @@ class GTC(GraphRecommender):
             t = self.schedule.sample_times(x.size(0), generator)
             noise = self.schedule.sample_noise(x, generator)
             h = denoiser.hidden(self.schedule.add_noise(x, t, noise), t, f.cond[item])
-            error = (denoiser.noise(h, self._user_gate(name, user)) - noise).pow(2).mean(dim=-1)
+            gate = None if f.gate is None else f.gate[user]
+            error = (denoiser.noise(h, gate) - noise).pow(2).mean(dim=-1)
             mask = self._present(features, name, item)
             losses.append(
                 error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp(min=1)

@@ -12,10 +12,11 @@ class ModalityEncoder(Module):
     .. math:: x_i = \mathrm{norm}(W f_i + b)
 
     from `"User-Aware Conditional Generative Total Correlation Learning for Multi-Modal
-    Recommendation" <https://arxiv.org/abs/2604.03014>`_,
-    where the map is linear alone. Ours ends in a layer normalisation **without learned scale**: an
-    encoder that may shrink its output drives the diffusion loss to zero by erasing content. Every
-    row leaves with mean 0 and variance 1, the scale that the noise schedule expects.
+    Recommendation" <https://arxiv.org/abs/2604.03014>`_, where the map is linear alone. Ours ends
+    in a layer normalisation **without learned scale**, so every row leaves with mean 0 and variance
+    1, the scale that the noise schedule expects, and no row can shrink. Rows can still collapse
+    onto one another, which a diffusion loss rewards: give it the output detached, as
+    :class:`~gtc_pyg.models.GTC` does.
 
     Args:
         in_channels: Width :math:`F` of the raw content.
@@ -59,6 +60,10 @@ class ModalityEncoder(Module):
             raise ValueError(f"'x' must be [N, {self.in_channels}] (got {list(x.shape)})")
         if mask is not None and self.missing is None and not bool(mask.all()):
             raise ValueError("'mask' marks absent rows, which needs ModalityEncoder(missing=True)")
+        if mask is not None:
+            x = torch.where(
+                mask.view(-1, 1), x, 0.0
+            )  # whatever stands there: NaN has NaN gradients
         out = self.lin(x)
         if mask is not None and self.missing is not None:
             out = torch.where(mask.view(-1, 1), out, self.missing)
