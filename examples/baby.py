@@ -14,8 +14,8 @@ from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
     "gtc": Settings(lr=0.002, epochs=80, model={"edge_dropout": 0.5}),
-    "freedom": Settings(lr=0.001, epochs=150),
-    "lightgcn": Settings(lr=0.002, epochs=150),
+    "freedom": Settings(lr=0.001, epochs=120),
+    "lightgcn": Settings(lr=0.002, epochs=120),
 }
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from gtc_pyg.transforms import ItemKNNGraph
 SETTINGS = {
     "lightgcn": Settings(lr=0.01, epochs=60),
     "freedom": Settings(lr=0.01, epochs=60, model={"edge_dropout": 0.0}),
-    "gtc": Settings(lr=0.01, epochs=60, model={"score_scale": 5.0}),
+    "gtc": Settings(lr=0.01, epochs=60, model={"score_scale": 5.0, "content_strength": 0.2}),
 }
 
 
