@@ -5,11 +5,13 @@
 The data is made on the spot (no download): every user cares about one modality most, and about one
 block of dimensions inside each modality. LightGCN sees interactions alone, FREEDOM content that is
 the same for everyone, GTC content that is filtered for each user. The second picture asks what
-GTC's filter found: how much the content filtered for a user changes when a block is erased.
+GTC's filter found: how much the content filtered for a user changes when a block is erased. Where
+it found the planted blocks the diagonal is bright and the AUC near 1; an AUC of 0.5 is chance.
 """
 
 import matplotlib.pyplot as plt
 import torch
+from scipy.stats import mannwhitneyu
 
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import NAMES, Settings, parse_args, run
@@ -20,7 +22,17 @@ from gtc_pyg.transforms import ItemKNNGraph
 SETTINGS = {
     "lightgcn": Settings(lr=0.01, epochs=60),
     "freedom": Settings(lr=0.01, epochs=60, model={"edge_dropout": 0.0}),
-    "gtc": Settings(lr=0.01, epochs=60, model={"score_scale": 5.0, "content_strength": 0.2}),
+    "gtc": Settings(
+        lr=0.01,
+        epochs=60,
+        model={
+            "score_scale": 5.0,
+            "content_strength": 0.2,
+            "start_step": 300,
+            "diffusion_weight": 0.01,
+            "filter_weight": 1.0,
+        },
+    ),
 }
 
 
@@ -46,6 +58,14 @@ def block_relevance(model: GTC, dataset: PlantedPreferences) -> dict[str, torch.
     return relevance
 
 
+def block_auc(relevance: torch.Tensor, truth: torch.Tensor) -> float:
+    """Chance that a user's planted block is more relevant than another entry; 0.5 is guessing."""
+    planted = torch.zeros_like(relevance, dtype=torch.bool)
+    planted[torch.arange(truth.numel()), truth] = True
+    right, wrong = relevance[planted], relevance[~planted]
+    return mannwhitneyu(right, wrong).statistic / (right.numel() * wrong.numel())
+
+
 def plot_validation(results: dict[str, list[FitResult]], path: str) -> None:
     """Validation Recall@20 of each model over its epochs."""
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -68,7 +88,10 @@ def plot_relevance(dataset: PlantedPreferences, found: dict[str, torch.Tensor], 
         mean = torch.stack([relevance[truth[:, m] == block].mean(dim=0) for block in blocks])
         image = axis.imshow(mean, cmap="viridis")
         figure.colorbar(image, ax=axis, label="relevance, mean of a column = 1")
-        axis.set(xlabel="erased block", ylabel="planted block of the users", title=name)
+        auc = block_auc(relevance, truth[:, m])
+        title = f"{name}: AUC {auc:.2f}"
+        axis.set(xlabel="erased block", ylabel="planted block of the users", title=title)
+        print(f"relevance of {name} blocks against the planted truth: AUC {auc:.3f}")
     figure.savefig(path, dpi=150)
 
 

@@ -354,6 +354,27 @@ def test_the_diffusion_loss_equals_a_loop_over_present_pairs(
     torch.testing.assert_close(parts["diffusion"], 0.7 * torch.stack(errors).mean())
 
 
+def test_the_filter_loss_equals_a_loop_that_leaves_the_positive_out(
+    planted: Callable, batch_of: Callable
+) -> None:
+    graph = planted()
+    model = model_of(graph, filter_weight=0.7)
+    batch = user, pos, neg = tuple(ids[:40] for ids in batch_of(graph))
+    filtered, _ = filtered_of(model, graph)
+    all_users, all_items = graph.edge_index_dict[USER_TO_ITEM]
+    losses = []
+    for name, out in filtered.items():
+        for u, i, n in zip(user, pos, neg, strict=True):
+            others = [j for j in all_items[all_users == u] if j != i]
+            mean = torch.stack([model.filter_for(name, out, u, j) for j in others]).mean(dim=0)
+            near, far = (
+                F.cosine_similarity(mean, model.filter_for(name, out, u, j), dim=0) for j in (i, n)
+            )
+            losses.append(F.softplus(5 * (far - near)))
+    part = model.loss(*batch, *arguments(graph))["filter"]
+    torch.testing.assert_close(part, 0.7 * torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
+
+
 def test_the_diffusion_loss_teaches_no_encoder(planted: Callable, batch_of: Callable) -> None:
     graph = planted()
     model = model_of(graph)
