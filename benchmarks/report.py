@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
 README = ROOT / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
-DATASETS = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Baby (graph-derived features)"}
+DATASETS = {
+    "tiktok": "TikTok",
+    "lfm2k": "LFM2k (image: graph-derived features)",
+    "baby": "Baby (graph-derived features)",
+}
 MODELS = {"lightgcn": "LightGCN", "freedom": "FREEDOM", "gtc": "GTC"}
 COLUMNS = [("recall", 5), ("recall", 20), ("ndcg", 5), ("ndcg", 20)]
 
@@ -76,6 +80,8 @@ def _row(cells: list[str]) -> str:
 
 def with_results(readme: str, table: str) -> str:
     """The text of README with the table between its two marks."""
+    if START not in readme or END not in readme:
+        raise ValueError(f"README.md lacks {START!r} or {END!r}, between which the tables stand")
     before, _, rest = readme.partition(START)
     _, _, after = rest.partition(END)
     return f"{before}{START}\n\n{table}\n\n{END}{after}"

@@ -42,6 +42,10 @@ class _Rows:
         self.degree = torch.bincount(user, minlength=num_users)
         self.start = cumsum(self.degree)[:-1]
 
+    def to(self, device: torch.device) -> None:
+        self.item, self.degree = self.item.to(device), self.degree.to(device)
+        self.start = self.start.to(device)
+
     def __call__(self, users: Tensor) -> tuple[Tensor, Tensor]:
         degree = self.degree[users]
         row = torch.arange(users.numel(), device=users.device).repeat_interleave(degree)
@@ -65,8 +69,15 @@ class Ranker:
         self.seen = _Rows(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
 
+    def to(self, device: torch.device) -> Ranker:
+        r"""Moves itself to the device of the embeddings."""
+        self.labels.to(device)
+        self.seen.to(device)
+        self.users = self.users.to(device)
+        return self
+
     def rank(self, user_emb: Tensor, item_emb: Tensor, users: Tensor, k: int) -> Tensor:
-        r"""The ``k`` best unseen items of each user, best first, ``[len(users), k]``.
+        r"""The best unseen items of each user, best first, ``[len(users), min(k, num_items)]``.
 
         Where a user has fewer than ``k`` unseen items, the rest is ``-1``.
         """

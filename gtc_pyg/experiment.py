@@ -7,7 +7,6 @@ import csv
 import importlib.metadata
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -105,13 +104,14 @@ def parse_args(
 
     Args:
         description: The script's docstring.
-        root: Default of ``--root``.
+        root: Default of ``--root``; no such option where ``None``.
         argv: Arguments; those of the command line where ``None``.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", default=root, help=f"folder with raw/ (default: {root})")
+    if root is not None:
+        parser.add_argument("--root", default=root, help=f"folder with raw/ (default: {root})")
     parser.add_argument(
         "--models",
         type=_models,
@@ -281,6 +281,9 @@ def _features(dataset: InteractionDataset, settings: Settings, model: str) -> st
 def _commit() -> str:
     folder = Path(__file__).parent
     try:
+        # Fails where the package lies in somebody else's repository, in a virtual environment say.
+        tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, cwd=folder, capture_output=True, check=True)
         command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -316,4 +319,7 @@ def _peak_mib() -> float:
                 return int(line.split()[1]) / 2**10
     except OSError:
         pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

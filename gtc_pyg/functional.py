@@ -150,7 +150,9 @@ def total_correlation(
         column 2  <r1_2, r2_2 * r3_2>          the positive, in place of its own column
         column 3  <r1_2, r2_π(3) * r3_ρ(3)>
 
-    A candidate that the permutations bring back to row 2 itself is left out of its negatives.
+    A candidate that the permutations bring back to row 2 itself is left out of its negatives, so a
+    row has :math:`K = N` candidates, or :math:`N - 1` where that happens (with two tensors: always,
+    but where a row stays in place).
 
     Args:
         tensors: :math:`T \geq 2` tensors ``[N, D]``, normalised by the caller.

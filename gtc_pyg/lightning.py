@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import HeteroData
@@ -23,6 +20,19 @@ from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.evaluation import Ranker, ranking_metrics
 from gtc_pyg.loader import InteractionBatch, InteractionLoader
 from gtc_pyg.models import GraphRecommender
+
+try:
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+    from lightning.pytorch.callbacks import (
+        Callback,
+        EarlyStopping,
+        ModelCheckpoint,
+        TQDMProgressBar,
+    )
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+except ModuleNotFoundError as error:
+    message = 'gtc_pyg.lightning needs lightning: pip install "gtc-pyg[train]"'
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 __all__ = ["FitResult", "GraphInputs", "InteractionDataModule", "RecommenderModule", "fit"]
 
@@ -149,8 +159,16 @@ class RecommenderModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
-    def setup(self, stage: str) -> None:
+    def on_fit_start(self) -> None:
+        self._move_data()
+
+    def on_test_start(self) -> None:
+        self._move_data()
+
+    def _move_data(self) -> None:
         self.inputs = self.data.inputs.to(self.device)
+        for ranker in self.data.rankers.values():
+            ranker.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         self.generator = torch.Generator(device=self.device)

@@ -108,8 +108,8 @@ class FREEDOM(GraphRecommender):
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
-            pos = projection(features[name].index_select(0, pos_item))
-            neg = projection(features[name].index_select(0, neg_item))
+            x = self._content(features, name)
+            pos, neg = projection(x[pos_item]), projection(x[neg_item])
             content = content + self.bpr((u * pos).sum(-1), (u * neg).sum(-1))
         parts["modalities"] = self.modality_weight * content
         return parts

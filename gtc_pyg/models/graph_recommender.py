@@ -100,10 +100,13 @@ class GraphRecommender(Module):
         r"""The edge types that a recommender reads, as transposed CSR; CSR passes through.
 
         Raises:
-            ValueError: Where either direction of the interactions is missing.
+            ValueError: Where either direction of the interactions is missing or has weights.
         """
         sizes = {"user": self.num_users, "item": self.num_items}
         weights = edge_weight_dict or {}
+        for key in (USER_TO_ITEM, ITEM_TO_USER):
+            if key in weights:
+                raise ValueError(f"'edge_weight_dict' has {key}: interactions take no weights yet")
         graph = {}
         for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
             if key in edge_index_dict:
@@ -141,6 +144,17 @@ class GraphRecommender(Module):
             graph[USER_TO_ITEM] = to_csr(edge_index, self.num_items, self.num_users)
             graph[ITEM_TO_USER] = to_csr(edge_index.flip(0), self.num_users, self.num_items)
         return graph
+
+    def _content(self, features: Features, name: str) -> Tensor:
+        """The content of a modality, one row per item, or an error that says what is wrong."""
+        if name not in features:
+            raise ValueError(f"'features' lacks {name!r} (it has {list(features)})")
+        if features[name].size(0) != self.num_items:
+            raise ValueError(
+                f"'features' has {features[name].size(0)} rows of {name!r}, "
+                f"expected one for each of the {self.num_items} items"
+            )
+        return features[name]
 
     def _rank_loss(
         self, user_emb: Tensor, item_emb: Tensor, user: Tensor, pos: Tensor, neg: Tensor

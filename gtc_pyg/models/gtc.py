@@ -78,7 +78,7 @@ class GTC(GraphRecommender):
     Ours, where the published code differs: the denoisers are trained and see all of an item's
     users; inference draws no noise; embeddings are normalised, and ``score_scale`` sets the range
     of scores; content enters one stream of propagation instead of one per modality, which measured
-    better on TikTok and costs a third (``benchmarks/notes.md``).
+    better on TikTok (``benchmarks/notes.md``).
 
     Args:
         num_users: Number of users.
@@ -137,6 +137,11 @@ class GTC(GraphRecommender):
             raise ValueError(
                 f"expected 1 <= 'num_sampling_steps' <= 'start_step' <= 'num_steps' "
                 f"(got {num_sampling_steps}, {start_step}, {num_steps})"
+            )
+        if filter_weight > 0 and edge_dropout > 0:
+            raise ValueError(
+                f"'filter_weight' leaves an item out of all of its user's, which 'edge_dropout' "
+                f"prunes: set one of them to 0 (got {filter_weight}, {edge_dropout})"
             )
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
@@ -222,10 +227,8 @@ class GTC(GraphRecommender):
         emb = self.condition_emb(edge_index_dict)
         out = {}
         for name, encoder in self.encoders.items():
-            if name not in features:
-                raise ValueError(f"'features' lacks {name!r} (it has {list(features)})")
             denoiser = self._denoiser(name)
-            x = encoder(features[name], features.get(f"has_{name}"))
+            x = encoder(self._content(features, name), features.get(f"has_{name}"))
             cond, gate = denoiser.encode_condition(emb, edge_index_dict[USER_TO_ITEM])
             x_t = self.schedule.levels(self.times[0], x)[0] * x
             for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
@@ -324,7 +327,7 @@ class GTC(GraphRecommender):
             loss = self._diffusion_loss(filtered, features, user, pos_item, generator)
             parts["diffusion"] = self.diffusion_weight * loss
         if self.filter_weight > 0:
-            loss = self._filter_loss(filtered, graph, user, pos_item, neg_item)
+            loss = self._filter_loss(filtered, features, graph, user, pos_item, neg_item)
             parts["filter"] = self.filter_weight * loss
         if self.total_correlation_weight > 0:
             rows = pos_item[: self.alignment_size].unique()
@@ -362,12 +365,16 @@ class GTC(GraphRecommender):
     def _filter_loss(
         self,
         filtered: Mapping[str, Filtered],
+        features: Features,
         graph: Mapping[EdgeType, Tensor],
         user: Tensor,
         pos_item: Tensor,
         neg_item: Tensor,
     ) -> Tensor:
-        """BPR on filtered content alone; the positive is taken out of the user's mean."""
+        """BPR on filtered content alone; the positive is taken out of the user's mean.
+
+        Only of pairs whose user has other items, and whose items both have the content.
+        """
         filtered = {name: f._replace(x_t=f.x_t.detach()) for name, f in filtered.items()}
         content = self.user_content(filtered, graph)
         degree = graph[ITEM_TO_USER].crow_indices().diff()[user].view(-1, 1)
@@ -377,7 +384,12 @@ class GTC(GraphRecommender):
             neg = self.filter_for(name, f, user, neg_item)
             others = (degree * content[name][user] - pos) / (degree - 1).clamp(min=1)
             near = F.cosine_similarity(others, pos), F.cosine_similarity(others, neg)
-            losses.append(self.bpr(5 * near[0], 5 * near[1]))
+            usable = degree.view(-1) > 1
+            if f"has_{name}" in features:
+                has = features[f"has_{name}"]
+                usable = usable & has[pos_item] & has[neg_item]
+            ranking = F.softplus(5 * (near[1] - near[0])) * usable
+            losses.append(ranking.sum() / usable.sum().clamp(min=1))
         return torch.stack(losses).mean()
 
     @staticmethod

@@ -25,7 +25,8 @@ class ModalityEncoder(Module):
 
     Shapes:
         - **input:** content :math:`(N, F)`, optional presence mask :math:`(N)` (bool)
-        - **output:** :math:`(N, D)`; rows whose mask is false are the learned vector
+        - **output:** :math:`(N, D)`; rows whose mask is false are the learned vector,
+          normalised too
     """
 
     def __init__(self, in_channels: int, out_channels: int, missing: bool = False) -> None:

@@ -18,7 +18,8 @@ class TotalCorrelationLoss(Module):
     Multi-Modal Recommendation" <https://arxiv.org/abs/2604.03014>`_ (the multilinear critic of
     `Symile <https://arxiv.org/abs/2411.01053>`_). Rows are L2-normalised; for every anchor the true
     row of the others competes with rows in which every other tensor is permuted on its own. With
-    ``'n'`` and fresh rows, :math:`\log N - L` is in expectation a lower bound of
+    ``'n'`` and fresh rows, :math:`\log K - L` of :math:`K` candidates is in expectation a lower
+    bound of
 
     .. math:: TC(r^1, \dots, r^T) = D_{KL}(p(r^1, \dots, r^T) \,\|\, \prod_b p(r^b))
 

@@ -27,9 +27,13 @@ def test_every_row_says_what_it_came_from():
     for row in read_rows():
         assert all(row.values()), row
         assert "dirty" not in row["commit"], row
-        assert ("graph-derived" in row["features"]) == (
-            row["dataset"] == "baby" and row["model"] != "lightgcn"
-        ) or row["dataset"] == "lfm2k"
+        derived = row["dataset"] in ("baby", "lfm2k") and row["model"] != "lightgcn"
+        assert ("graph-derived" in row["features"]) == derived, row
+
+
+def test_a_readme_without_the_marks_is_refused():
+    with pytest.raises(ValueError, match="lacks '<!-- results -->'"):
+        with_results("# gtc-pyg", "table")
 
 
 def test_a_seed_that_stands_twice_is_refused():

@@ -38,9 +38,11 @@ def test_plain_loop_reports_the_best_epoch_on_test():
 @needs_data
 @pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
 def test_real_data_gives_rows_under_the_public_header(name, tmp_path):
-    out = tmp_path / "rows.csv"
+    out, root = tmp_path / "rows.csv", tmp_path / name
+    root.mkdir()
+    (root / "raw").symlink_to(Path(str(DATA)) / name / "raw")
     options = ("--models", "lightgcn", "--epochs", 1, "--threads", 1, "--quiet")
-    start(f"{name}.py", "--root", f"{DATA}/{name}", *options, "--out", out, "--logs", tmp_path)
+    start(f"{name}.py", "--root", root, *options, "--out", out, "--logs", tmp_path)
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert {(row["dataset"], row["model"], row["preset"]) for row in rows} == {

@@ -285,6 +285,21 @@ def test_twins_get_different_scores_and_lists_by_their_gates(
     assert same_scores == same_lists == (condition != "user")
 
 
+def test_other_gates_alone_change_scores_and_lists_of_the_default_model(planted: Callable) -> None:
+    graph = planted()
+    model = model_of(graph)
+    scores = []
+    for weight in (0.0, 1.0):
+        for denoiser in model.denoisers.values():
+            torch.nn.init.constant_(denoiser.lin_gate.weight, weight)
+        with torch.no_grad():
+            user_emb, item_emb = model(*arguments(graph))
+        scores.append(user_emb @ item_emb.t())
+    assert not torch.allclose(*scores, rtol=0, atol=1e-4)
+    before, after = (score.topk(10, dim=1).indices for score in scores)
+    assert (before != after).any(dim=1).sum() > 5
+
+
 @pytest.mark.parametrize("nodes", ["users", "items"])
 def test_relabelled_nodes_have_relabelled_embeddings(planted: Callable, nodes: str) -> None:
     graph = planted()
