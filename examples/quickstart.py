@@ -128,4 +128,4 @@ if __name__ == "__main__":
                 f"planted {name} block found: AUC {scores:.2f} in scores, {content:.2f} in filter"
             )
         plot_relevance(dataset, found, f"{args.logs}/quickstart/user_relevance.png")
-    print(f"\nPictures and logs: {args.logs}/quickstart/")
+    print(f"\nPictures: {args.logs}/quickstart/validation_curves.png and user_relevance.png")

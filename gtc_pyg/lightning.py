@@ -3,6 +3,7 @@ r"""Training by Lightning: progress bar, early stop on validation, best checkpoi
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -327,7 +328,8 @@ def fit(
         EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True),
     ]
     if progress:
-        callbacks.append(_ProgressBar(refresh_rate=10))
+        # Into a file or a log goes a line now and then, not one for each batch.
+        callbacks.append(_ProgressBar(refresh_rate=10 if sys.stdout.isatty() else 1000))
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "auto",

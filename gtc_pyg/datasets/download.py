@@ -46,7 +46,6 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
         ConnectionError: If a file cannot be had; the message says which files to put where.
         ValueError: If a checksum is wrong; nothing is left of that file.
     """
-    os.makedirs(folder, exist_ok=True)
     for file in files:
         if os.path.isfile(os.path.join(folder, file.name)):
             continue
@@ -58,7 +57,7 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
             raise ConnectionError(
                 f"cannot download {file.url} ({error}); try again, or put into the folder "
                 f"{folder} by hand:\n{listing}"
-            ) from error
+            ) from None
 
 
 def _download(file: RemoteFile, folder: str, timeout: float) -> None:
@@ -101,6 +100,7 @@ def _fetch(file: RemoteFile, part: str, timeout: float) -> bool:
         offset = offset if resumed else 0
         length = response.headers.get("Content-Length")
         total = None if length is None else offset + int(length)
+        os.makedirs(os.path.dirname(part), exist_ok=True)
         with (
             open(part, "ab" if resumed else "wb") as out,
             tqdm(desc=file.name, total=total, initial=offset, unit="B", unit_scale=True) as bar,

@@ -40,6 +40,10 @@ class MMRecFolder(InteractionDataset):
     Where only the graph exists, its spectral embedding serves as content, and
     :attr:`graph_derived` names the modality. See `MMRec <https://github.com/enoche/MMRec>`_.
 
+    ``<name>.inter`` is tab-separated with a header: ``userID`` and ``itemID`` (from 0; an item's id
+    is its row of the content) and ``x_label`` (0 training, 1 validation, 2 test). Other columns are
+    not looked at. An interaction stands once.
+
     Never downloads: whoever uses MMRec has these files.
 
     Args:

@@ -42,9 +42,24 @@ class ConditionalDenoiser(MessagePassing):
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
-        - **input:** embeddings :math:`((|U|, C), (|I|, C))`, adjacency user to item in any form,
-          noisy content :math:`(|I|, D)`, times :math:`(|I|)` or one time
+        - **input:** embeddings :math:`((|U|, C), (|I|, C))`; adjacency: ``edge_index`` with users
+          in row 0 and items in row 1, or a **transposed** sparse tensor :math:`(|I|, |U|)`; noisy
+          content :math:`(|I|, D)`; times :math:`(|I|)` or one, as
+          :class:`~gtc_pyg.nn.NoiseSchedule` has them
         - **output:** predicted noise :math:`(|I|, D)`
+
+    Example:
+        >>> import torch
+        >>> from gtc_pyg.nn import NoiseSchedule
+        >>> schedule, denoiser = NoiseSchedule(), ConditionalDenoiser(channels=16, cond_channels=8)
+        >>> content, users, items = torch.randn(3, 16), torch.randn(2, 8), torch.randn(3, 8)
+        >>> edge_index = torch.tensor([[0, 0, 1], [0, 1, 2]])
+        >>> t, noise = schedule.sample_times(3), schedule.sample_noise(content)
+        >>> x_t = schedule.add_noise(content, t, noise)
+        >>> loss = (denoiser((users, items), edge_index, x_t, t) - noise).pow(2).mean()
+
+    Raises:
+        ValueError: Where embeddings, content or times do not fit one another.
     """
 
     def __init__(
@@ -87,6 +102,16 @@ class ConditionalDenoiser(MessagePassing):
         edge_weight: OptTensor = None,
     ) -> Tensor:
         r"""Predicts the noise in ``x_t``, filtered by the mean gate of each item's users."""
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise ValueError("'x' must be a pair of user and item embeddings")
+        num_items = x[1].size(0)
+        if x_t.shape != (num_items, self.channels):
+            raise ValueError(
+                f"'x_t' must be [{num_items}, {self.channels}], a row for each item (got "
+                f"{list(x_t.shape)})"
+            )
+        if isinstance(t, Tensor) and t.numel() not in (1, num_items):
+            raise ValueError(f"'t' must be one time or {num_items} (got {t.numel()})")
         cond, gate = self.encode_condition(x, edge_index, edge_weight)
         return self.noise(self.hidden(x_t, t, cond), gate)
 

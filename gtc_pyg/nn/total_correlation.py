@@ -89,7 +89,7 @@ class TotalCorrelationLoss(Module):
             generator: Draws the permutations.
 
         Raises:
-            ValueError: For fewer than two tensors or unequal shapes.
+            ValueError: For fewer than two tensors, or shapes that do not agree.
         """
         if len(tensors) < 2:
             raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
@@ -114,6 +114,11 @@ class TotalCorrelationLoss(Module):
         if len(masks) != len(tensors):
             raise ValueError(f"'masks' must hold {len(tensors)} (got {len(masks)})")
         present = [mask for mask in masks if mask is not None]
+        for mask in present:
+            if mask.shape != tensors[0].shape[:1]:
+                raise ValueError(
+                    f"each of 'masks' must be [{tensors[0].size(0)}] (got {list(mask.shape)})"
+                )
         if not present:
             return tensors
         complete = torch.stack(present).all(dim=0).nonzero().view(-1)

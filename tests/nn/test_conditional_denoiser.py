@@ -231,3 +231,14 @@ def test_wrong_arguments_are_named() -> None:
         ConditionalDenoiser(D, C, condition="users")
     with pytest.raises(ValueError, match="condition 'neighbors' has no gate; only 'user' has"):
         denoiser_of("neighbors").gate(inputs()[0][0])
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    model, users, items = ConditionalDenoiser(4, 3), torch.randn(2, 3), torch.randn(5, 3)
+    edge_index, x_t = torch.tensor([[0, 1], [0, 4]]), torch.randn(5, 4)
+    with pytest.raises(ValueError, match="'x' must be a pair"):
+        model(items, edge_index, x_t, 1)
+    with pytest.raises(ValueError, match=r"'x_t' must be \[5, 4\].*got \[5, 3\]"):
+        model((users, items), edge_index, x_t[:, :3], 1)
+    with pytest.raises(ValueError, match=r"'t' must be one time or 5 \(got 2\)"):
+        model((users, items), edge_index, x_t, torch.tensor([1, 2]))

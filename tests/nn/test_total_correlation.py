@@ -166,3 +166,10 @@ def test_wrong_inputs_are_named() -> None:
         loss([a, b[:7]])
     with pytest.raises(ValueError, match=r"'masks' must hold 2 \(got 1\)"):
         loss([a, b], [None])
+
+
+@pytest.mark.parametrize("length", [1, 3, 9])
+def test_a_mask_of_another_length_is_named(length: int) -> None:
+    tensors, mask = [torch.randn(8, 4)] * 2, torch.ones(length, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"'masks' must be \[8\] \(got \[{length}\]\)"):
+        TotalCorrelationLoss()(tensors, masks=[None, mask])
