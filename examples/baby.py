@@ -4,8 +4,9 @@
 
 ROOT/raw holds baby.inter and either the dense vectors (image_feat.npy, text_feat.npy, as MMRec
 has them) or the published similarity graphs (image_knn10_cos.npz, text_knn10_cos.npz). With the
-graphs alone, content is their spectral embedding and the rows say `graph-derived features`. Every
-setting below was chosen on validation; the test set is ranked once, with the best epoch's weights.
+graphs alone, content is their spectral embedding and the rows say `graph-derived features`. The
+baselines' settings follow published ones; benchmarks/notes.md has the trials. The test set is
+ranked once, with the weights of the epoch that was best on validation.
 """
 
 from gtc_pyg.datasets import MMRecFolder

@@ -3,8 +3,9 @@
     python examples/lfm2k.py --root data/lfm2k --seed 0 1 2 --out results.csv
 
 Content: text and two kinds of audio vectors, and images of which a similarity graph is published.
-The publisher's files are downloaded to ROOT/raw where they are missing. Every setting below was
-chosen on validation; the test set is ranked once, with the weights of the best epoch.
+The publisher's files are downloaded to ROOT/raw where they are missing. How the
+settings were found, and where that was not by a search, is in benchmarks/notes.md. The test set is
+ranked once, with the weights of the epoch that was best on validation.
 """
 
 from gtc_pyg.datasets import LFM2k

@@ -2,8 +2,9 @@
 
     python examples/tiktok.py --root data/tiktok --seed 0 1 2 --out results.csv
 
-The publisher's files are downloaded to ROOT/raw where they are missing. Every setting below was
-chosen on validation; the test set is ranked once, with the weights of the best epoch.
+The publisher's files are downloaded to ROOT/raw where they are missing. How the
+settings were found, and where that was not by a search, is in benchmarks/notes.md. The test set is
+ranked once, with the weights of the epoch that was best on validation.
 """
 
 from gtc_pyg.datasets import TikTok
