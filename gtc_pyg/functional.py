@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
 
@@ -15,7 +16,10 @@ __all__ = [
     "multilinear_inner_product",
     "contrast",
     "total_correlation",
+    "draw_permutations",
+    "upcast",
     "to_csr",
+    "check_ids",
     "stack_interactions",
     "spmm",
     "degree_sensitive_sample",
@@ -70,20 +74,21 @@ class _Contrast(torch.autograd.Function):
         for start in range(0, anchor.size(0), chunk_size):
             rows = slice(start, start + chunk_size)
             a, p = anchor[rows], positive[rows]
-            pos = scale * (a * p).sum(-1)
-            logits = scale * (a @ candidates.t())
+            scaled = scale * a
+            pos = (scaled * p).sum(-1)
+            logits = scaled @ candidates.t()
             logits.scatter_(1, exclude[rows], float("-inf"))
             top = torch.maximum(logits.amax(dim=1), pos)
             weight = logits.sub_(top.view(-1, 1)).exp_()
-            norm = weight.sum(dim=1) + (pos - top).exp()
+            own = (pos - top).exp()
+            norm = weight.sum(dim=1) + own
             total += (norm.log() + top - pos).sum()
             if need_grad:
-                weight /= norm.view(-1, 1)
-                excess = (pos - top).exp() / norm - 1.0
-                pull = weight @ candidates + excess.view(-1, 1) * p
+                norm, excess = norm.view(-1, 1), (own / norm - 1.0).view(-1, 1)
+                pull = weight @ candidates / norm + excess * p
                 grad_anchor[rows] = scale * pull
-                grad_candidates.addmm_(weight.t(), scale * a)
-                grad_positive[rows] = scale * excess.view(-1, 1) * a
+                grad_candidates.addmm_(weight.t(), scaled / norm)
+                grad_positive[rows] = excess * scaled
                 grad_scale += (pull * a).sum()
         if need_grad:
             ctx.save_for_backward(*grads)
@@ -102,7 +107,7 @@ def contrast(
     positive: Tensor,
     scale: Tensor,
     exclude: Tensor,
-    chunk_size: int = 1024,
+    chunk_size: int = 512,
 ) -> Tensor:
     r"""Mean cross-entropy of each row's positive among the shared candidates.
 
@@ -110,7 +115,8 @@ def contrast(
         L = \frac{1}{N} \sum_i -\log \frac{e^{s \langle a_i, p_i \rangle}}
         {e^{s \langle a_i, p_i \rangle} + \sum_{k \notin E_i} e^{s \langle a_i, c_k \rangle}}
 
-    Memory is :math:`O(K \cdot \mathrm{chunk})` beside the inputs and their gradients.
+    Memory is :math:`O(K \cdot \mathrm{chunk})` beside the inputs and their gradients. Half
+    precision is cast up and autocast is off inside, so the sums are never half precision.
 
     Args:
         anchor: :math:`a`, ``[N, D]``.
@@ -126,7 +132,9 @@ def contrast(
     """
     if chunk_size < 1:
         raise ValueError(f"'chunk_size' must be at least 1 (got {chunk_size})")
-    total = _Contrast.apply(anchor, candidates, positive, scale, exclude, chunk_size)
+    inputs = [upcast(x) for x in (anchor, candidates, positive, scale)]
+    with torch.autocast(anchor.device.type, enabled=False):
+        total = _Contrast.apply(*inputs, exclude, chunk_size)
     return total / max(anchor.size(0), 1)
 
 
@@ -134,8 +142,10 @@ def total_correlation(
     tensors: Sequence[Tensor],
     scale: Tensor,
     negatives: str = "n",
-    chunk_size: int = 1024,
+    chunk_size: int = 512,
     generator: torch.Generator | None = None,
+    permutations: Tensor | None = None,
+    anchors: slice = slice(None),
 ) -> Tensor:
     r"""Contrast whose optimum bounds the total correlation of :math:`T` tensors.
 
@@ -158,44 +168,95 @@ def total_correlation(
         tensors: :math:`T \geq 2` tensors ``[N, D]``, normalised by the caller.
         scale: :math:`s`, a scalar tensor.
         negatives: ``'n'``: one candidate a row, every other tensor permuted on its own;
-            ``'n_squared'``: all :math:`N^{T-1}` combinations, for small :math:`N`.
+            ``'n_squared'``: all :math:`N^{T-1}` combinations, for small :math:`N`; ``'disjoint'``
+            (ours): :math:`K = \lfloor N / (T - 1) \rfloor` candidates of :math:`T - 1` rows each,
+            no row in two of them; a row's own gives way to the positive. Only these are drawn
+            independently from :math:`\prod_b p(r^b)`, so only with them is :math:`\log K - L`
+            proven to bound the total correlation from below.
         chunk_size: Rows whose logits exist at the same time.
-        generator: Draws the permutations (``'n'`` only).
+        generator: Draws the permutations.
+        permutations: ``[T, T - 1, N]``, as :func:`draw_permutations` gives them; drawn where
+            ``None``. The first index is the anchor.
+        anchors: Rows whose loss is taken; all where not given. The others are candidates only.
 
     Returns:
-        Mean over rows and anchors, a scalar in nats.
+        Mean over these rows and all anchors, a scalar in nats.
     """
-    if negatives not in ("n", "n_squared"):
-        raise ValueError(f"'negatives' must be 'n' or 'n_squared' (got {negatives!r})")
-    num_rows = tensors[0].size(0)
-    rows = torch.arange(num_rows, device=tensors[0].device)
+    if negatives not in ("n", "n_squared", "disjoint"):
+        raise ValueError(f"'negatives' must be 'n', 'n_squared' or 'disjoint' (got {negatives!r})")
+    tensors = [upcast(x) for x in tensors]
+    if permutations is None and negatives != "n_squared":
+        permutations = draw_permutations(len(tensors), tensors[0], generator)
     losses = []
     for index, anchor in enumerate(tensors):
         others = [tensor for i, tensor in enumerate(tensors) if i != index]
-        if negatives == "n":
-            perms = [_randperm(num_rows, rows.device, generator) for _ in others]
-            candidates = _product(
-                [x.index_select(0, p) for x, p in zip(others, perms, strict=True)]
-            )
-            home = torch.empty_like(rows).scatter_(0, perms[0], rows)
-            returned = torch.ones_like(rows, dtype=torch.bool)
-            for perm in perms[1:]:
-                returned &= perm[home] == rows
-            exclude = torch.stack([rows, torch.where(returned, home, rows)], dim=1)
+        if permutations is None or negatives == "n_squared":
+            candidates, exclude = _all_combinations(others)
+        elif negatives == "n":
+            candidates, exclude = _permuted(others, permutations[index])
         else:
-            candidates = others[0]
-            exclude = rows
-            for other in others[1:]:
-                candidates = (candidates.unsqueeze(1) * other.unsqueeze(0)).flatten(0, 1)
-                exclude = exclude * num_rows + rows
-            exclude = exclude.view(-1, 1)
-        losses.append(contrast(anchor, candidates, _product(others), scale, exclude, chunk_size))
+            candidates, exclude = _disjoint(others, permutations[index, 0])
+        positive = _product([x[anchors] for x in others])
+        losses.append(
+            contrast(anchor[anchors], candidates, positive, scale, exclude[anchors], chunk_size)
+        )
     return torch.stack(losses).mean()
 
 
-def _randperm(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    source = device if generator is None else generator.device
-    return torch.randperm(n, generator=generator, device=source).to(device)
+def draw_permutations(
+    num_tensors: int, like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    r"""A permutation of the rows for each anchor and each of its others.
+
+    Args:
+        num_tensors: :math:`T`.
+        like: A tensor ``[N, ...]`` on the device of the result.
+        generator: Draws them.
+
+    Returns:
+        ``[T, T - 1, N]``.
+    """
+    n, shape = like.size(0), (num_tensors, num_tensors - 1, like.size(0))
+    source = like.device if generator is None else generator.device
+    draws = [
+        torch.randperm(n, generator=generator, device=source) for _ in range(shape[0] * shape[1])
+    ]
+    return torch.stack(draws).view(shape).to(like.device)
+
+
+def _permuted(others: Sequence[Tensor], perms: Tensor) -> tuple[Tensor, Tensor]:
+    candidates = _product([x.index_select(0, p) for x, p in zip(others, perms, strict=True)])
+    rows = torch.arange(perms.size(1), device=perms.device)
+    home = perms[0].argsort()
+    returned = (perms[:, home] == rows).all(dim=0)
+    return candidates, torch.stack([rows, torch.where(returned, home, rows)], dim=1)
+
+
+def _all_combinations(others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    rows = torch.arange(others[0].size(0), device=others[0].device)
+    candidates, exclude = others[0], rows
+    for other in others[1:]:
+        candidates = (candidates.unsqueeze(1) * other.unsqueeze(0)).flatten(0, 1)
+        exclude = exclude * rows.numel() + rows
+    return candidates, exclude.view(-1, 1)
+
+
+def _disjoint(others: Sequence[Tensor], perm: Tensor) -> tuple[Tensor, Tensor]:
+    num = max(perm.numel() // len(others), min(perm.numel(), 1))
+    parts = [perm.roll(-j * num)[:num] for j in range(len(others))]
+    candidates = _product([x.index_select(0, p) for x, p in zip(others, parts, strict=True)])
+    # Rows left over leave one out as well: K is the same for all.
+    exclude = perm.argsort() % max(num, 1)
+    return candidates, exclude.view(-1, 1)
+
+
+def upcast(x: Tensor) -> Tensor:
+    r"""Half precision as ``float32``; any other tensor as it is.
+
+    Args:
+        x: Of any shape.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = None) -> Tensor:
@@ -206,36 +267,61 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
             or a transposed CSR tensor or ``torch_sparse.SparseTensor`` ``[num_dst, num_src]``.
         num_dst: Number of destination nodes.
         num_src: Number of source nodes.
-        edge_weight: ``[E]``, for ``edge_index`` only; ones where absent.
+        edge_weight: ``[E]``, for ``edge_index`` only; ones where absent. An edge that stands twice
+            counts twice, as in message passing.
 
     Returns:
-        CSR tensor ``[num_dst, num_src]``, float values.
+        CSR tensor ``[num_dst, num_src]``, floating values; those given keep their type.
 
     Raises:
-        ValueError: For an id out of range, or a sparse matrix of another size.
+        ValueError: For an id out of range, or a matrix or weights of another size.
     """
+    dtype = torch.get_default_dtype()
     if isinstance(adj, SparseTensor):
-        csr = adj.to_torch_sparse_csr_tensor(dtype=torch.get_default_dtype())
+        csr = adj.to_torch_sparse_csr_tensor(dtype=dtype)
     elif is_torch_sparse_tensor(adj):
         csr = adj if adj.layout == torch.sparse_csr else adj.to_sparse_csr()
     else:
-        edge_index = adj.as_tensor() if hasattr(adj, "as_tensor") else adj
-        for name, ids, num in (
-            ("source", edge_index[0], num_src),
-            ("destination", edge_index[1], num_dst),
-        ):
-            # An id past the end would land in another row without a word.
-            if ids.numel() > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < num:
-                bad = ids[(ids < 0) | (ids >= num)][0].item()
-                raise ValueError(f"'adj' holds {name} {bad}, expected 0 to {num - 1}")
+        edge_index = adj.as_tensor() if isinstance(adj, EdgeIndex) else adj
+        check_ids(edge_index[0], num_src, "'adj' holds source")
+        check_ids(edge_index[1], num_dst, "'adj' holds destination")
+        num_edges = edge_index.size(1)
+        if edge_weight is None:
+            edge_weight = torch.ones(num_edges, dtype=dtype, device=edge_index.device)
+        elif edge_weight.numel() != num_edges:
+            raise ValueError(
+                f"'edge_weight' must hold {num_edges}, one for each edge (got "
+                f"{edge_weight.numel()})"
+            )
         size = (num_dst, num_src)
-        return to_torch_csr_tensor(edge_index.flip(0), edge_weight, size=size)
+        csr = to_torch_csr_tensor(edge_index.flip(0), edge_weight.view(-1), size=size)
     if tuple(csr.shape) != (num_dst, num_src):
         raise ValueError(
             f"'adj' must be transposed, [num_dst, num_src] = [{num_dst}, {num_src}] "
             f"(got {list(csr.shape)})"
         )
-    return csr
+    if is_torch_sparse_tensor(adj):
+        check_ids(csr.col_indices(), num_src, "'adj' holds source")
+    return csr if csr.is_floating_point() else csr.to(dtype)
+
+
+def check_ids(ids: Tensor, num: int, what: str) -> None:
+    r"""Refuses ids outside ``0`` to ``num - 1``, which sparse products read from foreign memory.
+
+    Waits for the device that holds the ids.
+
+    Args:
+        ids: Of whole numbers, any shape.
+        num: Number of nodes.
+        what: Opening of the message, ``"'adj' holds source"`` say.
+
+    Raises:
+        ValueError: With the first of the smallest and the largest id that is out of range.
+    """
+    if ids.numel() > 0:
+        low, high = (int(end) for end in ids.aminmax())
+        if low < 0 or high >= num:
+            raise ValueError(f"{what} {low if low < 0 else high}, expected 0 to {num - 1}")
 
 
 def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
@@ -266,11 +352,18 @@ class _SpMM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def]
         ctx.adj_transposed = adj_transposed
-        return torch.sparse.mm(adj, x)
+        return _product_of(adj, x)
 
     @staticmethod
     def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
-        return None, None, torch.sparse.mm(ctx.adj_transposed, grad_output)
+        return None, None, _product_of(ctx.adj_transposed, grad_output)
+
+
+def _product_of(adj: Tensor, x: Tensor) -> Tensor:
+    # Half precision is neither summed nor, on the CPU, multiplied in sparse products.
+    dtype = torch.promote_types(x.dtype, torch.float)
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.sparse.mm(adj.to(dtype), x.to(dtype)).to(x.dtype)
 
 
 def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
@@ -282,10 +375,11 @@ def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
     Args:
         adj: CSR ``[N, K]``.
         adj_transposed: The same transposed, CSR ``[K, N]`` (``adj`` itself where symmetric).
-        x: ``[K, D]``.
+        x: ``[K, D]``, floating; the matrix is cast to its type, and half precision is summed in
+            floats.
 
     Returns:
-        ``[N, D]``.
+        ``[N, D]``, in the type of ``x``.
     """
     return _SpMM.apply(adj, adj_transposed, x)
 

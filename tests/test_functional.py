@@ -16,6 +16,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from gtc_pyg.functional import (
     contrast,
     degree_sensitive_sample,
+    draw_permutations,
     multilinear_inner_product,
     spmm,
     stack_interactions,
@@ -23,7 +24,7 @@ from gtc_pyg.functional import (
     total_correlation,
 )
 
-NEGATIVES = ["n", "n_squared"]
+NEGATIVES = ["n", "n_squared", "disjoint"]
 
 
 def views(num_tensors: int, num_rows: int, channels: int = 4, seed: int = 0) -> list[Tensor]:
@@ -54,9 +55,15 @@ def total_correlation_loop(
     for a, anchor in enumerate(tensors):
         others = [tensor for b, tensor in enumerate(tensors) if b != a]
         perms = [torch.randperm(num_rows, generator=generator).tolist() for _ in others]
+        num = num_rows // len(others)
         for i in range(num_rows):
             if negatives == "n":
                 combinations = [tuple(p[k] for p in perms) for k in range(num_rows) if k != i]
+            elif negatives == "disjoint":
+                groups = [tuple(perms[0][k : num * len(others) : num]) for k in range(num)]
+                # A row in no group leaves one out too, in turn.
+                own = perms[0].index(i) % num if num > 0 else None
+                combinations = [group for k, group in enumerate(groups) if k != own]
             else:
                 combinations = list(itertools.product(range(num_rows), repeat=len(others)))
             true_row = (i,) * len(others)
@@ -173,6 +180,30 @@ def test_order_of_rows_does_not_matter_to_all_candidates() -> None:
     torch.testing.assert_close(total_correlation(permuted, scale, "n_squared"), expected)
 
 
+def test_order_of_tensors_does_not_matter_where_their_permutations_go_along() -> None:
+    tensors, scale = views(4, 6), scale_of()
+    perms = draw_permutations(4, tensors[0], torch.Generator().manual_seed(0))
+    expected = total_correlation(tensors, scale, permutations=perms)
+    for order in itertools.permutations(range(4)):
+        # perms[a, j] moves the j-th of the tensors other than a.
+        moved = [[perms[a, b - (b > a)] for b in order if b != a] for a in order]
+        out = total_correlation(
+            [tensors[a] for a in order],
+            scale,
+            permutations=torch.stack([torch.stack(row) for row in moved]),
+        )
+        torch.testing.assert_close(out, expected)
+
+
+def test_order_of_rows_does_not_matter_where_the_permutations_go_along() -> None:
+    tensors, scale = views(3, 6), scale_of()
+    perms = draw_permutations(3, tensors[0], torch.Generator().manual_seed(0))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    moved = order.argsort()[perms[:, :, order]]
+    out = total_correlation([x[order] for x in tensors], scale, permutations=moved)
+    torch.testing.assert_close(out, total_correlation(tensors, scale, permutations=perms))
+
+
 @pytest.mark.parametrize("change", ["rows", "tensors"])
 def test_order_does_not_matter_in_expectation(change: str) -> None:
     tensors, scale = [x.detach() for x in views(3, 6)], scale_of(8.0).detach()
@@ -187,6 +218,42 @@ def test_order_does_not_matter_in_expectation(change: str) -> None:
     error = math.sqrt((one.var() + other.var()).item() / 600)
     assert error < 0.02
     assert abs((one.mean() - other.mean()).item()) < 4 * error
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_the_loss_of_some_anchors_is_their_share_of_the_whole(negatives: str) -> None:
+    tensors, scale = views(3, 7), scale_of()
+    perms = draw_permutations(3, tensors[0], torch.Generator().manual_seed(0))
+    whole, first, rest = (
+        total_correlation(tensors, scale, negatives, permutations=perms, anchors=anchors)
+        for anchors in (slice(None), slice(0, 2), slice(2, 7))
+    )
+    assert first != rest
+    torch.testing.assert_close((2 * first + 5 * rest) / 7, whole)
+
+
+@pytest.mark.parametrize("num_tensors", [2, 3])
+def test_disjoint_candidates_bound_the_total_correlation_for_any_critic(num_tensors: int) -> None:
+    # The expectation is exact: over all samples of four rows from three states.
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        states = torch.randint(2, (3, num_tensors), generator=generator)
+        p = torch.rand(3, generator=generator, dtype=torch.double)
+        p = p / p.sum()
+        marginals = [torch.bincount(column, p, 2) for column in states.t()]
+        ratio = torch.zeros(3, dtype=torch.double)
+        for i, state in enumerate(states):
+            same = p[(states == state).all(dim=1)].sum()
+            ratio[i] = (same / math.prod(m[v] for m, v in zip(marginals, state, strict=True))).log()
+        truth = (p * ratio).sum()
+        tables = torch.randn(num_tensors, 2, 6, generator=generator, dtype=torch.double)
+        expected = torch.zeros((), dtype=torch.double)
+        for sample in itertools.product(range(3), repeat=4):
+            rows = states[list(sample)]
+            tensors = [table[rows[:, b]] for b, table in enumerate(tables)]
+            loss = total_correlation(tensors, scale_of(), "disjoint", generator=generator)
+            expected += p[list(sample)].prod() * (math.log(4 // (num_tensors - 1)) - loss)
+        assert expected <= truth + 1e-9
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
@@ -233,6 +300,22 @@ def test_a_generator_makes_the_draws_its_own() -> None:
     other = total_correlation(tensors, scale, generator=torch.Generator().manual_seed(4))
     assert torch.equal(torch.get_rng_state(), state)
     assert one == two != other
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_cast_up(dtype: torch.dtype) -> None:
+    tensors = [x.detach().to(dtype).requires_grad_() for x in views(3, 6)]
+    scale = torch.tensor(3.0)
+    same = {"generator": torch.Generator().manual_seed(0)}
+    out = total_correlation(tensors, scale, **same)
+    same["generator"].manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = total_correlation(tensors, scale, **same)
+    same["generator"].manual_seed(0)
+    expected = total_correlation([x.float() for x in tensors], scale, **same)
+    assert out.dtype == torch.float32
+    assert out == cast == expected
+    assert all(grad.dtype == dtype for grad in torch.autograd.grad(out, tensors))
 
 
 def test_wrong_arguments_of_the_contrast_are_named() -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Linear
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor
-from torch_geometric.utils import spmm
+from torch_geometric.utils import is_sparse, spmm
+
+from gtc_pyg.functional import check_ids
 
 CONDITIONS = ("item", "neighbors", "user")
 
@@ -21,31 +24,40 @@ class ConditionalDenoiser(MessagePassing):
 
     .. math::
         h_i &= \mathrm{trunk}(x_{t,i}, t, c_i) \\
-        \hat\epsilon_i &= W_o (\bar g_i \odot h_i)
+        \hat\epsilon_i &= W_o (\bar g_i \odot h_i) + b_o
 
     - ``'item'``: :math:`c_i = e_i`, :math:`\bar g_i = 1`. What the published code does:
       nothing in it depends on a user.
     - ``'neighbors'``: :math:`c_i = e_i + \sum_{u \in N(i)} w_{ui} e_u`, :math:`\bar g_i = 1`.
       What the paper describes.
-    - ``'user'`` (ours): besides, a gate per user :math:`g_u = 2 \sigma(W_g e_u)`. The content of
-      item :math:`i` filtered **for user** :math:`u` has the noise :math:`W_o (g_u \odot h_i)`
-      (:meth:`noise` with ``gate=gate(e_u)``); for the item itself the gates of its users are
-      averaged, :math:`\bar g_i = \sum_{u \in N(i)} w_{ui} g_u`, and 1 where there are none.
+    - ``'user'`` (ours): besides, a gate per user :math:`g_u = 2 \sigma(W_g e_u + b_g)`. The content
+      of item :math:`i` filtered **for user** :math:`u` has the noise
+      :math:`W_o (g_u \odot h_i) + b_o` (:meth:`noise` with ``gate=gate(e_u)``); for the item itself
+      the gates of its users are averaged,
+      :math:`\bar g_i = 1 + \sum_{u \in N(i)} w_{ui} (g_u - 1)`, which is 1 where there are none.
 
-    Without edge weights :math:`w_{ui} = 1 / |N(i)|` (``aggr='mean'``).
+    With edge weights :math:`a_{ui}`, or ones where there are none,
+    :math:`w_{ui} = a_{ui} / \sum_v a_{vi}` (``aggr='mean'``) or :math:`w_{ui} = a_{ui}`
+    (``aggr='sum'``).
+    The first takes weights of 0 or more, and an item whose weights are all 0 has no users.
+
+    Ids are read, and so checked, on the CPU only: elsewhere, and within :func:`torch.compile`,
+    that would wait for the device.
 
     Args:
         channels: Width :math:`D` of the content.
         cond_channels: Width :math:`C` of the user and item embeddings.
         hidden_channels: Width :math:`H` of the trunk; ``channels`` where ``None``.
         condition: ``'item'``, ``'neighbors'`` or ``'user'``.
-        **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing`.
+        aggr: ``'mean'`` or ``'sum'``, of what an item's users say.
+        **kwargs: Further arguments of :class:`~torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
         - **input:** embeddings :math:`((|U|, C), (|I|, C))`; adjacency: ``edge_index`` with users
-          in row 0 and items in row 1, or a **transposed** sparse tensor :math:`(|I|, |U|)`; noisy
-          content :math:`(|I|, D)`; times :math:`(|I|)` or one, as
-          :class:`~gtc_pyg.nn.NoiseSchedule` has them
+          in row 0 and items in row 1, or a **transposed** sparse tensor :math:`(|I|, |U|)`, whose
+          values are the edge weights; noisy content :math:`(|I|, D)`; times :math:`(|I|)` or one,
+          as :class:`~gtc_pyg.nn.NoiseSchedule` has them; edge weights :math:`(|E|)`, for
+          ``edge_index`` only
         - **output:** predicted noise :math:`(|I|, D)`
 
     Example:
@@ -59,7 +71,7 @@ class ConditionalDenoiser(MessagePassing):
         >>> loss = (denoiser((users, items), edge_index, x_t, t) - noise).pow(2).mean()
 
     Raises:
-        ValueError: Where embeddings, content or times do not fit one another.
+        ValueError: Where embeddings, adjacency, weights, content or times do not fit one another.
     """
 
     def __init__(
@@ -68,18 +80,20 @@ class ConditionalDenoiser(MessagePassing):
         cond_channels: int,
         hidden_channels: int | None = None,
         condition: str = "user",
+        aggr: str = "mean",
         **kwargs: Any,
     ) -> None:
         if condition not in CONDITIONS:
             raise ValueError(f"'condition' must be one of {CONDITIONS} (got {condition!r})")
-        kwargs.setdefault("aggr", "mean")
-        super().__init__(**kwargs)
+        if aggr not in ("mean", "sum"):
+            raise ValueError(f"'aggr' must be 'mean' or 'sum' (got {aggr!r})")
+        super().__init__(aggr=aggr, **kwargs)
         self.channels = channels
         self.cond_channels = cond_channels
         self.hidden_channels = hidden_channels or channels
         self.condition = condition
         self.lin_x = Linear(channels, self.hidden_channels)
-        self.lin_t = Linear(channels, self.hidden_channels, bias=False)
+        self.lin_t = Linear(self.hidden_channels, self.hidden_channels, bias=False)
         self.lin_c = Linear(cond_channels, self.hidden_channels, bias=False)
         self.lin_h = Linear(self.hidden_channels, self.hidden_channels)
         self.lin_out = Linear(self.hidden_channels, channels)
@@ -102,8 +116,7 @@ class ConditionalDenoiser(MessagePassing):
         edge_weight: OptTensor = None,
     ) -> Tensor:
         r"""Predicts the noise in ``x_t``, filtered by the mean gate of each item's users."""
-        if not isinstance(x, tuple) or len(x) != 2:
-            raise ValueError("'x' must be a pair of user and item embeddings")
+        self._check_embeddings(x)
         num_items = x[1].size(0)
         if x_t.shape != (num_items, self.channels):
             raise ValueError(
@@ -119,19 +132,70 @@ class ConditionalDenoiser(MessagePassing):
         self, x: tuple[Tensor, Tensor], edge_index: Adj, edge_weight: OptTensor = None
     ) -> tuple[Tensor, Tensor | None]:
         r"""The condition :math:`c` ``[I, C]`` and the mean gate ``[I, H]`` (``'user'`` only)."""
+        self._check_embeddings(x)
         x_user, x_item = x
         if self.condition == "item":
             return x_item, None
+        size = (x_user.size(0), x_item.size(0))
+        edge_index = self._check_adjacency(edge_index, size, edge_weight)
         message = x_user
         if self.condition == "user":
             # The gate's offset from 1 is averaged, so that items without users get exactly 1.
-            message = torch.cat([x_user, self.gate(x_user) - 1], dim=-1)
-        size = (x_user.size(0), x_item.size(0))
+            message = torch.cat([message, self.gate(x_user) - 1], dim=-1)
+        if self.aggr == "mean":
+            message = torch.cat([message, x_user.new_ones(size[0], 1)], dim=-1)
+        # Sums are never half precision: in bfloat16 the 257th user would not count.
+        message = message.to(torch.promote_types(message.dtype, torch.float))
         # propagate_type: (x: OptPairTensor, edge_weight: OptTensor)
         out = self.propagate(edge_index, x=(message, None), edge_weight=edge_weight, size=size)
+        if self.aggr == "mean":
+            out, total = out[:, :-1], out[:, -1:]
+            out = out / torch.where(total == 0, 1, total)
+        out = out.to(x_item.dtype)
         cond = x_item + out[:, : self.cond_channels]
         gate = 1 + out[:, self.cond_channels :] if self.condition == "user" else None
         return cond, gate
+
+    def _check_embeddings(self, x: tuple[Tensor, Tensor]) -> None:
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise ValueError("'x' must be a pair of user and item embeddings")
+        for name, emb in zip(("user", "item"), x, strict=True):
+            if emb.dim() != 2 or emb.size(1) != self.cond_channels:
+                raise ValueError(
+                    f"'x' must hold {name} embeddings [N, {self.cond_channels}] (got "
+                    f"{list(emb.shape)})"
+                )
+
+    @staticmethod
+    def _check_adjacency(adj: Adj, size: tuple[int, int], edge_weight: OptTensor) -> Adj:
+        """Refuses what does not fit the embeddings; gives an ``EdgeIndex`` as a plain tensor."""
+        if is_sparse(adj):
+            if edge_weight is not None:
+                raise ValueError(
+                    "'edge_weight' goes with an edge_index; a sparse matrix has values of its own"
+                )
+            if (adj.size(1), adj.size(0)) != size:
+                raise ValueError(
+                    f"'edge_index' must be transposed, [items, users] = {[size[1], size[0]]} (got "
+                    f"{[adj.size(0), adj.size(1)]})"
+                )
+            if not isinstance(adj, Tensor) or adj.layout != torch.sparse_csr:
+                return adj
+            ids = {"user": adj.col_indices()}
+        else:
+            adj = adj.as_tensor() if isinstance(adj, EdgeIndex) else adj
+            if adj.dim() != 2 or adj.size(0) != 2:
+                raise ValueError(f"'edge_index' must be [2, E] (got {list(adj.shape)})")
+            if edge_weight is not None and edge_weight.numel() != adj.size(1):
+                raise ValueError(
+                    f"'edge_weight' must hold {adj.size(1)}, one for each edge (got "
+                    f"{edge_weight.numel()})"
+                )
+            ids = {"user": adj[0], "item": adj[1]}
+        if adj.device.type == "cpu" and not torch.compiler.is_compiling():
+            for (name, index), num in zip(ids.items(), size, strict=False):
+                check_ids(index, num, f"'edge_index' holds {name}")
+        return adj
 
     def gate(self, x_user: Tensor) -> Tensor:
         r"""Each user's filter :math:`g_u = 2 \sigma(W_g e_u)`, ``[U, H]`` (``'user'`` only)."""
@@ -140,31 +204,44 @@ class ConditionalDenoiser(MessagePassing):
         return 2 * torch.sigmoid(self.lin_gate(x_user))
 
     def hidden(self, x_t: Tensor, t: Tensor | int, cond: Tensor) -> Tensor:
-        r"""The trunk's features :math:`h` ``[N, H]``, free of any one user."""
-        time = self.lin_t(self.time_features(t, x_t))
-        h = torch.nn.functional.silu(self.lin_x(x_t) + time + self.lin_c(cond))
-        return h + torch.nn.functional.silu(self.lin_h(h))
+        r"""The trunk's features :math:`h` ``[N, H]``, free of any one user.
+
+        .. math:: a = W_x x_t + W_t \tau(t) + W_c c + b, \qquad h = a + W_h \, \mathrm{silu}(a)
+
+        Linear but for one residual step: what a gate lets through or cancels is then the content
+        itself, and planted preferences were found better than with a nonlinear trunk (ours).
+        """
+        a = self.lin_x(x_t) + self.lin_t(self.time_features(t, x_t)) + self.lin_c(cond)
+        return a + self.lin_h(torch.nn.functional.silu(a))
 
     def noise(self, h: Tensor, gate: Tensor | None = None) -> Tensor:
-        r"""The predicted noise :math:`W_o (g \odot h)` ``[N, D]``; :math:`g = 1` where ``None``."""
+        r"""The noise :math:`W_o (g \odot h) + b_o`, ``[N, D]``; :math:`g = 1` where ``None``."""
         return self.lin_out(h if gate is None else gate * h)
 
     def time_features(self, t: Tensor | int, x: Tensor) -> Tensor:
-        r"""Sinusoidal features of time, ``[1 or N, D]``."""
+        r"""Sinusoidal features of time, ``[1 or N, H]``, in the type of ``x``."""
+        # In half precision 599 steps are 600: computed in floats or better.
+        dtype = torch.promote_types(x.dtype, torch.float)
         t = torch.as_tensor(t, device=x.device).view(-1, 1)
-        half = (self.channels + 1) // 2
-        steps = torch.arange(half, device=x.device, dtype=x.dtype)
-        angle = t.to(x.dtype) * torch.exp(-math.log(10_000.0) / half * steps)
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, : self.channels]
+        half = (self.hidden_channels + 1) // 2
+        steps = torch.arange(half, device=x.device, dtype=dtype)
+        angle = t.to(dtype) * torch.exp(-math.log(10_000.0) / half * steps)
+        out = torch.cat([angle.sin(), angle.cos()], dim=-1)[:, : self.hidden_channels]
+        return out.to(x.dtype)
 
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
     def message_and_aggregate(self, adj_t: Adj, x: OptPairTensor) -> Tensor:
-        return spmm(adj_t, x[0], reduce=self.aggr)
+        # A sum whatever 'aggr' is: a mean is divided by the sum of the weights.
+        if isinstance(adj_t, Tensor) and adj_t.dtype != x[0].dtype:
+            adj_t = adj_t.to(x[0].dtype)
+        with torch.autocast(x[0].device.type, enabled=False):
+            return spmm(adj_t, x[0], reduce="sum")
 
     def __repr__(self) -> str:
         return (
             f"{self.__class__.__name__}({self.channels}, {self.cond_channels}, "
-            f"hidden_channels={self.hidden_channels}, condition={self.condition!r})"
+            f"hidden_channels={self.hidden_channels}, condition={self.condition!r}, "
+            f"aggr={self.aggr!r})"
         )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +18,38 @@ class NoiseSchedule(Module):
       setting of GTC (600 steps, 1e-4 to 1e-2) ends at :math:`\bar\alpha = 0.05`, so pure noise is
       not its end point.
     - ``'cosine'``: :math:`\bar\alpha_t \propto \cos^2(\frac{t / T + s}{1 + s} \frac{\pi}{2})`,
-      `s = 0.008 <https://arxiv.org/abs/2102.09672>`_.
+      `s = 0.008 <https://arxiv.org/abs/2102.09672>`_. It ends at :math:`\bar\alpha < 10^{-8}`
+      (600 steps), where a small error of the noise is a huge one of the content: start sampling a
+      few steps before the end.
+
+    The levels are kept in double precision: ``.to()`` moves them and casts nothing, since
+    :math:`1 - \bar\alpha` of the first steps is lost in half precision. (MPS has no doubles: there
+    they are floats.) What comes out has the type of the content.
+
+    A time outside the schedule is an error. On a device other than the CPU, and within
+    :func:`torch.compile`, reading the times would wait for the device, so there the look-up's own
+    assertion stops the program instead.
 
     Args:
         num_steps: :math:`T`.
         kind: ``'linear'`` or ``'cosine'``.
         beta_start: First :math:`\beta` (linear).
         beta_end: Last :math:`\beta` (linear).
+
+    Shapes:
+        - **input:** content and noise :math:`(N, *)`; times :math:`(N)`, one time, or an ``int``
+        - **output:** as the content
+
+    Example:
+        >>> import torch
+        >>> schedule, x = NoiseSchedule(kind="cosine"), torch.randn(3, 16)
+        >>> t, noise = schedule.sample_times(3), schedule.sample_noise(x)
+        >>> x_t = schedule.add_noise(x, t, noise)
+        >>> torch.allclose(schedule.predict_start(x_t, 0 * t, noise), x_t)
+        True
+
+    Raises:
+        ValueError: For settings that leave no signal at the end, and times that do not fit.
     """
 
     alpha_bar: Tensor
@@ -37,23 +64,48 @@ class NoiseSchedule(Module):
         super().__init__()
         if num_steps < 1:
             raise ValueError(f"'num_steps' must be at least 1 (got {num_steps})")
-        if kind == "linear":
-            if not 0 < beta_start <= beta_end < 1:
-                raise ValueError(
-                    f"'beta_start' and 'beta_end' must rise within (0, 1) "
-                    f"(got {beta_start}, {beta_end})"
-                )
-            beta = torch.linspace(beta_start, beta_end, num_steps, dtype=torch.double)
-        elif kind == "cosine":
-            t = torch.linspace(0, 1, num_steps + 1, dtype=torch.double)
-            level = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-            beta = (1 - level[1:] / level[:-1]).clamp(max=0.999)
-        else:
+        if kind not in ("linear", "cosine"):
             raise ValueError(f"'kind' must be 'linear' or 'cosine' (got {kind!r})")
+        if kind == "linear" and not 0 < beta_start <= beta_end < 1:
+            raise ValueError(
+                f"'beta_start' and 'beta_end' must rise within (0, 1) "
+                f"(got {beta_start}, {beta_end})"
+            )
         self.num_steps = num_steps
         self.kind = kind
-        alpha_bar = torch.cat([torch.ones(1, dtype=torch.double), (1 - beta).cumprod(0)])
-        self.register_buffer("alpha_bar", alpha_bar.to(torch.get_default_dtype()))
+        self.beta_start = beta_start
+        self.beta_end = beta_end
+        self.register_buffer("alpha_bar", torch.empty(num_steps + 1, dtype=torch.double))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        r"""Computes the levels anew from the settings; there are no weights to draw."""
+        if self.kind == "linear":
+            beta = torch.linspace(
+                self.beta_start, self.beta_end, self.num_steps, dtype=torch.double, device="cpu"
+            )
+        else:
+            t = torch.linspace(0, 1, self.num_steps + 1, dtype=torch.double, device="cpu")
+            level = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+            beta = (1 - level[1:] / level[:-1]).clamp(max=0.999)
+        level = torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)])
+        if level[-1].sqrt() < torch.finfo(torch.float).tiny:
+            raise ValueError(
+                f"'num_steps' and 'beta_end' leave no signal at the end (got {self.num_steps}, "
+                f"{self.beta_end}: alpha_bar = {level[-1].item():.1e})"
+            )
+        with torch.no_grad():
+            self.alpha_bar.copy_(level)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        level = self._buffers.pop("alpha_bar")
+        super()._apply(fn, recurse)
+        assert level is not None
+        device = fn(torch.empty(0, device=level.device)).device
+        dtype = torch.float if device.type == "mps" else torch.double
+        moved = torch.empty_like if level.is_meta else torch.Tensor.to
+        self._buffers["alpha_bar"] = moved(level, device=device, dtype=dtype)
+        return self
 
     def sample_times(self, size: int, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws ``size`` times evenly from 1 to ``num_steps``, ``[size]``."""
@@ -73,16 +125,30 @@ class NoiseSchedule(Module):
         Args:
             t: One time, or a time per row ``[N]``.
             x: The tensor that they will multiply, ``[N, ...]``.
+
+        Returns:
+            Two scalars, or two tensors ``[N, 1, ...]``, in the type of ``x``.
         """
         if not isinstance(t, Tensor):
-            if not 0 <= t <= self.num_steps:
-                raise ValueError(f"'t' must lie in [0, {self.num_steps}] (got {t})")
+            self._check_range(t, t)
             level = self.alpha_bar[t]
         else:
-            level = self.alpha_bar[t]
-            if t.dim() > 0:
-                level = level.view(-1, *[1] * (x.dim() - 1))
+            if t.is_floating_point() or t.dtype == torch.bool:
+                raise ValueError(f"'t' must hold whole numbers (got {t.dtype})")
+            if t.numel() not in (1, len(x) if x.dim() else 1):
+                raise ValueError(f"'t' must be one time or {len(x)} (got {t.numel()})")
+            if t.device.type == "cpu" and not torch.compiler.is_compiling() and t.numel() > 0:
+                low, high = t.aminmax()
+                self._check_range(int(low), int(high))
+            # Unlike an index, gather takes no negative positions on any device.
+            level = self.alpha_bar.gather(0, t.reshape(-1).to(self.alpha_bar.device, torch.long))
+            level = level.view(-1, *[1] * (x.dim() - 1)) if t.dim() > 0 else level.view(())
         return level.sqrt().to(x.dtype), (1 - level).sqrt().to(x.dtype)
+
+    def _check_range(self, low: int, high: int) -> None:
+        if not 0 <= low <= high <= self.num_steps:
+            bad = high if low >= 0 else low
+            raise ValueError(f"'t' must lie in [0, {self.num_steps}] (got {bad})")
 
     def add_noise(self, x: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
         r""":math:`x_t = \sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \epsilon`."""
@@ -99,4 +165,8 @@ class NoiseSchedule(Module):
         return self.add_noise(self.predict_start(x_t, t, noise), t_next, noise)
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(num_steps={self.num_steps}, kind={self.kind!r})"
+        betas = f", beta_start={self.beta_start}, beta_end={self.beta_end}"
+        return (
+            f"{self.__class__.__name__}(num_steps={self.num_steps}, kind={self.kind!r}"
+            f"{betas if self.kind == 'linear' else ''})"
+        )

@@ -17,12 +17,27 @@ class SimilarityGate(Module):
 
     from `"User-Aware Conditional Generative Total Correlation Learning for Multi-Modal
     Recommendation" <https://arxiv.org/abs/2604.03014>`_.
-    Ours takes the cosine, so that no modality wins by its length. It has no weights.
+    Ours takes the cosine, so that no modality wins by its length, however long or short: each row
+    is divided by its largest entry first, which keeps its square within range. A row of zeros has
+    the cosine 0. The gate has no weights.
 
     Shapes:
         - **input:** ID embeddings :math:`(N, D)`, one or more modalities :math:`(N, D)`
         - **output:** fused :math:`(N, D)`, weights :math:`(N, M + 1)` that sum to one
+
+    Example:
+        >>> import torch
+        >>> x, image, text = torch.eye(2), torch.eye(2), -torch.eye(2)
+        >>> fused, weight = SimilarityGate()(x, [image, text])
+        >>> weight[0]
+        tensor([0.4683, 0.4683, 0.0634])
+
+    Raises:
+        ValueError: Where there is no modality, or one has another shape than the embeddings.
     """
+
+    def reset_parameters(self) -> None:
+        r"""Does nothing: there are no weights."""
 
     def forward(self, x: Tensor, modalities: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         r"""Fuses.
@@ -31,6 +46,26 @@ class SimilarityGate(Module):
             x: ID embeddings ``[N, D]``.
             modalities: Filtered content, each ``[N, D]``.
         """
+        if x.dim() != 2:
+            raise ValueError(f"'x' must be [N, D] (got {list(x.shape)})")
+        if len(modalities) == 0:
+            raise ValueError("'modalities' must hold one or more (got 0)")
+        for i, modality in enumerate(modalities):
+            if modality.shape != x.shape:
+                raise ValueError(
+                    f"'modalities' must have the shape of 'x', {list(x.shape)} (number {i} has "
+                    f"{list(modality.shape)})"
+                )
         candidates = torch.stack([x, *modalities], dim=1)
-        weight = F.cosine_similarity(x.unsqueeze(1), candidates, dim=-1).softmax(dim=-1)
+        unit = self._shrink(candidates)
+        weight = F.cosine_similarity(unit[:, :1], unit, dim=-1).softmax(dim=-1)
         return x + (weight.unsqueeze(-1) * candidates).sum(dim=1), weight
+
+    @staticmethod
+    def _shrink(x: Tensor) -> Tensor:
+        # A constant factor for the gradient too: the cosine does not depend on it.
+        top = x.detach().abs().amax(dim=-1, keepdim=True)
+        return x / top.masked_fill(top == 0, 1)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}()"

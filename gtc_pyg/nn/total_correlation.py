@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import Module, Parameter
 
-from gtc_pyg.functional import total_correlation
+from gtc_pyg.functional import draw_permutations, total_correlation, upcast
 
 
 class TotalCorrelationLoss(Module):
@@ -17,13 +18,20 @@ class TotalCorrelationLoss(Module):
     The contrast of `"User-Aware Conditional Generative Total Correlation Learning for
     Multi-Modal Recommendation" <https://arxiv.org/abs/2604.03014>`_ (the multilinear critic of
     `Symile <https://arxiv.org/abs/2411.01053>`_). Rows are L2-normalised; for every anchor the true
-    row of the others competes with rows in which every other tensor is permuted on its own. With
-    ``'n'`` and fresh rows, :math:`\log K - L` of :math:`K` candidates is in expectation a lower
-    bound of
+    row of the others competes with rows in which every other tensor is permuted on its own:
 
-    .. math:: TC(r^1, \dots, r^T) = D_{KL}(p(r^1, \dots, r^T) \,\|\, \prod_b p(r^b))
+    .. math::
+        L = \frac{1}{TN} \sum_{a, i} -\log \frac{e^{\ell^a_{ii}}}{\sum_{k \in C^a_i}
+        e^{\ell^a_{ik}}}, \qquad
+        \ell^a_{ik} = s \Bigl\langle r^a_i, \prod_{b \neq a} r^b_{\pi_b(k)} \Bigr\rangle
 
-    in nats. See :func:`gtc_pyg.functional.total_correlation` for one row of logits.
+    with :math:`\pi_b(i) = i` in the positive. See :func:`gtc_pyg.functional.total_correlation` for
+    one row of logits, and :meth:`lower_bound` for what it says about
+
+    .. math:: TC(r^1, \dots, r^T) = D_{KL}(p(r^1, \dots, r^T) \,\|\, \prod_b p(r^b)).
+
+    Half precision is cast up and autocast is off inside. A row of zeros stays zero and receives no
+    gradient. Numbers are the same under ``torch.compile``, which leaves the loss uncompiled.
 
     Args:
         negatives: ``'n'`` (one candidate a row) or ``'n_squared'`` (all :math:`N^{T-1}` of them).
@@ -32,8 +40,14 @@ class TotalCorrelationLoss(Module):
             :math:`D^{-(T-2)/2}`, so at the published scale the contrast of three or more
             tensors is nearly flat. ``'sqrt_dim'`` (ours) multiplies it by :math:`D^{(T-2)/2}`;
             ``'none'`` is the published form. With two tensors they are the same.
-        init_logit_scale: Start of the learned ``logit_scale``, in log form; as published.
-        max_logit_scale: Upper limit of the scale while it learns, in log form.
+        init_logit_scale: Start of the learned ``logit_scale`` :math:`\log s`; as published.
+        max_logit_scale: Upper limit of :math:`\log s`. Beyond it the scale counts as the limit, and
+            only a gradient that leads back is passed on (a plain clamp would pass none).
+        gather_distributed: Candidates come from the rows of all processes of the default group
+            (ours). Every process is an anchor for its own rows and returns the loss of the joined
+            batch; gradients are those of the joined batch once they are averaged over processes, as
+            ``DistributedDataParallel`` does, ``logit_scale`` included. Numbers of rows may differ.
+            Permutations are those of the first process. No effect outside ``torch.distributed``.
 
     Shapes:
         - **input:** a sequence of :math:`T \geq 2` tensors :math:`(N, D)`; optional masks, one
@@ -50,14 +64,17 @@ class TotalCorrelationLoss(Module):
     def __init__(
         self,
         negatives: str = "n",
-        chunk_size: int = 1024,
+        chunk_size: int = 512,
         product_scale: str = "sqrt_dim",
         init_logit_scale: float = math.log(1 / 0.07),
         max_logit_scale: float = math.log(100.0),
+        gather_distributed: bool = False,
     ) -> None:
         super().__init__()
         if negatives not in ("n", "n_squared"):
             raise ValueError(f"'negatives' must be 'n' or 'n_squared' (got {negatives!r})")
+        if chunk_size < 1:
+            raise ValueError(f"'chunk_size' must be at least 1 (got {chunk_size})")
         if product_scale not in ("none", "sqrt_dim"):
             raise ValueError(
                 f"'product_scale' must be 'none' or 'sqrt_dim' (got {product_scale!r})"
@@ -67,6 +84,7 @@ class TotalCorrelationLoss(Module):
         self.product_scale = product_scale
         self.init_logit_scale = init_logit_scale
         self.max_logit_scale = max_logit_scale
+        self.gather_distributed = gather_distributed
         self.logit_scale = Parameter(torch.empty(()))
         self.reset_parameters()
 
@@ -84,48 +102,162 @@ class TotalCorrelationLoss(Module):
 
         Args:
             tensors: Two or more tensors ``[N, D]``.
-            masks: Presence of each tensor's rows; a row that lacks one is no positive and no
-                candidate.
+            masks: Presence of each tensor's rows. Every logit multiplies all tensors, so a row that
+                lacks one is no positive and no candidate: the loss is that of the complete rows.
             generator: Draws the permutations.
 
         Raises:
-            ValueError: For fewer than two tensors, or shapes that do not agree.
+            ValueError: For fewer than two tensors, shapes that do not agree, integers, or values
+                of complete rows that are not finite.
         """
-        if len(tensors) < 2:
-            raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
-        for i, tensor in enumerate(tensors):
-            if tensor.dim() != 2 or tensor.shape != tensors[0].shape:
-                raise ValueError(
-                    f"'tensors' must share one shape [N, D]: the first has "
-                    f"{list(tensors[0].shape)}, number {i} has {list(tensor.shape)}"
-                )
-        if masks is not None:
-            tensors = self._complete_rows(tensors, masks)
-        scale = self.logit_scale.clamp(max=self.max_logit_scale).exp()
+        return self._contrast(tensors, masks, self.negatives, generator)[0]
+
+    @torch.no_grad()
+    def lower_bound(
+        self,
+        tensors: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""A lower bound of the total correlation, in nats, without gradient.
+
+        .. math:: \log K - L \leq TC, \qquad K = \lfloor N / (T - 1) \rfloor
+
+        holds in expectation over independent rows that the tensors' encoders have not been trained
+        on, for every scale and however the encoders were trained, with ``'n_squared'`` too. A
+        bound needs candidates that are independent of one another and of the row; the loss's own
+        share rows. Here (ours) each candidate is made of :math:`T - 1` rows of its own, and a row
+        leaves out the one that it is part of. The bound cannot exceed :math:`\log K`, so give it
+        many rows; on few it is loose, and 0 where :math:`K < 2`. It is averaged over rows and
+        anchors.
+
+        Args:
+            tensors: Two or more tensors ``[N, D]``.
+            masks: Presence of each tensor's rows; the bound is that of the complete rows.
+            generator: Draws the candidates.
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
+        loss, num_rows = self._contrast(tensors, masks, "disjoint", generator)
+        return math.log(max(num_rows // (len(tensors) - 1), 1)) - loss
+
+    @torch.compiler.disable
+    def _contrast(
+        self,
+        tensors: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None,
+        negatives: str,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, int]:
+        tensors = [_unit_rows(x, i) for i, x in enumerate(_complete_rows(tensors, masks))]
+        scale = _Limit.apply(upcast(self.logit_scale), self.max_logit_scale).exp()
         if self.product_scale == "sqrt_dim":
             scale = scale * tensors[0].size(1) ** ((len(tensors) - 2) / 2)
-        tensors = [F.normalize(tensor, dim=-1) for tensor in tensors]
-        return total_correlation(tensors, scale, self.negatives, self.chunk_size, generator)
-
-    @staticmethod
-    def _complete_rows(
-        tensors: Sequence[Tensor], masks: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
-        if len(masks) != len(tensors):
-            raise ValueError(f"'masks' must hold {len(tensors)} (got {len(masks)})")
-        present = [mask for mask in masks if mask is not None]
-        for mask in present:
-            if mask.shape != tensors[0].shape[:1]:
-                raise ValueError(
-                    f"each of 'masks' must be [{tensors[0].size(0)}] (got {list(mask.shape)})"
-                )
-        if not present:
-            return tensors
-        complete = torch.stack(present).all(dim=0).nonzero().view(-1)
-        return [tensor.index_select(0, complete) for tensor in tensors]
+        settings = (scale, negatives, self.chunk_size, generator)
+        if not (self.gather_distributed and dist.is_available() and dist.is_initialized()):
+            return total_correlation(tensors, *settings), tensors[0].size(0)
+        tensors, own = _gather_rows(tensors)
+        num_rows = tensors[0].size(0)
+        perms = draw_permutations(len(tensors), tensors[0], generator)
+        dist.broadcast(perms, 0)
+        loss = total_correlation(tensors, *settings, permutations=perms, anchors=own)
+        # DDP's mean over processes makes a sum over their rows of this.
+        loss = loss * (dist.get_world_size() * (own.stop - own.start) / max(num_rows, 1))
+        joined = loss.detach().clone()
+        dist.all_reduce(joined)
+        return loss + (joined / dist.get_world_size() - loss.detach()), num_rows
 
     def __repr__(self) -> str:
         return (
             f"{self.__class__.__name__}(negatives={self.negatives!r}, "
             f"chunk_size={self.chunk_size}, product_scale={self.product_scale!r})"
         )
+
+
+def _complete_rows(
+    tensors: Sequence[Tensor], masks: Sequence[Tensor | None] | None
+) -> Sequence[Tensor]:
+    if len(tensors) < 2:
+        raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
+    for i, tensor in enumerate(tensors):
+        if tensor.dim() != 2 or tensor.shape != tensors[0].shape:
+            raise ValueError(
+                f"'tensors' must share one shape [N, D]: the first has "
+                f"{list(tensors[0].shape)}, number {i} has {list(tensor.shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise ValueError(f"'tensors' must be floating point (number {i} is {tensor.dtype})")
+    if masks is None:
+        return tensors
+    if len(masks) != len(tensors):
+        raise ValueError(f"'masks' must hold {len(tensors)} (got {len(masks)})")
+    present = [mask for mask in masks if mask is not None]
+    for mask in present:
+        if mask.shape != tensors[0].shape[:1]:
+            raise ValueError(
+                f"each of 'masks' must be [{tensors[0].size(0)}] (got {list(mask.shape)})"
+            )
+    if not present:
+        return tensors
+    complete = torch.stack(present).all(dim=0).nonzero().view(-1)
+    return [tensor.index_select(0, complete) for tensor in tensors]
+
+
+def _unit_rows(x: Tensor, number: int) -> Tensor:
+    if not x.isfinite().all():
+        raise ValueError(f"'tensors' must be finite (number {number} is not)")
+    x = upcast(x)
+    if x.numel() > 0:
+        # The square of a large entry would overflow.
+        x = x / x.detach().abs().amax(dim=1, keepdim=True).clamp(min=1)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return (x / norm.clamp(min=1e-12)).masked_fill(norm < 1e-12, 0)
+
+
+class _Limit(torch.autograd.Function):
+    """A parameter up to its limit; beyond it only a gradient that leads back passes."""
+
+    @staticmethod
+    def forward(ctx, x, limit):  # type: ignore[no-untyped-def]
+        ctx.beyond = x > limit
+        return x.clamp(max=limit)
+
+    @staticmethod
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        return grad_output.where(~ctx.beyond, grad_output.clamp(min=0)), None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, sizes):  # type: ignore[no-untyped-def]
+        start = sum(sizes[: dist.get_rank()])
+        ctx.own = slice(start, start + x.size(0))
+        padded = x.new_zeros(max(sizes), x.size(1))
+        padded[: x.size(0)] = x
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        total = grad_output.contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.own], None
+
+
+def _gather_rows(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], slice]:
+    """The tensors of all processes, one below another, and where this process's rows lie."""
+    shape = torch.tensor([*tensors[0].shape, len(tensors)], device=tensors[0].device)
+    shapes = [torch.empty_like(shape) for _ in range(dist.get_world_size())]
+    dist.all_gather(shapes, shape)
+    sizes, widths, counts = zip(*(x.tolist() for x in shapes), strict=True)
+    if len(set(widths)) > 1 or len(set(counts)) > 1:
+        raise ValueError(
+            f"'tensors' must have one number and width in all processes "
+            f"(got numbers {list(counts)}, widths {list(widths)})"
+        )
+    joined = _Gather.apply(torch.cat(list(tensors), dim=1), list(sizes))
+    start = sum(sizes[: dist.get_rank()])
+    return joined.chunk(len(tensors), dim=1), slice(start, start + tensors[0].size(0))

@@ -35,6 +35,17 @@ def test_plain_loop_reports_the_best_epoch_on_test():
     assert out.count("@20") == 5
 
 
+@pytest.mark.parametrize(
+    ("script", "gain"),
+    [("total_correlation_graphsage.py", 0.05), ("denoise_node_features.py", -0.1)],
+)
+def test_a_layer_in_a_foreign_model_helps(script, gain):
+    path = ROOT / "examples" / script
+    assert len(path.read_text().splitlines()) <= 60
+    *_, without, with_it = (float(line.split()[-1]) for line in start(script).splitlines())
+    assert (with_it - without) / gain > 1, (without, with_it)
+
+
 @needs_data
 @pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
 def test_real_data_gives_rows_under_the_public_header(name, tmp_path):

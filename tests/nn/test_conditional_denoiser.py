@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 
 from gtc_pyg.nn import ConditionalDenoiser, NoiseSchedule
 
 CONDITIONS = ["item", "neighbors", "user"]
 # 5 users, 4 items; user 4 and item 3 are isolated.
 EDGES = torch.tensor([[0, 0, 1, 2, 3, 3, 1], [0, 1, 1, 2, 2, 0, 0]])
+WEIGHTS = torch.arange(1.0, 8.0) / 8
 NUM_USERS, NUM_ITEMS, D, C, H = 5, 4, 6, 3, 5
 
 
@@ -32,6 +32,10 @@ def inputs() -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
 
 def users_of(item: int) -> list[int]:
     return [int(u) for u, i in EDGES.t() if i == item]
+
+
+def is_dense(adj: Any) -> bool:
+    return isinstance(adj, Tensor) and adj.layout == torch.strided
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -53,28 +57,49 @@ def test_conditions_equal_a_loop_over_edges(condition: str) -> None:
         torch.testing.assert_close(out[i], expected)
 
 
-@pytest.mark.parametrize("condition", ["neighbors", "user"])
-def test_edge_weights_scale_what_users_say(condition: str) -> None:
-    denoiser, (x, _, _) = ConditionalDenoiser(D, C, H, condition, aggr="sum"), inputs()
-    weight = torch.arange(1.0, 8.0) / 8
-    cond, _ = denoiser.encode_condition(x, EDGES, weight)
-    expected = x[1].clone()
-    for (u, i), w in zip(EDGES.t(), weight, strict=True):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("aggr", ["mean", "sum"])
+def test_condition_and_gate_equal_their_sums_over_edges(
+    to_adj: Callable[..., Any], aggr: str, weighted: bool
+) -> None:
+    denoiser, (x, _, _) = ConditionalDenoiser(D, C, H, aggr=aggr), inputs()
+    weight = WEIGHTS if weighted else torch.ones(7)
+    total = torch.zeros(NUM_ITEMS).index_add_(0, EDGES[1], weight)
+    expected, gate, user_gate = x[1].clone(), torch.ones(NUM_ITEMS, H), denoiser.gate(x[0])
+    for (u, i), a in zip(EDGES.t(), weight, strict=True):
+        w = a / total[i] if aggr == "mean" else a
         expected[i] += w * x[0][u]
-    torch.testing.assert_close(cond, expected)
+        gate[i] += w * (user_gate[u] - 1)
+    adj = to_adj(EDGES, NUM_USERS, NUM_ITEMS, weight)
+    out = denoiser.encode_condition(x, adj, weight if is_dense(adj) else None)
+    torch.testing.assert_close(out, (expected, gate))
+    if not weighted:
+        plain = denoiser.encode_condition(x, to_adj(EDGES, NUM_USERS, NUM_ITEMS))
+        torch.testing.assert_close(plain, out)
+
+
+def test_a_mean_knows_no_unit_of_weight_and_no_edge_of_weight_zero() -> None:
+    denoiser, (x, _, _) = denoiser_of(), inputs()
+    expected = denoiser.encode_condition(x, EDGES, WEIGHTS)
+    torch.testing.assert_close(denoiser.encode_condition(x, EDGES, 8 * WEIGHTS), expected)
+    more, weight = torch.cat([EDGES, EDGES[:, :3]], dim=1), torch.cat([WEIGHTS, torch.zeros(3)])
+    torch.testing.assert_close(denoiser.encode_condition(x, more, weight), expected)
+    cond, gate = denoiser.encode_condition(x, EDGES, torch.zeros(7))
+    assert torch.equal(cond, x[1])
+    assert torch.equal(gate, torch.ones(NUM_ITEMS, H))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("aggr", ["mean", "sum"])
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_adjacency_forms_give_the_same(
-    to_adj: Callable[..., Any], condition: str, weighted: bool
+    to_adj: Callable[..., Any], condition: str, aggr: str, weighted: bool
 ) -> None:
-    denoiser, (x, x_t, t) = denoiser_of(condition), inputs()
-    weight = torch.arange(1.0, 8.0) / 8 if weighted else None
+    denoiser, (x, x_t, t) = ConditionalDenoiser(D, C, H, condition, aggr), inputs()
+    weight = WEIGHTS if weighted else None
     expected = denoiser(x, EDGES, x_t, t, weight)
     adj = to_adj(EDGES, NUM_USERS, NUM_ITEMS, weight)
-    dense = isinstance(adj, Tensor) and adj.layout == torch.strided
-    out = denoiser(x, adj, x_t, t, weight if dense else None)
+    out = denoiser(x, adj, x_t, t, weight if is_dense(adj) else None)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
 
 
@@ -89,11 +114,20 @@ def test_adjacency_forms_give_the_same_gradient(to_adj: Callable[..., Any], cond
     torch.testing.assert_close(*grads, rtol=0, atol=1e-6)
 
 
+def test_an_edge_index_that_knows_no_size_is_as_good() -> None:
+    denoiser, (x, x_t, t) = denoiser_of(), inputs()
+    one_item = torch.tensor([[0, 2], [0, 0]])
+    out = denoiser(x, EdgeIndex(one_item), x_t, t)
+    torch.testing.assert_close(out, denoiser(x, one_item, x_t, t))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_order_of_edges_does_not_matter(condition: str) -> None:
+def test_order_of_edges_does_not_matter(condition: str, weighted: bool) -> None:
     denoiser, (x, x_t, t) = denoiser_of(condition), inputs()
-    out = denoiser(x, EDGES[:, torch.tensor([3, 6, 0, 2, 5, 1, 4])], x_t, t)
-    torch.testing.assert_close(out, denoiser(x, EDGES, x_t, t))
+    order, weight = torch.tensor([3, 6, 0, 2, 5, 1, 4]), WEIGHTS if weighted else None
+    out = denoiser(x, EDGES[:, order], x_t, t, WEIGHTS[order] if weighted else None)
+    torch.testing.assert_close(out, denoiser(x, EDGES, x_t, t, weight))
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -122,16 +156,42 @@ def test_an_empty_graph_leaves_the_item_alone(to_adj: Callable[..., Any]) -> Non
     torch.testing.assert_close(out, denoiser.noise(denoiser.hidden(x_t, t, x[1])))
 
 
-def test_the_factorised_mean_equals_the_filter_edge_by_edge() -> None:
-    denoiser, (x, x_t, t) = denoiser_of().double(), inputs()
+def filter_edge_by_edge(
+    denoiser: ConditionalDenoiser, schedule: NoiseSchedule
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Content of each edge's item, filtered for its user: ``[E, D]``; and what it was made of."""
+    (x, x_t, _), t = inputs(), 300
     x, x_t = tuple(tensor.double() for tensor in x), x_t.double()
     h = denoiser.hidden(x_t, t, denoiser.encode_condition(x, EDGES)[0])
-    gate = denoiser.gate(x[0])
-    for u in range(NUM_USERS - 1):
-        items = [int(i) for v, i in EDGES.t() if v == u]
-        pairs = [denoiser.lin_out(gate[u] * h[i]) for i in items]
-        mean = denoiser.noise(h[items].mean(dim=0), gate[u])
-        torch.testing.assert_close(mean, torch.stack(pairs).mean(dim=0))
+    gate, rows = denoiser.gate(x[0]), []
+    signal, sigma = schedule.alpha_bar[t].sqrt(), (1 - schedule.alpha_bar[t]).sqrt()
+    for u, i in EDGES.t():
+        noise = denoiser.lin_out.weight @ (gate[u] * h[i]) + denoiser.lin_out.bias
+        rows.append((x_t[i] - sigma * noise) / signal)
+    return torch.stack(rows), x_t, h, gate, t
+
+
+def test_what_a_users_items_say_equals_the_filter_edge_by_edge() -> None:
+    denoiser, schedule = denoiser_of().double(), NoiseSchedule()
+    x_hat, x_t, h, gate, t = filter_edge_by_edge(denoiser, schedule)
+    to_user = torch.zeros(NUM_USERS, NUM_ITEMS, dtype=torch.double)
+    to_user[EDGES[0], EDGES[1]] = WEIGHTS.double()
+    to_user /= to_user.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    noise = denoiser.noise(to_user @ h, gate)
+    out = schedule.predict_start(to_user @ x_t, t, noise)
+    expected = torch.zeros(NUM_USERS, D, dtype=torch.double)
+    expected.index_add_(0, EDGES[0], to_user[EDGES[0], EDGES[1]].view(-1, 1) * x_hat)
+    torch.testing.assert_close(out[:4], expected[:4], rtol=0, atol=1e-10)
+
+
+def test_the_mean_gate_of_an_item_equals_the_mean_over_its_users() -> None:
+    denoiser, schedule = denoiser_of().double(), NoiseSchedule()
+    x_hat, x_t, _, _, t = filter_edge_by_edge(denoiser, schedule)
+    x = tuple(tensor.double() for tensor in inputs()[0])
+    out = schedule.predict_start(x_t, t, denoiser(x, EDGES, x_t, t))
+    for i in range(NUM_ITEMS - 1):
+        expected = x_hat[EDGES[1] == i].mean(dim=0)
+        torch.testing.assert_close(out[i], expected, rtol=0, atol=1e-10)
 
 
 def test_users_with_different_gates_filter_an_item_differently() -> None:
@@ -202,33 +262,43 @@ def test_forward_changes_nothing(
         denoiser(x, to_adj(edges, NUM_USERS, NUM_ITEMS), x_t, t)
 
 
-@pytest.mark.parametrize("way", ["state_dict", "deepcopy", "pickle"])
-def test_a_copy_gives_the_same_noise(way: str) -> None:
-    denoiser, (x, x_t, t) = denoiser_of(), inputs()
-    if way == "state_dict":
-        copied = ConditionalDenoiser(D, C, H)
-        copied.load_state_dict(denoiser.state_dict())
-    elif way == "deepcopy":
-        copied = copy.deepcopy(denoiser)
-    else:
-        copied = pickle.loads(pickle.dumps(denoiser))
-    assert torch.equal(copied(x, EDGES, x_t, t), denoiser(x, EDGES, x_t, t))
+@pytest.mark.parametrize("dtype", [torch.double, torch.bfloat16])
+@pytest.mark.parametrize("stored", [torch.float, torch.double, torch.long])
+def test_weights_are_cast_to_the_embeddings(
+    to_adj: Callable[..., Any], dtype: torch.dtype, stored: torch.dtype
+) -> None:
+    denoiser, (x, x_t, t) = denoiser_of().to(dtype), inputs()
+    x, x_t, weight = tuple(tensor.to(dtype) for tensor in x), x_t.to(dtype), WEIGHTS.mul(8)
+    expected = denoiser(x, EDGES, x_t, t, weight.to(dtype))
+    adj = to_adj(EDGES, NUM_USERS, NUM_ITEMS, weight.to(stored))
+    out = denoiser(x, adj, x_t, t, weight.to(stored) if is_dense(adj) else None)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, expected)
 
 
-def test_reset_draws_all_weights_from_the_seed() -> None:
-    denoiser, draws = denoiser_of(), []
-    for start in (0.0, 1.0):
-        for parameter in denoiser.parameters():
-            torch.nn.init.constant_(parameter, start)
-        torch.manual_seed(0)
-        denoiser.reset_parameters()
-        draws.append(torch.cat([p.detach().flatten() for p in denoiser.parameters()]))
-    assert torch.equal(*draws)
+def test_half_precision_counts_all_users() -> None:
+    # bfloat16 has eight bits: 256 + 1 = 256.
+    denoiser = ConditionalDenoiser(D, C, H).to(torch.bfloat16)
+    x_user = torch.tensor([2.0] * 400 + [0.0] * 400, dtype=torch.bfloat16).view(-1, 1).expand(-1, C)
+    edges = torch.stack([torch.arange(800), torch.zeros(800, dtype=torch.long)])
+    x_item = torch.zeros(1, C, dtype=torch.bfloat16)
+    cond, _ = denoiser.encode_condition((x_user, x_item), edges)
+    assert torch.equal(cond, torch.ones_like(cond))
+
+
+def test_times_differ_in_half_precision_too() -> None:
+    denoiser = ConditionalDenoiser(64, C)
+    t = torch.tensor([598, 599, 600])
+    half = denoiser.time_features(t, torch.zeros(3, 64, dtype=torch.bfloat16))
+    full = denoiser.time_features(t, torch.zeros(3, 64, dtype=torch.double))
+    torch.testing.assert_close(half.double(), full, rtol=0, atol=5e-3)
 
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"'condition' must be one of .* \(got 'users'\)"):
         ConditionalDenoiser(D, C, condition="users")
+    with pytest.raises(ValueError, match=r"'aggr' must be 'mean' or 'sum' \(got 'max'\)"):
+        ConditionalDenoiser(D, C, aggr="max")
     with pytest.raises(ValueError, match="condition 'neighbors' has no gate; only 'user' has"):
         denoiser_of("neighbors").gate(inputs()[0][0])
 
@@ -242,3 +312,43 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         model((users, items), edge_index, x_t[:, :3], 1)
     with pytest.raises(ValueError, match=r"'t' must be one time or 5 \(got 2\)"):
         model((users, items), edge_index, x_t, torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"'x' must hold user embeddings \[N, 3\] \(got \[2, 4\]"):
+        model((torch.randn(2, 4), items), edge_index, x_t, 1)
+    with pytest.raises(ValueError, match=r"'x' must hold item embeddings \[N, 3\] \(got \[5\]"):
+        model((users, items[:, 0]), edge_index, x_t, 1)
+    with pytest.raises(ValueError, match=r"'edge_index' must be \[2, E\] \(got \[3, 2\]\)"):
+        model((users, items), torch.zeros(3, 2, dtype=torch.long), x_t, 1)
+    with pytest.raises(ValueError, match=r"'edge_weight' must hold 2.*got 1\)"):
+        model((users, items), edge_index, x_t, 1, torch.ones(1))
+
+
+@pytest.mark.parametrize(("name", "row", "num"), [("user", 0, NUM_USERS), ("item", 1, NUM_ITEMS)])
+@pytest.mark.parametrize("past", [True, False])
+def test_an_id_without_an_embedding_is_named(name: str, row: int, num: int, past: bool) -> None:
+    denoiser, (x, x_t, t) = denoiser_of(), inputs()
+    edges, bad = EDGES.clone(), num if past else -1
+    edges[row, 3] = bad
+    for adj in (edges, EdgeIndex(edges)):
+        with pytest.raises(ValueError, match=f"holds {name} {bad}, expected 0 to {num - 1}"):
+            denoiser(x, adj, x_t, t)
+
+
+def test_a_sparse_matrix_that_reads_past_the_users_is_refused() -> None:
+    denoiser, (x, x_t, t) = denoiser_of(), inputs()
+    rowptr, col = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([0, 5, 1])
+    adj = torch.sparse_csr_tensor(rowptr, col, torch.ones(3), size=(NUM_ITEMS, NUM_USERS))
+    with pytest.raises(ValueError, match="'edge_index' holds user 5, expected 0 to 4"):
+        denoiser(x, adj, x_t, t)
+
+
+def test_a_sparse_matrix_must_be_transposed_and_brings_its_own_weights(
+    to_adj: Callable[..., Any],
+) -> None:
+    denoiser, (x, x_t, t) = denoiser_of(), inputs()
+    adj = to_adj(EDGES.flip(0), NUM_ITEMS, NUM_USERS)
+    if not is_dense(adj):
+        with pytest.raises(ValueError, match=r"'edge_index' must be transposed.*got \[5, 4\]"):
+            denoiser(x, adj, x_t, t)
+        adj = to_adj(EDGES, NUM_USERS, NUM_ITEMS)
+        with pytest.raises(ValueError, match="'edge_weight' goes with an edge_index"):
+            denoiser(x, adj, x_t, t, WEIGHTS)

@@ -44,7 +44,7 @@ def test_the_cosine_schedule_ends_near_pure_noise() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_steps", [1, 7, 600])
 def test_predict_start_undoes_add_noise_at_every_time(kind: str, num_steps: int) -> None:
-    schedule = NoiseSchedule(num_steps, kind).double()
+    schedule = NoiseSchedule(num_steps, kind)
     x, noise = data()
     for t in range(num_steps + 1):
         x_t = schedule.add_noise(x, t, noise)
@@ -67,14 +67,25 @@ def test_float32_loses_no_more_than_the_signal_level_allows(kind: str) -> None:
     ("t", "t_next"), [(600, 599), (600, 0), (100, 37), (5, 5), (3, 400), (0, 9)]
 )
 def test_a_step_with_the_true_noise_walks_the_path(kind: str, t: int, t_next: int) -> None:
-    schedule = NoiseSchedule(kind=kind).double()
+    schedule = NoiseSchedule(kind=kind)
     x, noise = data()
     out = schedule.step(schedule.add_noise(x, t, noise), t, t_next, noise)
     torch.testing.assert_close(out, schedule.add_noise(x, t_next, noise), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_steps", [1, 7, 600])
+def test_all_steps_with_the_true_noise_walk_back_to_the_start(kind: str, num_steps: int) -> None:
+    schedule = NoiseSchedule(num_steps, kind)
+    x, noise = data()
+    x_t = schedule.add_noise(x, num_steps, noise)
+    for t in range(num_steps, 0, -1):
+        x_t = schedule.step(x_t, t, t - 1, noise)
+    torch.testing.assert_close(x_t, x, rtol=0, atol=1e-5)
+
+
 def test_a_time_per_row_equals_one_row_at_a_time() -> None:
-    schedule = NoiseSchedule().double()
+    schedule = NoiseSchedule()
     x, noise = data()
     t = torch.tensor([0, 1, 20, 300, 599, 600])
     out = schedule.add_noise(x, t, noise)
@@ -84,7 +95,9 @@ def test_a_time_per_row_equals_one_row_at_a_time() -> None:
 
 
 def test_levels_keep_the_variance() -> None:
-    signal, sigma = NoiseSchedule().double().levels(torch.arange(601), torch.zeros(601, 2, 2))
+    signal, sigma = NoiseSchedule().levels(
+        torch.arange(601), torch.zeros(601, 2, 2, dtype=torch.double)
+    )
     assert signal.shape == (601, 1, 1)
     torch.testing.assert_close(signal**2 + sigma**2, torch.ones_like(signal))
 
@@ -92,9 +105,31 @@ def test_levels_keep_the_variance() -> None:
 def test_the_levels_are_a_buffer_that_moves_and_is_saved() -> None:
     schedule = NoiseSchedule(8)
     assert not list(schedule.parameters())
-    assert schedule.double().alpha_bar.dtype == torch.double
-    assert schedule.to("meta").alpha_bar.device.type == "meta"
     assert list(schedule.state_dict()) == ["alpha_bar"]
+    schedule = torch.nn.Sequential(schedule).to("meta")[0]
+    assert schedule.alpha_bar.device.type == "meta"
+    schedule.to_empty(device="cpu").reset_parameters()
+    assert torch.equal(schedule.alpha_bar, NoiseSchedule(8).alpha_bar)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.float, torch.double])
+def test_a_cast_leaves_the_levels_exact(kind: str, dtype: torch.dtype) -> None:
+    model = torch.nn.Sequential(NoiseSchedule(kind=kind), torch.nn.Linear(1, 1)).to(dtype)
+    assert model[1].weight.dtype == dtype
+    assert model[0].alpha_bar.dtype == torch.double
+    assert torch.equal(model[0].alpha_bar, NoiseSchedule(kind=kind).alpha_bar)
+    signal, sigma = model[0].levels(1, torch.zeros(1, dtype=dtype))
+    assert signal.dtype == sigma.dtype == dtype
+    exact = (1 - model[0].alpha_bar[1]).sqrt()
+    assert abs(sigma.double() / exact - 1) <= torch.finfo(dtype).eps
+
+
+def test_levels_of_a_checkpoint_in_floats_can_be_loaded() -> None:
+    schedule = NoiseSchedule(8)
+    schedule.load_state_dict({"alpha_bar": NoiseSchedule(8).alpha_bar.float()})
+    assert schedule.alpha_bar.dtype == torch.double
+    torch.testing.assert_close(schedule.alpha_bar, NoiseSchedule(8).alpha_bar, rtol=0, atol=1e-7)
 
 
 def test_times_are_drawn_evenly_from_one_to_the_end() -> None:
@@ -145,9 +180,38 @@ def test_wrong_arguments_are_named() -> None:
     for beta in [(0.0, 0.1), (0.2, 0.1), (0.1, 1.0)]:
         with pytest.raises(ValueError, match="'beta_start' and 'beta_end' must rise"):
             NoiseSchedule(10, "linear", *beta)
+    with pytest.raises(
+        ValueError, match=r"'num_steps' and 'beta_end' leave no signal.*got 600, 0.9"
+    ):
+        NoiseSchedule(600, "linear", 0.1, 0.9)
 
 
-@pytest.mark.parametrize("t", [-1, 601])
-def test_a_time_outside_the_schedule_is_named(t: int) -> None:
-    with pytest.raises(ValueError, match=rf"'t' must lie in \[0, 600\] \(got {t}\)"):
-        NoiseSchedule().add_noise(*data()[:1], t, data()[1])
+@pytest.mark.parametrize("bad", [-1, 601])
+@pytest.mark.parametrize("form", ["int", "scalar", "rows"])
+def test_a_time_outside_the_schedule_is_named(bad: int, form: str) -> None:
+    schedule, (x, noise) = NoiseSchedule(), data()
+    t = {"int": bad, "scalar": torch.tensor(bad), "rows": torch.tensor([0, 1, bad, 2, 3, 600])}[
+        form
+    ]
+    expected = rf"'t' must lie in \[0, 600\] \(got {bad}\)"
+    calls = (schedule.add_noise, schedule.predict_start, lambda x, t, n: schedule.step(x, 1, t, n))
+    for call in calls:
+        with pytest.raises(ValueError, match=expected):
+            call(x, t, noise)
+
+
+def test_times_that_do_not_fit_are_named() -> None:
+    schedule, (x, noise) = NoiseSchedule(), data()
+    with pytest.raises(ValueError, match=r"'t' must be one time or 6 \(got 3\)"):
+        schedule.add_noise(x, torch.tensor([1, 2, 3]), noise)
+    for t in (torch.rand(6), torch.ones(6, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"'t' must hold whole numbers \(got torch\."):
+            schedule.add_noise(x, t, noise)
+
+
+def test_what_it_prints_is_what_it_was_given() -> None:
+    assert repr(NoiseSchedule(8, "cosine")) == "NoiseSchedule(num_steps=8, kind='cosine')"
+    assert (
+        repr(NoiseSchedule(8, beta_end=0.1))
+        == "NoiseSchedule(num_steps=8, kind='linear', beta_start=0.0001, beta_end=0.1)"
+    )

@@ -16,7 +16,7 @@ def inputs(num_modalities: int) -> tuple[Tensor, list[Tensor]]:
     return x, modalities
 
 
-@pytest.mark.parametrize("num_modalities", [1, 2, 5])
+@pytest.mark.parametrize("num_modalities", [1, 2, 3, 4, 5])
 def test_weights_are_positive_and_sum_to_one(num_modalities: int) -> None:
     out, weight = SimilarityGate()(*inputs(num_modalities))
     assert out.shape == (5, 4)
@@ -25,7 +25,7 @@ def test_weights_are_positive_and_sum_to_one(num_modalities: int) -> None:
     torch.testing.assert_close(weight.sum(dim=1), torch.ones(5, dtype=torch.double))
 
 
-@pytest.mark.parametrize("num_modalities", [1, 2, 5])
+@pytest.mark.parametrize("num_modalities", [1, 2, 3, 4, 5])
 def test_equals_a_loop_from_the_equation(num_modalities: int) -> None:
     x, modalities = inputs(num_modalities)
     out, weight = SimilarityGate()(x, modalities)
@@ -39,9 +39,12 @@ def test_equals_a_loop_from_the_equation(num_modalities: int) -> None:
         torch.testing.assert_close(out[i], expected)
 
 
-def test_the_length_of_a_modality_wins_no_weight() -> None:
-    x, (a, b) = inputs(2)
-    torch.testing.assert_close(SimilarityGate()(x, [a, b])[1], SimilarityGate()(x, [9 * a, b])[1])
+@pytest.mark.parametrize("length", [1e-30, 1e-10, 9.0, 1e10, 1e30])
+def test_the_length_of_a_modality_wins_no_weight(length: float) -> None:
+    x, (a, b) = (x.float() if isinstance(x, Tensor) else [r.float() for r in x] for x in inputs(2))
+    expected = SimilarityGate()(x, [a, b])[1]
+    torch.testing.assert_close(SimilarityGate()(x, [length * a, b])[1], expected)
+    torch.testing.assert_close(SimilarityGate()(length * x, [a, b])[1], expected)
 
 
 def test_order_of_modalities_does_not_matter() -> None:
@@ -49,11 +52,13 @@ def test_order_of_modalities_does_not_matter() -> None:
     torch.testing.assert_close(SimilarityGate()(x, [a, b, c])[0], SimilarityGate()(x, [c, a, b])[0])
 
 
-def test_gradients_flow_to_every_input() -> None:
-    x, modalities = inputs(3)
+@pytest.mark.parametrize("num_modalities", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("output", [0, 1])
+def test_gradients_flow_to_every_input(num_modalities: int, output: int) -> None:
+    x, modalities = inputs(num_modalities)
     tensors = [tensor.requires_grad_() for tensor in (x, *modalities)]
     assert torch.autograd.gradcheck(lambda x, *rest: SimilarityGate()(x, rest), tensors)
-    SimilarityGate()(x, modalities)[0].pow(2).sum().backward()
+    SimilarityGate()(x, modalities)[output].pow(2).sum().backward()
     assert all((tensor.grad.abs().sum(dim=1) > 0).all() for tensor in tensors)
 
 
@@ -70,3 +75,13 @@ def test_forward_changes_nothing(unchanged: Callable) -> None:
     gate, (x, modalities) = SimilarityGate(), inputs(2)
     with unchanged(gate, x, modalities):
         gate(x, modalities)
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    x, (a, b) = inputs(2)
+    with pytest.raises(ValueError, match=r"'modalities' must hold one or more \(got 0\)"):
+        SimilarityGate()(x, [])
+    with pytest.raises(ValueError, match=r"shape of 'x', \[5, 4\] \(number 1 has \[5, 3\]\)"):
+        SimilarityGate()(x, [a, b[:, :3]])
+    with pytest.raises(ValueError, match=r"'x' must be \[N, D\] \(got \[4\]\)"):
+        SimilarityGate()(x[0], [a[0]])
