@@ -14,6 +14,7 @@ _PARTS = {
     "datasets": "data",
     "evaluation": None,
     "experiment": "train",
+    "explain": None,
     "functional": None,
     "lightning": "train",
     "loader": None,

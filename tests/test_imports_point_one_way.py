@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "evaluation": {"functional"},
 }
 # nobody imports these but each other
-ON_TOP = {"recommend", "lightning", "experiment", "testing"}
+ON_TOP = {"explain", "recommend", "lightning", "experiment", "testing"}
 OUTSIDE = {"examples", "benchmarks", "tests"}
 
 
@@ -80,6 +80,8 @@ def test_import_rule(path):
         ("datasets", "def f():\n    from gtc_pyg.nn import Y", ["gtc_pyg.nn.Y"]),
         ("models", "from gtc_pyg.transforms import Y", ["gtc_pyg.transforms.Y"]),
         ("evaluation", "from gtc_pyg.models import Y", ["gtc_pyg.models.Y"]),
+        ("models", "from gtc_pyg.explain import Y", ["gtc_pyg.explain.Y"]),
+        ("explain", "from gtc_pyg.models import Y", []),
         ("lightning", "from gtc_pyg.models import Y\nfrom gtc_pyg.evaluation import Z", []),
         ("experiment", "from examples import tiktok", ["examples.tiktok"]),
     ],

@@ -51,6 +51,7 @@ def test_parts_load_on_first_use():
 
 def test_core_packages_suffice():
     parts = ["functional", "nn", "models", "datasets", "transforms", "loader", "evaluation"]
+    parts.append("explain")
     code = f"""
         import sys
         sys.modules.update(dict.fromkeys({OPTIONAL!r}))  # None: as if not installed

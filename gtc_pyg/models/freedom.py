@@ -7,16 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict
 
-from gtc_pyg.functional import stack_interactions
 from gtc_pyg.models.graph_recommender import (
-    ITEM_TO_USER,
-    SIMILAR_ITEMS,
-    USER_TO_ITEM,
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
     GraphRecommender,
-    propagate,
 )
 
 
@@ -84,13 +79,12 @@ class FREEDOM(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        adj = stack_interactions(graph[USER_TO_ITEM], graph[ITEM_TO_USER])
         ego = torch.cat([self.user_emb.weight, self.item_emb.weight])
-        out = torch.stack(propagate(adj, ego, self.num_layers)).mean(dim=0)
+        out = torch.stack(graph.propagate(ego, self.num_layers)).mean(dim=0)
         user_emb, item_emb = out.split([self.num_users, self.num_items])
         h = self.item_emb.weight
         for _ in range(self.num_item_layers):
-            h = torch.sparse.mm(graph[SIMILAR_ITEMS], h)
+            h = graph.smooth(h)
         return user_emb, item_emb + h
 
     def loss(

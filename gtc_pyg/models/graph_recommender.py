@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,11 +9,7 @@ from torch.nn import Module
 from torch_geometric.nn.models.lightgcn import BPRLoss
 from torch_geometric.typing import Adj, EdgeType
 
-from gtc_pyg.functional import (
-    degree_sensitive_sample,
-    spmm,
-    to_csr,
-)
+from gtc_pyg.functional import degree_sensitive_sample, spmm, stack_interactions, to_csr
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -21,6 +18,91 @@ SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
 Features = Mapping[str, Tensor]
 EdgeIndexDict = Mapping[EdgeType, Adj]
 EdgeWeightDict = Mapping[EdgeType, Tensor]
+
+
+class CSRGraph(dict[EdgeType, Tensor]):
+    r"""The edge types that a recommender reads, as transposed CSR.
+
+    What derives from them is made once, when it is first asked for: a graph must not be changed.
+    It may be asked for in inference mode and used in training afterwards.
+    """
+
+    def propagate(self, x: Tensor, num_layers: int) -> list[Tensor]:
+        r""":math:`[x, \hat A x, \hat A^2 x, ...]` over users and items, ``[U + I, D]`` each.
+
+        What :class:`~torch_geometric.nn.conv.LGConv` computes; :func:`gtc_pyg.functional.spmm`
+        stands in for it because its backward pass does not transpose the graph.
+        """
+        outs = [x]
+        for _ in range(num_layers):
+            outs.append(spmm(self.symmetric, self.symmetric, outs[-1]))
+        return outs
+
+    def mean_of_items(self, x: Tensor) -> Tensor:
+        r"""Mean over the items of each user, ``[I, D]`` to ``[U, D]``; 0 without items."""
+        return spmm(*self._items_of_users, x)
+
+    def mean_of_users(self, x: Tensor) -> Tensor:
+        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users."""
+        return spmm(*self._users_of_items, x)
+
+    def smooth(self, x: Tensor) -> Tensor:
+        r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""
+        return spmm(*self._similar, x)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def num_items_of_users(self) -> Tensor:
+        r"""``[U]``."""
+        return self[ITEM_TO_USER].crow_indices().diff()
+
+    def contains(self, user: Tensor, item: Tensor) -> Tensor:
+        r"""Whether each pair is an interaction of the graph, ``[N]`` (bool)."""
+        pairs = user * self[ITEM_TO_USER].size(1) + item
+        return self._pairs[torch.searchsorted(self._pairs, pairs)] == pairs
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _pairs(self) -> Tensor:
+        to_user = self[ITEM_TO_USER]
+        user = torch.arange(to_user.size(0), device=to_user.device)
+        user = user.repeat_interleave(self.num_items_of_users)
+        pairs = (user * to_user.size(1) + to_user.col_indices()).sort().values
+        return torch.cat([pairs, pairs.new_full((1,), to_user.numel())])  # ends beyond any pair
+
+    @cached_property
+    @torch.inference_mode(False)
+    def symmetric(self) -> Tensor:
+        r"""Both directions in one matrix, see :func:`~gtc_pyg.functional.stack_interactions`."""
+        return stack_interactions(self[USER_TO_ITEM], self[ITEM_TO_USER])
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _items_of_users(self) -> tuple[Tensor, Tensor]:
+        return _row_mean(self[ITEM_TO_USER], self[USER_TO_ITEM])
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _users_of_items(self) -> tuple[Tensor, Tensor]:
+        return _row_mean(self[USER_TO_ITEM], self[ITEM_TO_USER])
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _similar(self) -> tuple[Tensor, Tensor]:
+        similar = self[SIMILAR_ITEMS]
+        return similar, similar.t().to_sparse_csr()
+
+
+def _row_mean(adj: Tensor, adj_t: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrix with rows that sum to one, and its transpose."""
+    degree = adj.crow_indices().diff()
+    inverse = 1 / degree.clamp(min=1).to(adj.dtype)
+    value, value_t = inverse.repeat_interleave(degree), inverse[adj_t.col_indices()]
+    return _with_values(adj, value), _with_values(adj_t, value_t)
+
+
+def _with_values(adj: Tensor, value: Tensor) -> Tensor:
+    return torch.sparse_csr_tensor(adj.crow_indices(), adj.col_indices(), value, size=adj.shape)
 
 
 class GraphRecommender(Module):
@@ -96,18 +178,20 @@ class GraphRecommender(Module):
 
     def csr_graph(
         self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None = None
-    ) -> dict[EdgeType, Tensor]:
+    ) -> CSRGraph:
         r"""The edge types that a recommender reads, as transposed CSR; CSR passes through.
 
         Raises:
             ValueError: Where either direction of the interactions is missing or has weights.
         """
+        if isinstance(edge_index_dict, CSRGraph):
+            return edge_index_dict
         sizes = {"user": self.num_users, "item": self.num_items}
         weights = edge_weight_dict or {}
         for key in (USER_TO_ITEM, ITEM_TO_USER):
             if key in weights:
                 raise ValueError(f"'edge_weight_dict' has {key}: interactions take no weights yet")
-        graph = {}
+        graph = CSRGraph()
         for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
             if key in edge_index_dict:
                 adj = edge_index_dict[key]
@@ -128,19 +212,20 @@ class GraphRecommender(Module):
         edge_index_dict: EdgeIndexDict,
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
-    ) -> dict[EdgeType, Tensor]:
+    ) -> CSRGraph:
         r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned."""
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
             to_user = graph[ITEM_TO_USER]
-            degree = to_user.crow_indices().diff()
-            user = torch.arange(self.num_users, device=degree.device).repeat_interleave(degree)
+            user = torch.arange(self.num_users, device=to_user.device)
+            user = user.repeat_interleave(graph.num_items_of_users)
             edge_index = torch.stack([user, to_user.col_indices()])
             num_kept = max(1, round((1 - self.edge_dropout) * user.numel()))
             kept = degree_sensitive_sample(
                 edge_index, self.num_users, self.num_items, num_kept, generator
             )
             edge_index = edge_index[:, kept]
+            graph = CSRGraph(graph)  # derives anew
             graph[USER_TO_ITEM] = to_csr(edge_index, self.num_items, self.num_users)
             graph[ITEM_TO_USER] = to_csr(edge_index.flip(0), self.num_users, self.num_items)
         return graph
@@ -163,15 +248,3 @@ class GraphRecommender(Module):
         pos_score = (u * item_emb.index_select(0, pos)).sum(-1)
         neg_score = (u * item_emb.index_select(0, neg)).sum(-1)
         return self.bpr(pos_score, neg_score)
-
-
-def propagate(adj: Tensor, x: Tensor, num_layers: int) -> list[Tensor]:
-    r"""``[x, Ax, A^2 x, ...]``: what ``LGConv`` computes on an already normalised graph.
-
-    :func:`gtc_pyg.functional.spmm` stands in for
-    :class:`~torch_geometric.nn.conv.LGConv` because its backward pass does not transpose the graph.
-    """
-    outs = [x]
-    for _ in range(num_layers):
-        outs.append(spmm(adj, adj, outs[-1]))
-    return outs

@@ -4,10 +4,7 @@ import torch
 import torch_geometric.nn
 from torch import Tensor
 
-from gtc_pyg.functional import stack_interactions
 from gtc_pyg.models.graph_recommender import (
-    ITEM_TO_USER,
-    USER_TO_ITEM,
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
@@ -56,8 +53,7 @@ class LightGCN(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        adj = stack_interactions(graph[USER_TO_ITEM], graph[ITEM_TO_USER])
-        user_emb, item_emb = self.lightgcn.get_embedding(adj).split(
+        user_emb, item_emb = self.lightgcn.get_embedding(graph.symmetric).split(
             [self.num_users, self.num_items]
         )
         return user_emb, item_emb

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import LGConv
 
-from gtc_pyg.functional import stack_interactions
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.models.graph_recommender import (
     ITEM_TO_USER,
     SIMILAR_ITEMS,
     USER_TO_ITEM,
-    propagate,
+    CSRGraph,
 )
 
 
@@ -29,19 +28,139 @@ def pairs(to_item: Tensor) -> set[tuple[int, int]]:
     return set(zip(user.tolist(), item.tolist(), strict=True))
 
 
-def test_propagate_equals_stacked_lgconv_layers(planted: Callable) -> None:
-    graph = planted()
-    csr = recommender(graph).csr_graph(graph.edge_index_dict)
+def csr_of(graph: SimpleNamespace) -> CSRGraph:
+    return recommender(graph).csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
+
+
+def with_isolated_nodes(graph: SimpleNamespace) -> SimpleNamespace:
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    edges = edges[:, (edges[0] > 2) & (edges[1] > 2)]
+    graph.edge_index_dict[USER_TO_ITEM], graph.edge_index_dict[ITEM_TO_USER] = edges, edges.flip(0)
+    return graph
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_propagate_equals_stacked_lgconv_layers(planted: Callable, isolated: bool) -> None:
+    graph = with_isolated_nodes(planted()) if isolated else planted()
     user, item = graph.edge_index_dict[USER_TO_ITEM]
     edge_index = torch.stack([user, item + graph.num_users])
     edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
-    x = torch.randn(graph.num_users + graph.num_items, 3)
-    adj = stack_interactions(csr[USER_TO_ITEM], csr[ITEM_TO_USER])
-    outs = propagate(adj, x, 3)
-    assert len(outs) == 4
-    for out in outs:
-        torch.testing.assert_close(out, x)
-        x = LGConv()(x, edge_index)
+    x = torch.randn(graph.num_users + graph.num_items, 3, requires_grad=True)
+    outs, expected = csr_of(graph).propagate(x, 3), [x]
+    for _ in range(3):
+        expected.append(LGConv()(expected[-1], edge_index))
+    torch.testing.assert_close(outs, expected)
+    weights = torch.randn(4, *x.shape)
+    grads = [
+        torch.autograd.grad((torch.stack(o) * weights).sum(), x, retain_graph=True)[0]
+        for o in (outs, expected)
+    ]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+@pytest.mark.parametrize("name", ["mean_of_items", "mean_of_users", "smooth"])
+def test_means_and_sums_equal_the_dense_equations_with_their_gradients(
+    planted: Callable, name: str, dtype: torch.dtype
+) -> None:
+    graph = with_isolated_nodes(planted())
+    dense = torch.zeros(graph.num_users, graph.num_items, dtype=dtype)
+    dense[tuple(graph.edge_index_dict[USER_TO_ITEM])] = 1
+    if name == "mean_of_items":
+        dense = dense / dense.sum(1, keepdim=True).clamp(min=1)
+    elif name == "mean_of_users":
+        dense = dense.t() / dense.t().sum(1, keepdim=True).clamp(min=1)
+    else:
+        source, target = graph.edge_index_dict[SIMILAR_ITEMS]
+        dense = torch.zeros(graph.num_items, graph.num_items, dtype=dtype)
+        dense[target, source] = graph.edge_weight_dict[SIMILAR_ITEMS].to(dtype)
+        assert not torch.equal(dense, dense.t())
+    x = torch.randn(dense.size(1), 3, dtype=dtype, requires_grad=True)
+    out = getattr(csr_of(graph), name)(x)
+    assert out.dtype == dtype
+    # The matrices of an edge_index are single precision, whatever they multiply.
+    torch.testing.assert_close(out, dense @ x, rtol=1e-5, atol=1e-6)
+    if name != "smooth":
+        assert (out[:3] == 0).all()
+    weight = torch.randn_like(out)
+    (out * weight).sum().backward()
+    torch.testing.assert_close(x.grad, dense.t() @ weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_in_double_precision_is_exact(planted: Callable) -> None:
+    graph = planted()
+    csr = CSRGraph({key: adj.double() for key, adj in csr_of(graph).items()})
+    dense = csr[ITEM_TO_USER].to_dense()
+    x = torch.randn(graph.num_items, 3, dtype=torch.double, requires_grad=True)
+    expected = dense / dense.sum(1, keepdim=True) @ x
+    torch.testing.assert_close(csr.mean_of_items(x), expected, rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(csr.mean_of_items, x)
+    assert torch.autograd.gradcheck(csr.smooth, x)
+
+
+def test_contains_tells_what_a_set_of_pairs_tells(planted: Callable) -> None:
+    graph = planted()
+    for dropout in (0.0, 0.5):
+        csr = recommender(graph, dropout).training_graph(graph.edge_index_dict)
+        kept = pairs(csr[USER_TO_ITEM])
+        user, item = torch.cartesian_prod(torch.arange(60), torch.arange(40)).t()
+        for order in (torch.arange(2400), torch.randperm(2400)):
+            u, i = user[order], item[order]
+            expected = [pair in kept for pair in zip(u.tolist(), i.tolist(), strict=True)]
+            assert csr.contains(u, i).tolist() == expected
+
+
+def test_an_empty_graph_contains_nothing_and_tells_nothing() -> None:
+    empty = torch.empty(2, 0, dtype=torch.long)
+    csr = GraphRecommender(3, 2).csr_graph({USER_TO_ITEM: empty, ITEM_TO_USER: empty})
+    assert not csr.contains(torch.tensor([0, 2]), torch.tensor([0, 1])).any()
+    assert torch.equal(csr.mean_of_items(torch.ones(2, 4)), torch.zeros(3, 4))
+    assert torch.equal(csr.mean_of_users(torch.ones(3, 4)), torch.zeros(2, 4))
+    assert torch.equal(csr.propagate(torch.ones(5, 4), 1)[1], torch.zeros(5, 4))
+    assert csr.num_items_of_users.tolist() == [0, 0, 0]
+
+
+def test_derived_matrices_of_a_pruned_graph_are_its_own(planted: Callable) -> None:
+    graph = planted()
+    full = csr_of(graph)
+    x = torch.randn(graph.num_items, 3)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    stacked = torch.randn(graph.num_users + graph.num_items, 3)
+    # Asked for before pruning, so that something is kept.
+    before = full.mean_of_items(x), full.contains(user, item), full.propagate(stacked, 1)[1]
+    pruned = recommender(graph, 0.5).training_graph(full)
+    dense = pruned[ITEM_TO_USER].to_dense()
+    assert torch.equal(pruned.num_items_of_users, dense.sum(1).long())
+    expected = dense @ x / dense.sum(1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(pruned.mean_of_items(x), expected)
+    assert torch.equal(pruned.contains(user, item), dense[user, item].bool())
+    assert not torch.allclose(pruned.propagate(stacked, 1)[1], before[2])
+    after = full.mean_of_items(x), full.contains(user, item), full.propagate(stacked, 1)[1]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_derived_matrices_are_made_once(planted: Callable) -> None:
+    csr = csr_of(planted())
+    for name in ("symmetric", "num_items_of_users", "_items_of_users", "_similar", "_pairs"):
+        assert getattr(csr, name) is getattr(csr, name)
+
+
+def test_what_inference_mode_asked_for_serves_training(planted: Callable) -> None:
+    graph = planted()
+    csr = csr_of(graph)
+    stacked = torch.randn(graph.num_users + graph.num_items, 3, requires_grad=True)
+
+    def total() -> Tensor:
+        users, items = stacked.split([graph.num_users, graph.num_items])
+        parts = [csr.propagate(stacked, 1)[1], csr.mean_of_items(items), csr.mean_of_users(users)]
+        parts += [csr.smooth(items), users * csr.num_items_of_users.view(-1, 1)]
+        return torch.cat(parts).sum()
+
+    with torch.inference_mode():
+        expected = total()
+    total().backward()
+    assert stacked.grad.isfinite().all()
+    torch.testing.assert_close(total().detach(), expected.clone())
 
 
 def test_the_graph_is_the_same_in_every_form(planted: Callable, to_adj: Callable) -> None:
@@ -62,7 +181,9 @@ def test_csr_passes_through(planted: Callable) -> None:
     graph = planted()
     once = recommender(graph).csr_graph(graph.edge_index_dict)
     twice = recommender(graph).csr_graph(once)
-    assert all(twice[key] is once[key] for key in once)
+    assert twice is once
+    plain = recommender(graph).csr_graph(dict(once))
+    assert all(plain[key] is once[key] for key in once)
 
 
 @pytest.mark.parametrize("missing", [USER_TO_ITEM, ITEM_TO_USER])

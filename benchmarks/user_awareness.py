@@ -1,0 +1,282 @@
+"""Does the filter find what each user cares about? Planted data with a known answer.
+
+    python benchmarks/user_awareness.py                       # five seeds: rows, table and picture
+    python benchmarks/user_awareness.py --seed 7 --out my.csv
+
+GTC is trained on PlantedPreferences (600 users, 300 items, two modalities of four blocks each)
+with the settings of examples/quickstart.py, once with the condition 'user' and once with 'item'.
+Measured are
+
+- relevance(u, block): how much the content filtered for u changes when that block of the items'
+  content is replaced by its mean, with the gates as they were (``fixed gates``), and with the
+  gates of the changed input (``all of the input``);
+- share(u, modality): the share of the variance of u's scores that goes with the modality.
+
+Both are divided by their mean over users and compared with the truth by the AUC: the chance that a
+planted entry is larger than another one (0.5 is guessing). ``preferred`` are the blocks of the
+modality that a user prefers, ``all`` those of both. What can be known of the other modality from a
+user's few items is limited, and the ``ceiling`` says how far: the AUC of the length of their items'
+mean raw content, which is given the blocks. Controls: each user filtered by the gate of another
+(mean of 20 permutations), and the condition 'item'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+from gtc_pyg.datasets import PlantedPreferences
+from gtc_pyg.experiment import _commit, _versions
+from gtc_pyg.explain import filter_relevance, score_share
+from gtc_pyg.lightning import GraphInputs, fit
+from gtc_pyg.models import GTC
+from gtc_pyg.transforms import ItemKNNGraph
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "benchmarks" / "results" / "user_awareness.csv"
+PAGE = ROOT / "docs" / "user_awareness.md"
+START, END = "<!-- table -->", "<!-- end of table -->"
+HEADER = [
+    "condition",
+    "measure",
+    "modality",
+    "users",
+    "seed",
+    "auc",
+    "recall@20",
+    "commit",
+    "versions",
+]
+MODEL = {
+    "filter_channels": 128,
+    "start_step": 300,
+    "score_scale": 5.0,
+    "content_strength": 0.2,
+    "filter_weight": 1.0,
+    "edge_dropout": 0.5,
+}
+TABLE = {
+    "relevance, fixed gates": "relevance of a block, fixed gates",
+    "relevance, all of the input": "relevance of a block, all of the input",
+    "relevance, another user's gate": "control: the gate of another user",
+    "ceiling": "ceiling: mean raw content of the user's items",
+    "share of the score": "share of a modality in the score",
+}
+
+
+def auc(value: Tensor, truth: Tensor) -> float:
+    """Chance that a planted entry of ``value`` [U, B] is larger than another; ties count half."""
+    planted = torch.zeros_like(value, dtype=torch.bool).scatter_(1, truth.view(-1, 1), True)
+    value = (value / value.mean(dim=0)).round(decimals=5)  # what is equal for all users is a tie
+    right, wrong = value[planted], value[~planted]
+    return float(mannwhitneyu(right, wrong).statistic) / (right.numel() * wrong.numel())
+
+
+def measure(
+    model: GTC, dataset: PlantedPreferences, inputs: GraphInputs, permutations: int = 20
+) -> list[tuple[str, str, str, float]]:
+    """Rows (measure, modality, users, AUC)."""
+    user, blocks = dataset[0]["user"], dataset.block_slices
+    edges, rows = inputs.edge_index_dict, []
+    generator = torch.Generator().manual_seed(0)
+    others = [torch.randperm(dataset.num_users, generator=generator) for _ in range(permutations)]
+    graph = model.csr_graph(edges, inputs.edge_weight_dict)
+
+    def fixed(name: str, gate_of: Tensor | None = None) -> Tensor:
+        columns = (
+            filter_relevance(model, inputs.features, graph, name, b, gate_of) for b in blocks
+        )
+        return torch.stack(list(columns), dim=1)
+
+    @torch.no_grad()
+    def whole(name: str) -> Tensor:
+        users, items = torch.arange(dataset.num_users).view(-1, 1), torch.arange(dataset.num_items)
+
+        def content(features: dict[str, Tensor]) -> Tensor:
+            filtered = model.filter_content(features, graph)[name]
+            return model.filter.for_pairs(name, filtered, users, items)
+
+        before, columns = content(inputs.features), []
+        for block in blocks:
+            x = inputs.features[name].clone()
+            x[:, block] = x[:, block].mean(dim=0)
+            change = before - content({**inputs.features, name: x})
+            columns.append(change.norm(dim=-1).mean(dim=-1).expand(dataset.num_users))
+        return torch.stack(columns, dim=1)
+
+    def ceiling(name: str) -> Tensor:
+        x = inputs.features[name] - inputs.features[name].mean(dim=0)
+        mean = graph.mean_of_items(x)
+        return torch.stack([mean[:, block].norm(dim=1) for block in blocks], dim=1)
+
+    for m, name in enumerate(inputs.features):
+        truth, prefers = user.preferred_block[:, m], user.preferred_modality == m
+        measures: dict[str, list[Tensor]] = {
+            "relevance, fixed gates": [fixed(name)],
+            "relevance, all of the input": [whole(name)],
+            "relevance, another user's gate": [fixed(name, gate_of) for gate_of in others],
+            "ceiling": [ceiling(name)],
+        }
+        for key, values in measures.items():
+            for users, chosen in (("preferred", prefers), ("all", torch.ones_like(prefers))):
+                mean = statistics.fmean(auc(value[chosen], truth[chosen]) for value in values)
+                rows.append((key, name, users, mean))
+    shares = [score_share(model, inputs.features, graph, None, name) for name in inputs.features]
+    share = auc(torch.stack(shares, dim=1), user.preferred_modality)
+    return [*rows, ("share of the score", "both", "all", share)]
+
+
+def train(
+    condition: str,
+    seed: int,
+    size: tuple[int, int] = (600, 300),
+    epochs: int = 60,
+    out: Path = ROOT / "outputs" / "user_awareness",
+) -> tuple[GTC, PlantedPreferences, GraphInputs, float]:
+    dataset = PlantedPreferences(*size, seed=seed, transform=ItemKNNGraph(k=10))
+    widths = {name: x.size(1) for name, x in dataset.features.items()}
+    torch.manual_seed(seed)
+    model = GTC(dataset.num_users, dataset.num_items, widths, condition=condition, **MODEL)
+    result = fit(
+        model,
+        dataset,
+        lr=0.01,
+        epochs=epochs,
+        patience=10,
+        seed=seed,
+        out=out,
+        name=f"{condition}-{seed}",
+        progress=False,
+    )
+    return model, dataset, GraphInputs.from_data(dataset[0]), result.test["Recall@20"]
+
+
+def run(seeds: list[int], out: Path) -> list[dict[str, str]]:
+    done = read(out)
+    for condition in ("user", "item"):
+        for seed in seeds:
+            if any((row["condition"], row["seed"]) == (condition, str(seed)) for row in done):
+                continue
+            print(f"condition {condition!r}, seed {seed}", file=sys.stderr)
+            model, dataset, inputs, recall = train(condition, seed)
+            for key, modality, users, value in measure(model, dataset, inputs):
+                cells = (
+                    condition,
+                    key,
+                    modality,
+                    users,
+                    str(seed),
+                    f"{value:.4f}",
+                    f"{recall:.4f}",
+                )
+                done.append(dict(zip(HEADER, (*cells, _commit(), _versions()), strict=True)))
+            beside = out.with_name(out.name + ".part")
+            with beside.open("w", newline="") as file:
+                writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(done)
+            beside.replace(out)
+    return done
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _select(rows: list[dict[str, str]], **wanted: str) -> list[float]:
+    return [float(r["auc"]) for r in rows if all(r[key] == value for key, value in wanted.items())]
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """A Markdown table: lowest, mean and highest AUC over seeds and modalities."""
+
+    def cell(**wanted: str) -> str:
+        values = _select(rows, **wanted)
+        return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+    lines = [
+        "| AUC, mean (lowest to highest) | preferred modality | both modalities |",
+        "|---|---|---|",
+    ]
+    for key, label in TABLE.items():
+        if key == "share of the score":
+            lines.append(f"| {label} | | {cell(condition='user', measure=key)} |")
+            continue
+        cells = (cell(condition="user", measure=key, users=users) for users in ("preferred", "all"))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    cells = (
+        cell(condition="item", measure="relevance, fixed gates", users=users)
+        for users in ("preferred", "all")
+    )
+    lines.append(f"| control: condition `'item'` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, str]], path: Path) -> None:
+    """Each seed and modality a point, for each measure."""
+    bars: list[tuple[str, Callable[[], list[float]]]] = [
+        (label, lambda key=key: _select(rows, condition="user", measure=key, users="preferred"))
+        for key, label in list(TABLE.items())[:4]
+    ]
+    bars.append(
+        (
+            "control: condition 'item'",
+            lambda: _select(
+                rows, condition="item", measure="relevance, fixed gates", users="preferred"
+            ),
+        )
+    )
+    bars.append(
+        (
+            TABLE["share of the score"],
+            lambda: _select(rows, condition="user", measure="share of the score"),
+        )
+    )
+    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for y, (_, values) in enumerate(bars):
+        found = values()
+        axis.plot(found, [y] * len(found), "o", alpha=0.6)
+    axis.axvline(0.5, color="grey", linestyle=":", label="chance")
+    axis.axvline(0.9, color="green", linestyle="--", label="0.9")
+    axis.set_yticks(range(len(bars)), [label for label, _ in bars])
+    axis.invert_yaxis()
+    axis.set(
+        xlabel="AUC of the planted entry (a point for each seed and modality)", xlim=(0.4, 1.02)
+    )
+    axis.legend(loc="lower left")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--out", type=Path, default=ROWS, help="result rows")
+    parser.add_argument("--write", action="store_true", help="put the table into the page")
+    parser.add_argument("--plot", type=Path, help="draw the picture into this file")
+    args = parser.parse_args()
+    rows = run(args.seed, args.out)
+    print(table(rows))
+    if args.write:
+        before, _, rest = PAGE.read_text().partition(START)
+        after = rest.partition(END)[2]
+        PAGE.write_text(f"{before}{START}\n\n{table(rows)}\n\n{END}{after}")
+    if args.plot:
+        plot(rows, args.plot)
+
+
+if __name__ == "__main__":
+    main()

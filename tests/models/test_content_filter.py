@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gtc_pyg.models import ContentFilter, GraphRecommender
+from gtc_pyg.models.content_filter import Filtered
+from gtc_pyg.models.graph_recommender import ITEM_TO_USER, USER_TO_ITEM, CSRGraph
+
+CONDITIONS = ["item", "neighbors", "user"]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def filter_of(graph: SimpleNamespace, channels: int = 8, **kwargs: Any) -> ContentFilter:
+    torch.manual_seed(0)
+    return ContentFilter(graph.in_channels, channels, **kwargs)
+
+
+def items_of(graph: SimpleNamespace, channels: int = 8) -> Tensor:
+    return 0.1 * torch.randn(graph.num_items, channels, generator=seeded())
+
+
+def csr_of(graph: SimpleNamespace, edge_dropout: float = 0.0) -> CSRGraph:
+    model = GraphRecommender(graph.num_users, graph.num_items, edge_dropout)
+    return model.training_graph(graph.edge_index_dict, generator=seeded())
+
+
+def run(model: ContentFilter, graph: SimpleNamespace) -> tuple[dict[str, Filtered], CSRGraph]:
+    csr = csr_of(graph)
+    return model(graph.features, items_of(graph), csr), csr
+
+
+def with_edges(graph: SimpleNamespace, edges: Tensor) -> SimpleNamespace:
+    graph.edge_index_dict[USER_TO_ITEM], graph.edge_index_dict[ITEM_TO_USER] = edges, edges.flip(0)
+    return graph
+
+
+def twins(graph: SimpleNamespace) -> SimpleNamespace:
+    r"""Gives user 1 the items of user 0."""
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    items = edges[1][edges[0] == 0]
+    copies = torch.stack([torch.ones_like(items), items])
+    return with_edges(graph, torch.cat([edges[:, edges[0] != 1], copies], dim=1))
+
+
+def without_some_images(graph: SimpleNamespace) -> Tensor:
+    r"""Marks 15 of the items as lacking their image."""
+    graph.features["has_image"] = torch.randperm(graph.num_items, generator=seeded()) >= 15
+    return graph.features["has_image"]
+
+
+def start(model: ContentFilter, name: str, out: Filtered, u: int, i: int) -> Tensor:
+    r"""The content of item i filtered for user u, from the equation."""
+    level = model.schedule.alpha_bar[model.times[-2]].to(out.h.dtype)
+    lin, gate = model.denoisers[name].lin_out, 1 if out.gate is None else out.gate[u]
+    noise = lin.weight @ (gate * out.h[i]) + lin.bias
+    return (out.x_t[i] - (1 - level).sqrt() * noise) / level.sqrt()
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("num_sampling_steps", [1, 4])
+def test_it_equals_the_denoising_steps_one_by_one(
+    planted: Callable, condition: str, num_sampling_steps: int
+) -> None:
+    graph = planted()
+    steps = {"start_step": 90, "num_sampling_steps": num_sampling_steps}
+    model = filter_of(graph, condition=condition, filter_channels=5, **steps)
+    item = F.layer_norm(items_of(graph), (8,))
+    for name, out in run(model, graph)[0].items():
+        x = model.encoders[name](graph.features[name])
+        x_t = model.schedule.alpha_bar[90].float().sqrt() * x
+        times = {1: [90, 0], 4: [90, 68, 45, 22, 0]}[num_sampling_steps]
+        for t, t_next in pairwise(times):
+            edges = graph.edge_index_dict[USER_TO_ITEM]
+            noise = model.denoisers[name]((out.user, item), edges, x_t, t)
+            x_t = model.schedule.step(x_t, t, t_next, noise)
+        torch.testing.assert_close(out.x, x)
+        torch.testing.assert_close(out.x_hat, x_t, rtol=1e-5, atol=1e-5)
+
+
+def test_a_user_is_seen_through_the_mean_content_of_their_items(planted: Callable) -> None:
+    graph = with_edges(planted(), planted().edge_index_dict[USER_TO_ITEM][:, 9:])
+    model = filter_of(graph)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    for name, out in run(model, graph)[0].items():
+        for u in range(graph.num_users):
+            mean = torch.stack([torch.zeros(8), *out.x[item[user == u]]]).sum(dim=0)
+            mean = mean / max(1, int((user == u).sum()))
+            expected = model.views[name](F.layer_norm(mean, (8,)))
+            torch.testing.assert_close(out.user[u], expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(out.gate[u], model.denoisers[name].gate(expected))
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("num_sampling_steps", [1, 3])
+def test_for_users_equals_the_filter_edge_by_edge(
+    planted: Callable, condition: str, num_sampling_steps: int
+) -> None:
+    graph = planted()
+    steps = {"num_sampling_steps": num_sampling_steps}
+    model = filter_of(graph, condition=condition, filter_channels=11, **steps)
+    filtered, csr = run(model, graph)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    for name, out in model.for_users(filtered, csr).items():
+        for u in range(graph.num_users):
+            pairs = [start(model, name, filtered[name], u, i) for i in item[user == u]]
+            expected = torch.stack(pairs).mean(dim=0)
+            torch.testing.assert_close(out[u], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_some_users_get_their_rows_of_all_users(planted: Callable, condition: str) -> None:
+    graph = planted()
+    model = filter_of(graph, condition=condition)
+    filtered, csr = run(model, graph)
+    user = torch.tensor([7, 0, 7, 59])
+    some, every = model.for_users(filtered, csr, user), model.for_users(filtered, csr)
+    for name, out in some.items():
+        torch.testing.assert_close(out, every[name][user])
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_pairs_of_any_shape_are_filtered_by_the_equation(planted: Callable, condition: str) -> None:
+    graph = planted()
+    model = filter_of(graph, condition=condition, num_sampling_steps=2)
+    filtered, _ = run(model, graph)
+    user, item = torch.tensor([3, 0, 9]), torch.tensor([5, 5, 8])
+    for name, out in filtered.items():
+        pairs = model.for_pairs(name, out, user, item)
+        expected = [start(model, name, out, u, i) for u, i in zip(user, item, strict=True)]
+        torch.testing.assert_close(pairs, torch.stack(expected), rtol=0, atol=1e-5)
+        grid = model.for_pairs(name, out, user.view(-1, 1), item).expand(3, 3, 8)
+        torch.testing.assert_close(grid.diagonal().t(), pairs)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("some", [False, True])
+def test_inner_products_of_factors_equal_those_pair_by_pair(
+    planted: Callable, condition: str, some: bool
+) -> None:
+    graph = planted()
+    model = filter_of(graph, condition=condition, filter_channels=5, num_sampling_steps=2)
+    filtered, _ = run(model, graph)
+    user = torch.tensor([4, 50, 4]) if some else None
+    p = F.normalize(torch.randn(3 if some else graph.num_users, 8, generator=seeded()), dim=-1)
+    for name, out in filtered.items():
+        of_users, of_items = model.factors(name, out, p, user)
+        assert of_users.shape == (len(p), 8 + 5 + 1)
+        assert of_items.shape == (graph.num_items, 8 + 5 + 1)
+        for n, u in enumerate(range(graph.num_users) if user is None else user):
+            pairs = torch.stack([start(model, name, out, u, i) for i in range(graph.num_items)])
+            torch.testing.assert_close(of_items @ of_users[n], pairs @ p[n], rtol=0, atol=1e-5)
+
+
+def test_one_gate_for_all_users_gives_the_items_own_filter(planted: Callable) -> None:
+    graph = planted()
+    model = filter_of(graph)
+    for denoiser in model.denoisers.values():
+        torch.nn.init.zeros_(denoiser.lin_gate.weight)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    for name, out in run(model, graph)[0].items():
+        pairs = model.for_pairs(name, out, user, item)
+        torch.testing.assert_close(pairs, out.x_hat[item], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_users_with_the_same_items_have_the_same_filter(planted: Callable, condition: str) -> None:
+    graph = twins(planted())
+    model = filter_of(graph, condition=condition)
+    filtered, csr = run(model, graph)
+    for name, out in filtered.items():
+        torch.testing.assert_close(out.user[0], out.user[1])
+        content = model.for_users(filtered, csr)[name]
+        torch.testing.assert_close(content[0], content[1])
+        items = torch.arange(graph.num_items)
+        first, second = (model.for_pairs(name, out, torch.tensor([u]), items) for u in (0, 1))
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_only_gates_filter_an_item_for_one_user_unlike_for_another(
+    planted: Callable, condition: str
+) -> None:
+    graph = planted()
+    model = filter_of(graph, condition=condition)
+    for name, out in run(model, graph)[0].items():
+        users = torch.arange(graph.num_users)
+        x = model.for_pairs(name, out, users.view(-1, 1), torch.tensor([4])).view(-1, 8)
+        assert (out.gate is None) == (condition != "user")
+        if condition == "user":
+            other = ~torch.eye(len(users), dtype=torch.bool)
+            assert (torch.cdist(out.gate, out.gate)[other] > 1e-3).all()
+            assert (torch.cdist(x, x)[other] > 1e-3).all()
+        else:
+            torch.testing.assert_close(x, x[:1].expand_as(x))
+
+
+def test_what_users_say_of_an_item_changes_its_filter_unless_the_item_is_all(
+    planted: Callable,
+) -> None:
+    graph, other = planted(), planted()
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    with_edges(other, torch.stack([(edges[0] + 7) % graph.num_users, edges[1].flip(0)]))
+    for condition in CONDITIONS:
+        model = filter_of(graph, condition=condition)
+        before, after = run(model, graph)[0]["image"], run(model, other)[0]["image"]
+        same = torch.allclose(before.x_hat, after.x_hat, rtol=0, atol=1e-5)
+        assert same == (condition == "item")
+
+
+def test_weights_of_modalities_are_1_on_average(planted: Callable) -> None:
+    for modalities in (("image",), ("image", "text"), ("image", "text", "sound")):
+        graph = planted(*modalities)
+        model = filter_of(graph)
+        weights = model.modality_weights(run(model, graph)[0])
+        assert weights.shape == (graph.num_users, len(modalities))
+        assert (weights > 0).all()
+        torch.testing.assert_close(weights.mean(dim=1), torch.ones(graph.num_users))
+
+
+def test_weights_of_modalities_are_a_softmax_of_all_that_a_user_is(planted: Callable) -> None:
+    graph = planted()
+    model = filter_of(graph)
+    filtered, lin = run(model, graph)[0], model.lin_modality
+    for u, weights in enumerate(model.modality_weights(filtered)):
+        told = torch.cat([filtered["image"].user[u], filtered["text"].user[u]])
+        exp = (lin.weight @ told + lin.bias).exp()
+        torch.testing.assert_close(weights, 2 * exp / exp.sum())
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_diffusion_loss_equals_a_loop_over_present_pairs(
+    planted: Callable, batch_of: Callable, condition: str
+) -> None:
+    graph = planted()
+    present = without_some_images(graph)
+    model = filter_of(graph, condition=condition, incomplete=["image"])
+    user, item, _ = batch_of(graph)
+    filtered, _ = run(model, graph)
+    loss = model.diffusion_loss(filtered, graph.features, user, item, seeded())
+    generator, losses = seeded(), []
+    for name, out in filtered.items():
+        t = model.schedule.sample_times(user.numel(), generator)
+        noise = model.schedule.sample_noise(out.x[item], generator)
+        errors = []
+        for row, (u, i) in enumerate(zip(user, item, strict=True)):
+            if name == "image" and not present[i]:
+                continue
+            x_t = model.schedule.add_noise(out.x[i], int(t[row]), noise[row])
+            h = model.denoisers[name].hidden(x_t, int(t[row]), out.cond[i])
+            gate = None if out.gate is None else out.gate[u]
+            predicted = model.denoisers[name].noise(h, gate)
+            errors.append((predicted - noise[row]).pow(2).mean())
+        losses.append(torch.stack(errors).mean())
+    torch.testing.assert_close(loss, torch.stack(losses).mean(), rtol=1e-5, atol=1e-6)
+
+
+def ranking_by_loop(
+    model: ContentFilter,
+    filtered: dict[str, Filtered],
+    graph: SimpleNamespace,
+    csr: CSRGraph,
+    triples: tuple[Tensor, ...],
+) -> Tensor:
+    r"""The filter's own ranking loss, each pair filtered from the equation."""
+    dense, weights = csr[ITEM_TO_USER].to_dense(), model.modality_weights(filtered)
+    triples = list(zip(*(ids.tolist() for ids in triples), strict=True))
+    joint, losses = [torch.zeros(()) for _ in triples], []
+    for m, (name, out) in enumerate(filtered.items()):
+        present = graph.features.get(f"has_{name}", torch.ones(graph.num_items))
+        terms = []
+        for row, (u, i, n) in enumerate(triples):
+            others = [j for j in dense[u].nonzero().view(-1).tolist() if j != i]
+            if len(others) == 0 or not present[i] or not present[n]:
+                continue
+            mean = torch.stack([start(model, name, out, u, j) for j in others]).mean(dim=0)
+            near, far = (
+                F.cosine_similarity(mean, start(model, name, out, u, j), 0) for j in (i, n)
+            )
+            terms.append(F.softplus(-5 * (near - far)))
+            joint[row] = joint[row] + weights[u, m] * (near - far)
+        losses.append(torch.stack(terms).mean())
+    return torch.stack(losses).mean() + F.softplus(-5 * torch.stack(joint)).mean()
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("case", ["whole", "pruned", "masks", "one item"])
+def test_the_ranking_loss_equals_a_loop_that_leaves_the_positive_out(
+    planted: Callable, batch_of: Callable, condition: str, case: str
+) -> None:
+    graph = planted()
+    if case == "masks":
+        without_some_images(graph)
+    if case == "one item":
+        edges = graph.edge_index_dict[USER_TO_ITEM]
+        first = (edges[0] == 0).nonzero()[0]
+        with_edges(graph, torch.cat([edges[:, first], edges[:, edges[0] != 0]], dim=1))
+    csr = csr_of(graph, 0.5 if case == "pruned" else 0.0)
+    model = filter_of(graph, condition=condition, incomplete=["image"])
+    triples = tuple(ids[:60] for ids in batch_of(graph))
+    user = triples[0]
+    assert csr.contains(*triples[:2]).all() == (case != "pruned")
+    filtered = model(graph.features, items_of(graph), csr)
+    content = model.for_users(filtered, csr, user)
+    loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
+    expected = ranking_by_loop(model, filtered, graph, csr, triples)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_user_of_one_item_teaches_the_filter_nothing(planted: Callable) -> None:
+    graph = planted()
+    with_edges(graph, torch.tensor([[0, 1, 2], [5, 6, 7]]))
+    model = filter_of(graph)
+    filtered, csr = run(model, graph)
+    user, pos, neg = torch.tensor([0, 1]), torch.tensor([5, 6]), torch.tensor([7, 8])
+    content = model.for_users(filtered, csr, user)
+    loss = model.ranking_loss(filtered, content, graph.features, csr, user, pos, neg)
+    # No modality has a term, and all weights together say log(1 + exp(0)).
+    assert loss.item() == pytest.approx(0.693147, abs=1e-6)
+    loss.backward()
+    assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
+
+
+def test_losses_teach_what_they_should(planted: Callable, batch_of: Callable) -> None:
+    graph = planted()
+    model, batch = filter_of(graph), batch_of(graph)
+    item_emb = items_of(graph).requires_grad_()
+
+    def taught(of: str) -> set[str]:
+        model.zero_grad()
+        csr = csr_of(graph)
+        filtered = model(graph.features, item_emb, csr)
+        if of == "diffusion":
+            loss = model.diffusion_loss(filtered, graph.features, *batch[:2])
+        else:
+            content = model.for_users(filtered, csr, batch[0])
+            loss = model.ranking_loss(filtered, content, graph.features, csr, *batch)
+        loss.backward()
+        found = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
+        return {name.split(".")[0] for name, grad in found if grad.abs().sum() > 0}
+
+    assert taught("diffusion") == {"denoisers", "views"}
+    assert taught("ranking") == {"encoders", "denoisers", "views", "lin_modality"}
+    assert item_emb.grad is None
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_the_spread_of_encoded_content_does_not_shrink_in_training(
+    planted: Callable, batch_of: Callable, monkeypatch: pytest.MonkeyPatch, leak: bool
+) -> None:
+    # Distance and variance after / before, four seeds: 1.05 or more; where the diffusion loss
+    # reaches the encoders (the leak), 0.49 or less, in spite of the normalisation.
+    graph = planted()
+    model, item_emb, csr = filter_of(graph, 16), items_of(graph, 16), csr_of(graph)
+    batch = batch_of(graph)
+    optimizer, generator = torch.optim.Adam(model.parameters(), lr=0.01), seeded()
+
+    def spread() -> Tensor:
+        with torch.no_grad():
+            x = torch.stack([model.encoders[name](x) for name, x in graph.features.items()])
+        x = x - x.mean(dim=1, keepdim=True)
+        return torch.stack([x.norm(dim=2).mean(dim=1), x.pow(2).mean(dim=1).sum(dim=1)])
+
+    before = spread()
+    with monkeypatch.context() as patch:
+        if leak:
+            patch.setattr(torch.Tensor, "detach", lambda x: x)
+        for _ in range(120):
+            rows = torch.randint(batch[0].numel(), (128,), generator=generator)
+            triples = tuple(ids[rows] for ids in batch)
+            filtered = model(graph.features, item_emb, csr)
+            content = model.for_users(filtered, csr, triples[0])
+            loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
+            diffusion = model.diffusion_loss(filtered, graph.features, *triples[:2], generator)
+            optimizer.zero_grad()
+            (0.1 * loss + 100 * diffusion).backward()
+            optimizer.step()
+    ratio = spread() / before
+    assert (ratio < 0.6).all() if leak else (ratio > 0.95).all(), ratio
+
+
+def test_a_generator_decides_the_diffusion_loss_and_the_filter_draws_nothing(
+    planted: Callable, batch_of: Callable
+) -> None:
+    graph = planted()
+    model, (user, item, _) = filter_of(graph), batch_of(graph)
+    state = torch.get_rng_state()
+    first, again = run(model, graph)[0], run(model, graph)[0]
+    assert all(torch.equal(first[name].x_hat, again[name].x_hat) for name in first)
+    losses = [model.diffusion_loss(first, graph.features, user, item, seeded(s)) for s in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_absent_content_is_never_looked_at(planted: Callable, batch_of: Callable) -> None:
+    graph = planted()
+    present, batch = without_some_images(graph), batch_of(graph)
+    model, outs = filter_of(graph, incomplete=["image"]), []
+    for value in (0.0, 100.0, torch.nan):
+        graph.features["image"][~present] = value
+        filtered, csr = run(model, graph)
+        content = model.for_users(filtered, csr, batch[0])
+        outs.append(
+            [
+                *(out.x_hat for out in filtered.values()),
+                model.diffusion_loss(filtered, graph.features, *batch[:2], seeded()),
+                model.ranking_loss(filtered, content, graph.features, csr, *batch),
+            ]
+        )
+    assert all(x.isfinite().all() for x in outs[0])
+    assert all(torch.equal(a, b) for out in outs[1:] for a, b in zip(out, outs[0], strict=True))
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_without_any_interaction_all_is_finite(planted: Callable, condition: str) -> None:
+    graph = planted()
+    with_edges(graph, torch.empty(2, 0, dtype=torch.long))
+    model = filter_of(graph, condition=condition)
+    filtered, csr = run(model, graph)
+    triples = torch.tensor([0]), torch.tensor([1]), torch.tensor([2])
+    content = model.for_users(filtered, csr, triples[0])
+    loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
+    loss = loss + model.diffusion_loss(filtered, graph.features, *triples[:2])
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    for name, out in filtered.items():
+        # Nobody says anything of an item: the gate is 1.
+        expected = model.for_pairs(name, out._replace(gate=None), *triples[:2])
+        torch.testing.assert_close(out.x_hat[1:2], expected)
+
+
+def test_reset_draws_all_weights_anew(planted: Callable) -> None:
+    model = filter_of(planted(), incomplete=["image"])
+    other = copy.deepcopy(model)
+    for seed, module in ((1, model), (1, other)):
+        torch.manual_seed(seed)
+        module.reset_parameters()
+    first = filter_of(planted(), incomplete=["image"])
+    old = dict(first.named_parameters())
+    for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, old[name]) == (a == 0).all(), name  # but for biases that start at 0
+    assert model.encoders["image"].missing is not None
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "kwargs", "message"),
+    [
+        ({}, {}, r"'in_channels' must name at least one modality \(got none\)"),
+        ({"image": 4}, {"num_sampling_steps": 0}, r"1 <= 'num_sampling_steps' .* \(got 0, 100"),
+        ({"image": 4}, {"start_step": 10, "num_sampling_steps": 11}, r"\(got 11, 10, 600\)"),
+        ({"image": 4}, {"start_step": 601}, r"'start_step' <= 'num_steps' \(got 1, 601, 600\)"),
+        ({"image": 4}, {"condition": "users"}, r"'condition' must be one of .* \(got 'users'\)"),
+        ({"image": 4}, {"schedule": "square"}, r"'linear' or 'cosine' \(got 'square'\)"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    in_channels: dict[str, int], kwargs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ContentFilter(in_channels, **kwargs)
