@@ -1,9 +1,17 @@
-r"""Recommenders behind one protocol, :class:`GraphRecommender`."""
+r"""Recommenders behind one protocol, :class:`GraphRecommender`, and what they are made of."""
 
 from gtc_pyg.models.content_filter import ContentFilter
 from gtc_pyg.models.freedom import FREEDOM
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.gtc import GTC
 from gtc_pyg.models.lightgcn import LightGCN
+from gtc_pyg.models.modality_filler import ModalityFiller
 
-__all__ = ["GraphRecommender", "GTC", "ContentFilter", "FREEDOM", "LightGCN"]
+__all__ = [
+    "GraphRecommender",
+    "GTC",
+    "ContentFilter",
+    "FREEDOM",
+    "LightGCN",
+    "ModalityFiller",
+]

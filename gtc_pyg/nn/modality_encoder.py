@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module, Parameter
+from torch_geometric.typing import Adj, OptTensor
+
+from gtc_pyg.nn.conditional_denoiser import ConditionalDenoiser
+from gtc_pyg.nn.noise_schedule import NoiseSchedule
+
+PREDICTIONS = ("noise", "velocity")
 
 
 class ModalityEncoder(Module):
@@ -17,6 +25,9 @@ class ModalityEncoder(Module):
     1, the scale that the noise schedule expects, and no row can shrink. Rows can still collapse
     onto one another, which a diffusion loss rewards: give it the output detached, as
     :class:`~gtc_pyg.models.GTC` does.
+
+    Content that is absent is either a learned vector (``missing=True``) or generated: see
+    :meth:`fill`.
 
     Args:
         in_channels: Width :math:`F` of the raw content.
@@ -69,6 +80,104 @@ class ModalityEncoder(Module):
         if mask is not None and self.missing is not None:
             out = torch.where(mask.view(-1, 1), out, self.missing)
         return F.layer_norm(out, (self.out_channels,))
+
+    @torch.no_grad()
+    def fill(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        denoiser: ConditionalDenoiser,
+        schedule: NoiseSchedule,
+        emb: tuple[Tensor, Tensor],
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        *,
+        num_steps: int = 20,
+        num_samples: int = 1,
+        prediction: str = "noise",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""Encodes the content and generates what is absent (ours).
+
+        An absent row starts as pure noise, :math:`x_{t_0} \sim \mathcal N(0, I)` at the schedule's
+        last time, and takes deterministic (`DDIM <https://arxiv.org/abs/2010.02502>`_) steps to
+        :math:`t = 0`, with :math:`\hat x` shortened to the length :math:`\sqrt D` of encoded rows
+        where it is longer:
+
+        .. math::
+            \hat x = \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon}{\sqrt{\bar\alpha_t}},
+            \qquad
+            x_{t'} = \sqrt{\bar\alpha_{t'}}\, \hat x + \sqrt{1 - \bar\alpha_{t'}}
+            \frac{x_t - \sqrt{\bar\alpha_t}\, \hat x}{\sqrt{1 - \bar\alpha_t}}.
+
+        The item's **other** modalities belong into its embedding, what the interactions say into
+        its users'. The start fits a schedule that ends near pure noise (``'cosine'``) alone.
+
+        One sample is a draw from the conditional distribution; the mean of many is nearest to the
+        true content, and duller. The result is normalised in either case.
+
+        Args:
+            x: Raw content ``[N, in_channels]``; what absent rows hold is not looked at.
+            mask: True where the content is present ``[N]``.
+            denoiser: Predicts from noisy encoded content; trained on the rows that are present.
+            schedule: The noise levels it was trained with.
+            emb: User and item embeddings, the denoiser's condition.
+            edge_index: Interactions, as the denoiser takes them.
+            edge_weight: Their weights.
+            num_steps: Steps from pure noise to the content.
+            num_samples: Draws that are averaged.
+            prediction: What the denoiser predicts: the ``'noise'`` :math:`\epsilon`, or the
+                ``'velocity'`` :math:`v = \sqrt{\bar\alpha_t}\, \epsilon - \sqrt{1 - \bar\alpha_t}\,
+                x` (`Salimans and Ho <https://arxiv.org/abs/2202.00512>`_), which tells the content
+                at pure noise too, :math:`\hat x = \sqrt{\bar\alpha_t}\, x_t -
+                \sqrt{1 - \bar\alpha_t}\, v`.
+            generator: Draws the noise.
+
+        Returns:
+            ``[N, out_channels]``; present rows as :meth:`forward` gives them. No gradient passes.
+
+        Raises:
+            ValueError: Where an argument is out of its range or does not fit the others.
+        """
+        if mask.dtype != torch.bool or mask.shape != x.shape[:1]:
+            raise ValueError(
+                f"'mask' must be bool [{x.size(0)}] (got {mask.dtype} {list(mask.shape)})"
+            )
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"'prediction' must be one of {PREDICTIONS} (got {prediction!r})")
+        if not 1 <= num_steps <= schedule.num_steps:
+            raise ValueError(f"'num_steps' must lie in [1, {schedule.num_steps}] (got {num_steps})")
+        if num_samples < 1:
+            raise ValueError(f"'num_samples' must be at least 1 (got {num_samples})")
+        if denoiser.channels != self.out_channels:
+            raise ValueError(
+                f"'denoiser' must have {self.out_channels} channels (got {denoiser.channels})"
+            )
+        if emb[1].size(0) != x.size(0):
+            raise ValueError(f"'emb' must have {x.size(0)} items (got {emb[1].size(0)})")
+        out = self(x)
+        absent = ~mask
+        if not bool(absent.any()):
+            return out
+        cond, gate = denoiser.encode_condition(emb, edge_index, edge_weight)
+        cond, gate = cond[absent], None if gate is None else gate[absent]
+        times = torch.linspace(schedule.num_steps, 0, num_steps + 1).round().long().tolist()
+        total = torch.zeros_like(out[absent])
+        for _ in range(num_samples):
+            x_t = schedule.sample_noise(total, generator)
+            for t, t_next in pairwise(times):
+                signal, sigma = schedule.levels(t, x_t)
+                told = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
+                if prediction == "noise":
+                    start = schedule.predict_start(x_t, t, told)
+                else:
+                    start = signal * x_t - sigma * told
+                length = start.norm(dim=1, keepdim=True).clamp(min=1e-12)
+                start = start * (self.out_channels**0.5 / length).clamp(max=1)
+                x_t = schedule.add_noise(start, t_next, (x_t - signal * start) / sigma)
+            total = total + x_t
+        out[absent] = F.layer_norm(total / num_samples, (self.out_channels,))
+        return out
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.in_channels}, {self.out_channels})"

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Module
+from tqdm import tqdm
+
+from gtc_pyg.functional import to_csr
+from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
+
+
+class FillHistory(NamedTuple):
+    r"""How well held-out present rows were generated while a filler was trained."""
+
+    epochs: list[int]
+    """Epochs at which it was measured."""
+    cosine: list[float]
+    """Mean cosine of generated and true encoded content of the held-out rows."""
+    best_epoch: int
+    """The epoch of the largest cosine; the final training on all present rows ends there."""
+
+
+class _Given(NamedTuple):
+    """All that the conditions of a fill are made of."""
+
+    x: Tensor
+    """Encoded content ``[I, D]``; absent rows mean nothing."""
+    interactions: Tensor
+    """Spectral embedding of the items ``[I, S]``."""
+    others: Tensor
+    """The other modalities, each at unit length ``[I, O]``."""
+
+
+class ModalityFiller(Module):
+    r"""Generates the content of a modality that some items lack (ours).
+
+    To be used before any recommender is trained: it turns content with gaps into complete content
+    of the same width, from which any model learns and any item graph is built. Only the
+    interactions that are given are looked at: give it those of training.
+
+    **Encoding.** With :math:`\mu` the mean, :math:`V` the first :math:`D - 1` principal axes
+    (or all, if fewer) of the present rows and :math:`Q` a basis of the vectors of sum zero,
+    :math:`x_i = \mathrm{norm}(Q V^\top (f_i - \mu))`: a
+    :class:`~gtc_pyg.nn.ModalityEncoder` with fixed weights. It loses only a row's distance from
+    the mean and the smaller axes, and is undone by :math:`f = \mu + s\, V Q^\top x / |x|` with
+    :math:`s` the present rows' mean distance.
+
+    **Condition.** A :class:`~gtc_pyg.nn.ConditionalDenoiser` (``'item'``) sees of an item two ridge
+    regressions of :math:`x`, each with the penalty of the lowest leave-one-out error: from
+    the interactions (the item's row of a spectral embedding of them) and from the item's *other*
+    modalities. Raw inputs in their place, and the users' mean content, overfitted.
+
+    No row ever sees itself: the present rows are split in folds, and the condition of a fold is
+    made of the other folds, as that of an absent row is made of all present ones.
+
+    **Training.** Mean squared error of the velocity (:meth:`~gtc_pyg.nn.ModalityEncoder.fill`),
+    with a cosine schedule. The noise as a target has next to no gradient where
+    noise is largest, which is where generation begins. Some present rows are held out to
+    choose the number of epochs; a second training of that length uses all of them.
+
+    Args:
+        modality: Name of the modality that is generated.
+        in_channels: Its width :math:`F`.
+        channels: Width :math:`D` of the encoding.
+        hidden_channels: Width of the denoiser.
+        spectral_channels: Width of the spectral embedding.
+        num_steps: Steps of the schedule.
+
+    Example:
+        >>> import torch
+        >>> from gtc_pyg.models import ModalityFiller
+        >>> has = torch.tensor([True, True, True, True, False, True])
+        >>> features = {"text": torch.randn(6, 5), "has_text": has, "audio": torch.randn(6, 3)}
+        >>> edge_index = torch.tensor([[0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 3, 4, 5, 0]])
+        >>> filler = ModalityFiller("text", 5, channels=4, spectral_channels=2)
+        >>> filled = filler.fit(features, edge_index, 3, epochs=5)(features, edge_index, 3)
+        >>> list(filled), bool((filled["text"][has] == features["text"][has]).all())
+        (['text', 'audio'], True)
+    """
+
+    mean: Tensor
+    distance: Tensor
+
+    def __init__(
+        self,
+        modality: str,
+        in_channels: int,
+        channels: int = 64,
+        hidden_channels: int = 256,
+        spectral_channels: int = 64,
+        num_steps: int = 1000,
+    ) -> None:
+        super().__init__()
+        sizes = {"channels": (channels, 2), "spectral_channels": (spectral_channels, 1)}
+        for name, (value, least) in sizes.items():
+            if value < least:
+                raise ValueError(f"'{name}' must be at least {least} (got {value})")
+        self.modality = modality
+        self.channels = channels
+        self.spectral_channels = spectral_channels
+        self.encoder = ModalityEncoder(in_channels, channels).requires_grad_(False)
+        self.schedule = NoiseSchedule(num_steps, "cosine")
+        self.denoiser = ConditionalDenoiser(
+            channels, 2 * channels, hidden_channels, condition="item"
+        )
+        self.register_buffer("mean", torch.zeros(in_channels))
+        self.register_buffer("distance", torch.ones(()))
+        self.history: FillHistory | None = None
+
+    def reset_parameters(self) -> None:
+        r"""Draws the denoiser's weights anew; the encoding is set by :meth:`fit`."""
+        self.denoiser.reset_parameters()
+
+    def fit(
+        self,
+        features: Mapping[str, Tensor],
+        edge_index: Tensor,
+        num_users: int,
+        *,
+        epochs: int = 200,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int = 256,
+        num_folds: int = 10,
+        holdout: float = 0.15,
+        eval_every: int = 10,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> ModalityFiller:
+        r"""Sets the encoding and trains the denoiser on the items that have the modality.
+
+        Args:
+            features: Content ``[I, F_m]`` of each modality, and ``has_<modality>`` ``[I]`` (bool)
+                of those that some items lack, among them :attr:`modality`.
+            edge_index: Training interactions ``[2, E]``, users in row 0.
+            num_users: Number of users.
+            epochs: Largest number of epochs.
+            lr: Learning rate of AdamW.
+            weight_decay: Weight decay of AdamW.
+            batch_size: Rows per step.
+            num_folds: Folds of the present rows.
+            holdout: Share of the present rows that chooses the number of epochs.
+            eval_every: Epochs between measurements on them.
+            seed: Seeds all that is random.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: Where the content does not fit, or fewer than four items have the modality.
+        """
+        x, mask = self._content(features)
+        if int(mask.sum()) < 4:
+            raise ValueError(
+                f"'features' must have {self.modality!r} for at least 4 items "
+                f"(got {int(mask.sum())})"
+            )
+        self._set_encoding(x[mask])
+        generator = torch.Generator().manual_seed(seed)
+        present = mask.nonzero().view(-1)
+        present = present[torch.randperm(present.numel(), generator=generator)]
+        held = present[: max(1, round(holdout * present.numel()))]
+        known = mask.clone()
+        known[held] = False
+        fold = torch.randint(num_folds, (x.size(0),), generator=generator).to(x.device)
+        given = self._given(features, edge_index, num_users)
+        cond_held = self._cond(given, known)[held]
+        measured: dict[int, float] = {}
+        for rows in (known, mask):  # first to choose the number of epochs, then with all rows
+            cond = self._fold_conditions(given, rows, fold)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self.reset_parameters()
+            optimizer = torch.optim.AdamW(
+                self.denoiser.parameters(), lr=lr, weight_decay=weight_decay
+            )
+            last = max(measured, key=lambda epoch: measured[epoch], default=epochs)
+            for epoch in tqdm(range(1, last + 1), f"filling {self.modality}", disable=not progress):
+                self._train_epoch(given.x, rows, cond, optimizer, batch_size, generator)
+                if rows is known and (epoch % eval_every == 0 or epoch == last):
+                    out = self._sample(cond_held, 8, 20, torch.Generator().manual_seed(seed))
+                    measured[epoch] = float(F.cosine_similarity(out, given.x[held]).mean())
+        self.history = FillHistory(list(measured), list(measured.values()), last)
+        return self
+
+    def loss(self, x: Tensor, cond: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        r"""Mean squared error of the velocity, at one time and one noise for each row.
+
+        Args:
+            x: Encoded content ``[N, D]``.
+            cond: Its conditions ``[N, C]``.
+            generator: Draws times and noise.
+        """
+        t = self.schedule.sample_times(x.size(0), generator)
+        noise = self.schedule.sample_noise(x, generator)
+        x_t = self.schedule.add_noise(x, t, noise)
+        signal, sigma = self.schedule.levels(t, x)
+        velocity = self.denoiser.noise(self.denoiser.hidden(x_t, t, cond))
+        return F.mse_loss(velocity, signal * noise - sigma * x)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        edge_index: Tensor,
+        num_users: int,
+        num_samples: int = 32,
+        num_sampling_steps: int = 20,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        r"""Content without gaps in :attr:`modality`; present rows stay as they are.
+
+        Args:
+            features: As in :meth:`fit`.
+            edge_index: The same interactions as in :meth:`fit`.
+            num_users: As in :meth:`fit`.
+            num_samples: Draws that are averaged; 1 gives a draw from the conditional
+                distribution.
+            num_sampling_steps: Steps from pure noise to the content.
+            generator: Draws the noise.
+
+        Returns:
+            ``features`` with generated rows in :attr:`modality` and without its ``has_``.
+        """
+        x, mask = self._content(features)
+        cond = self._cond(self._given(features, edge_index, num_users), mask)[~mask]
+        encoded = self._sample(cond, num_samples, num_sampling_steps, generator)
+        out = x.clone()
+        out[~mask] = self.decode(encoded).to(x.dtype)
+        rest = {key: x for key, x in features.items() if key != f"has_{self.modality}"}
+        return rest | {self.modality: out}
+
+    def decode(self, x: Tensor) -> Tensor:
+        r"""Raw content ``[N, F]`` of encoded content ``[N, D]``, at the mean distance."""
+        return self.mean + self.distance * F.normalize(x @ self.encoder.lin.weight, dim=1)
+
+    def _set_encoding(self, x: Tensor) -> None:
+        axes = principal_axes(x, self.channels - 1)
+        ones = torch.ones(self.channels, 1)
+        basis = torch.linalg.qr(torch.cat([ones, torch.eye(self.channels)], dim=1)).Q[:, 1:]
+        distance = (x - x.mean(0)).norm(dim=1).mean()
+        # Rows of about unit variance: the normalisation that follows has an epsilon.
+        weight = self.channels**0.5 / distance * basis[:, : axes.size(0)].to(axes) @ axes
+        self.encoder.lin.weight.copy_(weight)
+        self.encoder.lin.bias.copy_(-weight @ x.mean(0))
+        self.mean.copy_(x.mean(0))
+        self.distance.copy_(distance)
+
+    def _content(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        has = f"has_{self.modality}"
+        for key in (self.modality, has):
+            if key not in features:
+                raise ValueError(f"'features' lacks {key!r} (it has {list(features)})")
+        x, mask = features[self.modality], features[has]
+        if x.dim() != 2 or x.size(1) != self.mean.numel():
+            raise ValueError(
+                f"'features' must have {self.modality!r} as [I, {self.mean.numel()}] "
+                f"(got {list(x.shape)})"
+            )
+        for key, other in features.items():
+            if other.size(0) != x.size(0):
+                raise ValueError(
+                    f"'features' must have {x.size(0)} rows of {key!r} (got {other.size(0)})"
+                )
+            if key.startswith("has_") and other.dtype != torch.bool:
+                raise ValueError(f"'features' must have {key!r} as bool (got {other.dtype})")
+        x = torch.where(mask.view(-1, 1), x, 0.0)
+        if not bool(x.isfinite().all()):
+            raise ValueError(f"'features' holds values of {self.modality!r} that are not finite")
+        return x, mask
+
+    def _given(self, features: Mapping[str, Tensor], edge_index: Tensor, num_users: int) -> _Given:
+        x, mask = self._content(features)
+        others = [x[:, :0]]
+        for name, other in features.items():
+            if name != self.modality and not name.startswith("has_"):
+                has = features.get(f"has_{name}", torch.ones_like(mask)).view(-1, 1)
+                other = torch.where(has, other, 0.0).to(x.dtype)
+                # Absent rows come out as zeros, the mean of the present ones.
+                other = torch.where(has, other - other.sum(0) / has.sum().clamp(min=1), 0.0)
+                reduced = other @ principal_axes(other, self.channels).t()
+                others.append(F.normalize(reduced, dim=1))
+        interactions = spectral_items(edge_index, num_users, x.size(0), self.spectral_channels)
+        return _Given(self.encoder(x), interactions, torch.cat(others, dim=1))
+
+    def _cond(self, given: _Given, known: Tensor) -> Tensor:
+        """What rows outside ``known`` may see, ``[I, C]``."""
+        blocks = [
+            ridge_predictions(z, given.x, known) if z.size(1) > 0 else torch.zeros_like(given.x)
+            for z in (given.interactions, given.others)
+        ]
+        return torch.cat(blocks, dim=1)
+
+    def _fold_conditions(self, given: _Given, rows: Tensor, fold: Tensor) -> Tensor:
+        cond = given.x.new_zeros(rows.numel(), self.denoiser.cond_channels)
+        for f in fold[rows].unique():
+            inside = rows & (fold == f)
+            cond[inside] = self._cond(given, rows & ~inside)[inside]
+        return cond
+
+    def _train_epoch(
+        self,
+        encoded: Tensor,
+        rows: Tensor,
+        cond: Tensor,
+        optimizer: torch.optim.Optimizer,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        ids = rows.nonzero().view(-1)
+        for batch in ids[torch.randperm(ids.numel(), generator=generator)].split(batch_size):
+            loss = self.loss(encoded[batch], cond[batch], generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def _sample(
+        self, cond: Tensor, num_samples: int, num_steps: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Encoded content for conditions."""
+        absent = cond.new_zeros(cond.size(0), dtype=torch.bool)
+        return self.encoder.fill(
+            cond.new_zeros(cond.size(0), self.mean.numel()),
+            absent,
+            self.denoiser,
+            self.schedule,
+            (cond[:0], cond),
+            cond.new_empty(2, 0, dtype=torch.long),
+            num_steps=num_steps,
+            num_samples=num_samples,
+            prediction="velocity",
+            generator=generator,
+        )
+
+
+def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int) -> Tensor:
+    """Leading singular vectors of the normalised interactions times their squared values.
+
+    ``[num_items, min(dim, num_users, num_items)]``, up to a rotation; zeros without interactions.
+    """
+    user, item = edge_index
+    degree = torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)
+    to_csr(edge_index, num_items, num_users)  # refuses ids out of range
+    weight = (degree[0][user] * degree[1][item]).to(torch.get_default_dtype()).rsqrt()
+    to_item = to_csr(edge_index, num_items, num_users, weight)
+    to_user = to_csr(edge_index.flip(0), num_users, num_items, weight)
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.randn(num_items, min(dim, num_users, num_items), generator=generator).to(weight)
+    for _ in range(20):
+        axes = torch.linalg.qr(to_item @ (to_user @ axes)).Q
+    return to_item @ (to_user @ axes)
+
+
+def principal_axes(x: Tensor, num: int) -> Tensor:
+    """The directions of largest variance, ``[min(num, rank), F]``."""
+    return torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:num]
+
+
+def ridge_predictions(z: Tensor, y: Tensor, known: Tensor) -> Tensor:
+    """``y`` of all rows from ``z`` by the rows ``known``; penalty by leave-one-out error."""
+    z_mean, y_mean = z[known].mean(0), y[known].mean(0)
+    y_known = y[known] - y_mean
+    if len(y_known) < 2:
+        return torch.zeros_like(y)
+    u, s, vh = torch.linalg.svd(z[known] - z_mean, full_matrices=False)
+    coefficients = u.t() @ y_known
+    best, lowest = torch.zeros_like(s), float("inf")
+    for power in range(-2, 5):
+        kept = s.pow(2) / (s.pow(2) + 10.0**power * s.pow(2).mean())
+        leverage = (u.pow(2) @ kept + 1 / len(u)).clamp(max=1 - 1e-4).view(-1, 1)
+        error = float(((y_known - u @ (kept.view(-1, 1) * coefficients)) / (1 - leverage)).norm())
+        if error < lowest:
+            best, lowest = kept / s.clamp(min=1e-12), error
+    return y_mean + (z - z_mean) @ (vh.t() @ (best.view(-1, 1) * coefficients))

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gtc_pyg.models.modality_filler import (
+    ModalityFiller,
+    ridge_predictions,
+    spectral_items,
+)
+
+NUM_USERS, NUM_ITEMS = 60, 200
+OPTIONS = {"channels": 16, "hidden_channels": 64, "spectral_channels": 8}
+
+
+@cache
+def planted(others: bool = True, taste: bool = True) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Text made of an item's group and its style: users tell the one, audio the other."""
+    g = torch.Generator().manual_seed(0)
+    group = torch.randint(6, (NUM_ITEMS,), generator=g)
+    style = torch.randn(NUM_ITEMS, 4, generator=g)
+    meaning = torch.cat([2 * F.one_hot(group, 6).float(), style], dim=1)
+    text = meaning @ torch.randn(10, 20, generator=g)
+    text += 0.3 * torch.randn(text.shape, generator=g) + 5
+    audio = style @ torch.randn(4, 12, generator=g)
+    affinity = torch.rand(NUM_USERS, NUM_ITEMS, generator=g)
+    if taste:
+        affinity += (
+            F.one_hot(torch.arange(NUM_USERS) % 6, 6).float() @ F.one_hot(group, 6).float().t()
+        )
+    items = affinity.topk(12, dim=1).indices
+    edge_index = torch.stack([torch.arange(NUM_USERS).repeat_interleave(12), items.flatten()])
+    mask = torch.rand(NUM_ITEMS, generator=g) > 0.4
+    features = {"text": torch.where(mask.view(-1, 1), text, float("nan")), "has_text": mask}
+    return features | ({"audio": audio} if others else {}), edge_index, text
+
+
+def fitted(
+    features: dict[str, Tensor], edge_index: Tensor, epochs: int = 60, seed: int = 0
+) -> ModalityFiller:
+    filler = ModalityFiller("text", 20, **OPTIONS)
+    return filler.fit(features, edge_index, NUM_USERS, epochs=epochs, num_folds=4, seed=seed)
+
+
+def cosine(filled: dict[str, Tensor], features: dict[str, Tensor], text: Tensor) -> float:
+    mask = features["has_text"]
+    mean = text[mask].mean(0)
+    return float(F.cosine_similarity(filled["text"][~mask] - mean, text[~mask] - mean).mean())
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_interactions_and_other_modalities_both_tell_the_missing_one() -> None:
+    found = {}
+    for others, taste in [(True, True), (False, True), (True, False), (False, False)]:
+        features, edge_index, text = planted(others, taste)
+        filler = fitted(features, edge_index, epochs=40)
+        filled = filler(features, edge_index, NUM_USERS, generator=seeded())
+        found[others, taste] = cosine(filled, features, text)
+    assert found[True, True] > max(found[False, True], found[True, False]) + 0.05, found
+    assert min(found[False, True], found[True, False]) > 0.3, found
+    assert abs(found[False, False]) < 0.15, found
+
+
+def test_present_rows_stay_as_they_are_and_nothing_is_left_absent() -> None:
+    features, edge_index, _ = planted()
+    before = {key: x.clone() for key, x in features.items()}
+    filled = fitted(features, edge_index, epochs=2)(features, edge_index, NUM_USERS)
+    mask = features["has_text"]
+    assert list(filled) == ["text", "audio"]
+    assert torch.equal(filled["text"][mask], features["text"][mask])
+    assert torch.equal(filled["audio"], features["audio"])
+    assert filled["text"].isfinite().all()
+    for key, x in before.items():
+        torch.testing.assert_close(features[key], x, equal_nan=True, rtol=0, atol=0)
+
+
+def test_no_row_sees_itself_while_it_is_trained() -> None:
+    features, edge_index, _ = planted()
+    filler = fitted(features, edge_index, epochs=1)
+    mask, row = features["has_text"], int(features["has_text"].nonzero()[5])
+    fold = torch.arange(NUM_ITEMS) % 4
+    changed = dict(features, text=features["text"].clone())
+    changed["text"][row] += 10
+    conds = [
+        filler._fold_conditions(filler._given(f, edge_index, NUM_USERS), mask, fold)
+        for f in (features, changed)
+    ]
+    moved = (conds[0] - conds[1]).abs().amax(dim=1) > 1e-6
+    assert not moved[fold == fold[row]].any()
+    assert moved[mask & (fold != fold[row])].any()
+
+
+def test_conditions_of_absent_rows_come_from_present_ones_alone() -> None:
+    features, edge_index, text = planted()
+    filler = fitted(features, edge_index, epochs=1)
+    mask = features["has_text"]
+    whole = dict(features, text=text)
+    conds = [filler._cond(filler._given(f, edge_index, NUM_USERS), mask) for f in (features, whole)]
+    assert torch.equal(*conds)
+
+
+def test_decoding_undoes_encoding_up_to_the_distance_from_the_mean() -> None:
+    x = torch.randn(50, 9, generator=seeded()) * 1e-3 + 4
+    features = {"text": x, "has_text": torch.ones(50, dtype=torch.bool)}
+    filler = ModalityFiller("text", 9, channels=16, hidden_channels=8, spectral_channels=2)
+    edge_index = torch.stack([torch.arange(50) % 7, torch.arange(50)])
+    filler.fit(features, edge_index, 7, epochs=1)
+    away = x - x.mean(0)
+    decoded = filler.decode(filler.encoder(x)) - x.mean(0)
+    assert F.cosine_similarity(decoded, away).min() > 0.999
+    length = away.norm(dim=1).mean().expand(50)
+    torch.testing.assert_close(decoded.norm(dim=1), length, rtol=1e-2, atol=0)
+
+
+def test_ridge_is_ridge_with_the_penalty_that_leaves_out_best() -> None:
+    g = seeded()
+    z, known = torch.randn(12, 3, generator=g).double(), torch.arange(12) < 9
+    y = z @ torch.randn(3, 2, generator=g).double() + torch.randn(12, 2, generator=g)
+
+    def ridge(rows: Tensor, penalty: Tensor) -> Tensor:
+        centred = z[rows] - z[rows].mean(0)
+        gram = centred.t() @ centred + penalty * torch.eye(3).double()
+        weight = torch.linalg.solve(gram, centred.t() @ (y[rows] - y[rows].mean(0)))
+        return y[rows].mean(0) + (z - z[rows].mean(0)) @ weight
+
+    scale = torch.linalg.svdvals(z[known] - z[known].mean(0)).pow(2).mean()
+    errors = {}
+    for power in range(-2, 5):
+        error = 0.0
+        for row in range(9):
+            rows = known.clone()
+            rows[row] = False
+            error += float((ridge(rows, 10.0**power * scale)[row] - y[row]).pow(2).sum())
+        errors[power] = error
+    best = min(errors, key=lambda power: errors[power])
+    torch.testing.assert_close(ridge_predictions(z, y, known), ridge(known, 10.0**best * scale))
+
+
+def test_spectral_axes_are_the_leading_singular_vectors() -> None:
+    _, edge_index, _ = planted()
+    x = spectral_items(edge_index, NUM_USERS, NUM_ITEMS, 6)
+    dense = torch.zeros(NUM_USERS, NUM_ITEMS)
+    dense[edge_index[0], edge_index[1]] = 1
+    dense /= (dense.sum(1, keepdim=True) * dense.sum(0)).sqrt().clamp(min=1)
+    values = torch.linalg.svdvals(dense)[:6]
+    torch.testing.assert_close(torch.linalg.svdvals(x), values.pow(2), rtol=1e-2, atol=1e-3)
+    assert x[dense.sum(0) == 0].abs().sum() == 0
+
+
+def test_everything_comes_from_the_seed_and_the_global_state_is_left_alone() -> None:
+    features, edge_index, _ = planted()
+    state = torch.get_rng_state()
+    fills = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(fills))
+        filler = fitted(features, edge_index, epochs=4, seed=seed)
+        fills.append(filler(features, edge_index, NUM_USERS, generator=seeded())["text"])
+        assert torch.random.initial_seed() == len(fills) - 1
+    torch.set_rng_state(state)
+    assert torch.equal(fills[0], fills[1])
+    assert not torch.equal(fills[0], fills[2])
+
+
+def test_a_saved_filler_fills_the_same() -> None:
+    features, edge_index, _ = planted()
+    filler = fitted(features, edge_index, epochs=4)
+    other = ModalityFiller("text", 20, **OPTIONS)
+    other.load_state_dict(filler.state_dict())
+    fills = [
+        f(features, edge_index, NUM_USERS, generator=seeded())["text"] for f in (filler, other)
+    ]
+    assert torch.equal(*fills)
+
+
+def test_the_epoch_that_generated_held_out_rows_best_is_kept() -> None:
+    features, edge_index, _ = planted()
+    history = fitted(features, edge_index, epochs=25).history
+    assert history is not None
+    assert history.epochs == [10, 20, 25]
+    assert history.best_epoch == history.epochs[history.cosine.index(max(history.cosine))]
+
+
+def test_the_loss_is_that_of_the_velocity_and_reaches_every_weight() -> None:
+    filler = ModalityFiller("text", 20, **OPTIONS)
+    x, cond = torch.randn(5, 16), torch.randn(5, filler.denoiser.cond_channels)
+    loss = filler.loss(x, cond, seeded())
+    g = seeded()
+    t, noise = filler.schedule.sample_times(5, g), filler.schedule.sample_noise(x, g)
+    total = 0.0
+    for i in range(5):
+        a = filler.schedule.alpha_bar[t[i]]
+        x_t = a.sqrt() * x[i] + (1 - a).sqrt() * noise[i]
+        out = filler.denoiser.noise(filler.denoiser.hidden(x_t[None], t[i], cond[i][None]))[0]
+        target = a.sqrt() * noise[i] - (1 - a).sqrt() * x[i]
+        total = total + (out - target).pow(2).mean() / 5
+    torch.testing.assert_close(loss, total)
+    loss.backward()
+    for name, parameter in filler.named_parameters():
+        assert name.startswith("encoder") or parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": None}, "'features' lacks 'text'"),
+        ({"has_text": None}, "'features' lacks 'has_text'"),
+        ({"text": torch.ones(NUM_ITEMS, 3)}, r"'text' as \[I, 20\] \(got \[200, 3\]\)"),
+        ({"audio": torch.ones(7, 3)}, r"200 rows of 'audio' \(got 7\)"),
+        ({"has_text": torch.ones(NUM_ITEMS)}, "'has_text' as bool"),
+        ({"has_text": torch.ones(NUM_ITEMS, dtype=torch.bool)}, "'text' that are not finite"),
+        ({"has_text": torch.arange(NUM_ITEMS) < 3, "text": torch.ones(NUM_ITEMS, 20)}, r"got 3"),
+    ],
+)
+def test_content_that_does_not_fit_is_named(change: dict, message: str) -> None:
+    features, edge_index, _ = planted()
+    features = {key: x for key, x in (features | change).items() if x is not None}
+    with pytest.raises(ValueError, match=message):
+        fitted(features, edge_index, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["channels", "spectral_channels"])
+def test_sizes_too_small_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' must be at least . .got 0."):
+        ModalityFiller("text", 20, **{name: 0})
