@@ -24,9 +24,9 @@ def filter_relevance(
 
     .. math:: \frac{1}{I} \sum_i \| \hat x_{ui}(f) - \hat x_{ui}(f') \|,
 
-    :math:`f'` having the mean over the items that have content in the erased columns. The gates
-    are those of the whole content in both terms: what is compared is content, and not what a user
-    is known by.
+    :math:`f'` having the mean over the items that have content in the erased columns. The user's
+    gate, in the last step, is that of the whole content in both terms: what is compared is content,
+    and not what a user is known by. All else is made of the content at hand.
 
     Args:
         model: A trained GTC.

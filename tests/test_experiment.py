@@ -83,7 +83,7 @@ def test_models_are_built_by_name_for_the_size_of_the_data(dataset):
         model = build_model(name, dataset)
         assert isinstance(model, kind)
         assert (model.num_users, model.num_items) == (60, 40)
-    assert list(build_model("gtc", dataset, ["text"]).encoders) == ["text"]
+    assert list(build_model("gtc", dataset, ["text"]).filter.encoders) == ["text"]
     with pytest.raises(ValueError, match="unknown model 'mf', expected one of lightgcn"):
         build_model("mf", dataset)
 

@@ -78,6 +78,11 @@ class ContentFilter(Module):
         super().__init__()
         if not in_channels:
             raise ValueError("'in_channels' must name at least one modality (got none)")
+        unknown = sorted(set(incomplete) - set(in_channels))
+        if isinstance(incomplete, str) or unknown:
+            raise ValueError(
+                f"'incomplete' must name some of {list(in_channels)} (got {incomplete!r})"
+            )
         if not 1 <= num_sampling_steps <= start_step <= num_steps:
             raise ValueError(
                 f"expected 1 <= 'num_sampling_steps' <= 'start_step' <= 'num_steps' "
@@ -308,7 +313,7 @@ class ContentFilter(Module):
         own = graph.contains(user, pos_item).long()  # pruned ones are in no mean
         num_items = graph.num_items_of_users[user]
         num_others = (num_items - own).clamp(min=1).view(-1, 1)
-        losses, differences = [], []
+        losses, differences, some = [], [], torch.zeros_like(user, dtype=torch.bool)
         for name, f in filtered.items():
             pos, neg = (self.for_pairs(name, f, user, item) for item in (pos_item, neg_item))
             others = (num_items.view(-1, 1) * content[name] - own.view(-1, 1) * pos) / num_others
@@ -319,9 +324,10 @@ class ContentFilter(Module):
             near, far = (F.cosine_similarity(others, x) for x in (pos, neg))
             losses.append(_mean_where(F.softplus(5 * (far - near)), usable))
             differences.append((near - far) * usable)
+            some = some | usable
         weights = self.modality_weights(filtered).index_select(0, user)
         joint = (weights * torch.stack(differences, dim=1)).sum(dim=1)
-        return torch.stack(losses).mean() + F.softplus(-5 * joint).mean()
+        return torch.stack(losses).mean() + _mean_where(F.softplus(-5 * joint), some)
 
 
 def _present(features: Features, name: str, item: Tensor) -> Tensor | None:
