@@ -255,8 +255,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
     axis.set_yticks(range(len(bars)), [label for label, _ in bars])
     axis.invert_yaxis()
     axis.set(xlabel="AUC (a point for each seed and modality)", xlim=(0.4, 1.02))
-    axis.margins(y=0.12)", xlim=(0.4, 1.02)
-    )
+    axis.margins(y=0.12)
     axis.legend(loc="center")
     figure.savefig(path, dpi=110)
 
