@@ -89,7 +89,7 @@ class GTC(GraphRecommender):
         content_strength: float = 0.05,
         diffusion_weight: float = 0.1,
         total_correlation_weight: float = 0.01,
-        filter_weight: float = 0.1,
+        filter_weight: float = 0.01,
         filter_in: str = "messages",
         alignment_size: int = 512,
         negatives: str = "n",
