@@ -206,14 +206,13 @@ class ConditionalDenoiser(MessagePassing):
     def hidden(self, x_t: Tensor, t: Tensor | int, cond: Tensor) -> Tensor:
         r"""The trunk's features :math:`h` ``[N, H]``, free of any one user.
 
-        .. math:: h = z + W_h \, \mathrm{silu}(z + W_t \tau(t) + W_c c) + b, \qquad z = W_x x_t
+        .. math:: a = W_x x_t + W_t \tau(t) + W_c c + b, \qquad h = a + W_h \, \mathrm{silu}(a)
 
-        Content has a linear path (ours): what a gate lets through or cancels is then content
-        itself, and planted preferences were found better than with a nonlinear trunk.
+        Linear but for one residual step: what a gate lets through or cancels is then the content
+        itself, and planted preferences were found better than with a nonlinear trunk (ours).
         """
-        z = self.lin_x(x_t)
-        time = self.lin_t(self.time_features(t, x_t))
-        return z + self.lin_h(torch.nn.functional.silu(z + time + self.lin_c(cond)))
+        a = self.lin_x(x_t) + self.lin_t(self.time_features(t, x_t)) + self.lin_c(cond)
+        return a + self.lin_h(torch.nn.functional.silu(a))
 
     def noise(self, h: Tensor, gate: Tensor | None = None) -> Tensor:
         r"""The noise :math:`W_o (g \odot h) + b_o`, ``[N, D]``; :math:`g = 1` where ``None``."""
