@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, Sequential, SiLU
 
+from gtc_pyg.functional import normalize_rows
 from gtc_pyg.models.graph_recommender import CSRGraph, Features
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
@@ -19,6 +20,8 @@ class Filtered(NamedTuple):
     """Encoded content ``[I, D]``."""
     x_t: Tensor
     """Where the last denoising step starts ``[I, D]``."""
+    base: Tensor
+    """What the last denoising step leaves of it for everybody ``[I, D]``."""
     h: Tensor
     """The trunk's features at that step ``[I, H]``, free of any one user."""
     x_hat: Tensor
@@ -38,8 +41,10 @@ class ContentFilter(Module):
     encoded content what does not matter. The last step may be gated by a user:
 
     .. math::
-        \hat x_{ui} = \frac{x_{t,i} - \sqrt{1 - \bar\alpha_t} \, W_o (g_u \odot h_i)}
-        {\sqrt{\bar\alpha_t}}
+        \hat x_{ui} = \underbrace{\frac{x_{t,i} - \sqrt{1 - \bar\alpha_t} \, b_o}
+        {\sqrt{\bar\alpha_t}}}_{\text{base}_i}
+        \underbrace{- \sqrt{\tfrac{1 - \bar\alpha_t}{\bar\alpha_t}} \, W_o}_{V}
+        (g_u \odot h_i)
 
     is affine in :math:`g_u \odot h_i`, so what all items of a user tell that user
     (:meth:`for_users`), and inner products with all items (:meth:`factors`), need no network per
@@ -139,15 +144,21 @@ class ContentFilter(Module):
             encoder, denoiser = self.encoders[name], self.denoiser(name)
             x = encoder(features[name], features.get(f"has_{name}"))
             user = self._view(name, x, graph)
-            cond, gate = self._condition(name, user, item, graph)
+            user_gate = denoiser.gate(user) if denoiser.condition == "user" else None
+            cond = item
+            if denoiser.condition != "item":
+                cond = item + graph.mean_of_users(user)
+            # Items without users have the gate 1.
+            gate = None if user_gate is None else 1 + graph.mean_of_users(user_gate - 1)
             x_t = self.schedule.levels(self.times[0], x)[0] * x
             for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
                 x_t = self.schedule.step(x_t, t, t_next, noise)
             h = denoiser.hidden(x_t, self.times[-2], cond)
-            x_hat = self._start(name, x_t, h, gate)
-            user_gate = denoiser.gate(user) if denoiser.condition == "user" else None
-            out[name] = Filtered(x, x_t, h, x_hat, cond, user, user_gate)
+            signal, sigma = self.schedule.levels(self.times[-2], x)
+            base = (x_t - sigma * denoiser.lin_out.bias) / signal
+            x_hat = self._gated(name, base, h, gate)
+            out[name] = Filtered(x, x_t, base, h, x_hat, cond, user, user_gate)
         return out
 
     def modality_weights(self, filtered: Mapping[str, Filtered]) -> Tensor:
@@ -159,25 +170,18 @@ class ContentFilter(Module):
         mean = graph.mean_of_items(x.detach())
         return self.views[name](F.layer_norm(mean, mean.shape[1:]))
 
-    def _condition(
-        self, name: str, user: Tensor, item: Tensor, graph: CSRGraph
-    ) -> tuple[Tensor, Tensor | None]:
-        denoiser = self.denoiser(name)
-        if denoiser.condition == "item":
-            return item, None
-        if denoiser.condition == "neighbors":
-            return item + graph.mean_of_users(user), None
-        out = graph.mean_of_users(torch.cat([user, denoiser.gate(user) - 1], dim=-1))
-        cond, gate = out.split([user.size(1), out.size(1) - user.size(1)], dim=-1)
-        return item + cond, 1 + gate
-
     def denoiser(self, name: str) -> ConditionalDenoiser:
         r"""The denoiser of a modality."""
         return cast(ConditionalDenoiser, self.denoisers[name])
 
-    def _start(self, name: str, x_t: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
-        noise = self.denoiser(name).noise(h, gate)
-        return self.schedule.predict_start(x_t, self.times[-2], noise)
+    def _map(self, name: str) -> Tensor:
+        """:math:`V`, ``[D, H]``."""
+        lin = self.denoiser(name).lin_out
+        signal, sigma = self.schedule.levels(self.times[-2], lin.weight)
+        return -sigma / signal * lin.weight
+
+    def _gated(self, name: str, base: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
+        return torch.addmm(base, h if gate is None else gate * h, self._map(name).t())
 
     def for_pairs(self, name: str, filtered: Filtered, user: Tensor, item: Tensor) -> Tensor:
         r"""Content of a modality, filtered for pairs of users and items.
@@ -186,13 +190,16 @@ class ContentFilter(Module):
             name: A modality.
             filtered: What :meth:`forward` gives for it.
             user: ``[...]``.
-            item: ``[...]``.
+            item: ``[...]``, or a shape that broadcasts with it.
 
         Returns:
             :math:`\hat x_{ui}`, ``[..., D]``.
         """
-        gate = None if filtered.gate is None else filtered.gate[user]
-        return self._start(name, filtered.x_t[item], filtered.h[item], gate)
+        user, item = torch.broadcast_tensors(user, item)
+        shape, user, item = user.shape, user.reshape(-1), item.reshape(-1)
+        gate = None if filtered.gate is None else filtered.gate.index_select(0, user)
+        base, h = (x.index_select(0, item) for x in (filtered.base, filtered.h))
+        return self._gated(name, base, h, gate).view(*shape, -1)
 
     def for_users(
         self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
@@ -205,16 +212,15 @@ class ContentFilter(Module):
             user: ``[N]``; all users where ``None``.
 
         Returns:
-            For each modality ``[N, D]``; for a user without items, the filter of nothing.
+            For each modality ``[N, D]``; zeros for a user without items.
         """
         out = {}
         for name, f in filtered.items():
-            mean, gate = graph.mean_of_items(torch.cat([f.x_t, f.h], dim=-1)), f.gate
+            base, h, gate = graph.mean_of_items(f.base), graph.mean_of_items(f.h), f.gate
             if user is not None:
-                mean = mean.index_select(0, user)
+                base, h = base.index_select(0, user), h.index_select(0, user)
                 gate = None if gate is None else gate.index_select(0, user)
-            x_t, h = mean.split([f.x_t.size(1), f.h.size(1)], dim=-1)
-            out[name] = self._start(name, x_t, h, gate)
+            out[name] = self._gated(name, base, h, gate)
         return out
 
     def factors(
@@ -223,9 +229,8 @@ class ContentFilter(Module):
         r"""Vectors whose inner products are :math:`\langle p_u, \hat x_{ui} \rangle` of all pairs.
 
         .. math::
-            \langle p_u, \hat x_{ui} \rangle = \frac{1}{\sqrt{\bar\alpha_t}} \big(
-            \langle p_u, x_{t,i} \rangle - \sqrt{1 - \bar\alpha_t} \,
-            (\langle g_u \odot W_o^\top p_u, h_i \rangle + \langle p_u, b_o \rangle) \big)
+            \langle p_u, \hat x_{ui} \rangle = \langle p_u, \text{base}_i \rangle
+            + \langle g_u \odot V^\top p_u, h_i \rangle
 
         Args:
             name: A modality.
@@ -234,16 +239,13 @@ class ContentFilter(Module):
             user: ``[N]``; all users where ``None``.
 
         Returns:
-            ``[N, D + H + 1]`` and ``[I, D + H + 1]``.
+            ``[N, D + H]`` and ``[I, D + H]``.
         """
-        lin = self.denoiser(name).lin_out
-        signal, sigma = self.schedule.levels(self.times[-2], p)
-        wanted = p @ lin.weight
+        wanted = p @ self._map(name)
         if filtered.gate is not None:
-            wanted = wanted * (filtered.gate if user is None else filtered.gate[user])
-        user = torch.cat([p, -sigma * wanted, -sigma * (p @ lin.bias).view(-1, 1)], dim=-1)
-        one = filtered.h.new_ones(filtered.h.size(0), 1)
-        return user / signal, torch.cat([filtered.x_t, filtered.h, one], dim=-1)
+            gate = filtered.gate if user is None else filtered.gate.index_select(0, user)
+            wanted = wanted * gate
+        return torch.cat([p, wanted], dim=-1), torch.cat([filtered.base, filtered.h], dim=-1)
 
     def diffusion_loss(
         self,
@@ -267,11 +269,11 @@ class ContentFilter(Module):
         losses = []
         for name, f in filtered.items():
             denoiser = self.denoiser(name)
-            x = f.x.detach()[item]
+            x = f.x.detach().index_select(0, item)
             t = self.schedule.sample_times(x.size(0), generator)
             noise = self.schedule.sample_noise(x, generator)
-            h = denoiser.hidden(self.schedule.add_noise(x, t, noise), t, f.cond[item])
-            gate = None if f.gate is None else f.gate[user]
+            h = denoiser.hidden(self.schedule.add_noise(x, t, noise), t, f.cond.index_select(0, item))
+            gate = None if f.gate is None else f.gate.index_select(0, user)
             error = (denoiser.noise(h, gate) - noise).pow(2).mean(dim=-1)
             losses.append(_mean_where(error, _present(features, name, item)))
         return torch.stack(losses).mean()
@@ -321,7 +323,8 @@ class ContentFilter(Module):
             for item in (pos_item, neg_item):
                 present = _present(features, name, item)
                 usable = usable if present is None else usable & present
-            near, far = (F.cosine_similarity(others, x) for x in (pos, neg))
+            others, pos, neg = (normalize_rows(x) for x in (others, pos, neg))
+            near, far = (others * pos).sum(dim=-1), (others * neg).sum(dim=-1)
             losses.append(_mean_where(F.softplus(5 * (far - near)), usable))
             differences.append((near - far) * usable)
             some = some | usable

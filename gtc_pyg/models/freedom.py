@@ -80,7 +80,7 @@ class FREEDOM(GraphRecommender):
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         ego = torch.cat([self.user_emb.weight, self.item_emb.weight])
-        out = torch.stack(graph.propagate(ego, self.num_layers)).mean(dim=0)
+        out = graph.layer_mean(ego, self.num_layers)
         user_emb, item_emb = out.split([self.num_users, self.num_items])
         h = self.item_emb.weight
         for _ in range(self.num_item_layers):

@@ -9,7 +9,13 @@ from torch.nn import Module
 from torch_geometric.nn.models.lightgcn import BPRLoss
 from torch_geometric.typing import Adj, EdgeType
 
-from gtc_pyg.functional import degree_sensitive_sample, spmm, stack_interactions, to_csr
+from gtc_pyg.functional import (
+    degree_sensitive_sample,
+    layer_mean,
+    spmm,
+    stack_interactions,
+    to_csr,
+)
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -27,16 +33,9 @@ class CSRGraph(dict[EdgeType, Tensor]):
     It may be asked for in inference mode and used in training afterwards.
     """
 
-    def propagate(self, x: Tensor, num_layers: int) -> list[Tensor]:
-        r""":math:`[x, \hat A x, \hat A^2 x, ...]` over users and items, ``[U + I, D]`` each.
-
-        What :class:`~torch_geometric.nn.conv.LGConv` computes; :func:`gtc_pyg.functional.spmm`
-        stands in for it because its backward pass does not transpose the graph.
-        """
-        outs = [x]
-        for _ in range(num_layers):
-            outs.append(spmm(self.symmetric, self.symmetric, outs[-1]))
-        return outs
+    def layer_mean(self, x: Tensor, num_layers: int) -> Tensor:
+        r"""Mean over the layers of LightGCN, users and items stacked, ``[U + I, D]``."""
+        return layer_mean(self.symmetric, x, num_layers)
 
     def mean_of_items(self, x: Tensor) -> Tensor:
         r"""Mean over the items of each user, ``[I, D]`` to ``[U, D]``; 0 without items."""

@@ -3,10 +3,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Embedding
 
+from gtc_pyg.functional import normalize_rows
 from gtc_pyg.models.content_filter import ContentFilter, Filtered
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
@@ -127,7 +127,7 @@ class GTC(GraphRecommender):
             num_sampling_steps,
             incomplete,
         )
-        self.gate = SimilarityGate()
+        self.gate = SimilarityGate(normalized=True)
         self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
         self.reset_parameters()
 
@@ -164,18 +164,18 @@ class GTC(GraphRecommender):
         self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Users (all, or those given), all items, and the users' filtered content."""
-        e_user = F.normalize(self.user_emb.weight, dim=-1)
-        e_item = F.normalize(self.item_emb.weight, dim=-1)
-        fused, _ = self.gate(e_item, [F.normalize(f.x_hat, dim=-1) for f in filtered.values()])
-        outs = graph.propagate(torch.cat([e_user, fused]), self.num_layers)
-        users, items = torch.stack(outs).mean(dim=0).split([self.num_users, self.num_items])
+        e_user = normalize_rows(self.user_emb.weight)
+        e_item = normalize_rows(self.item_emb.weight)
+        fused, _ = self.gate(e_item, [normalize_rows(f.x_hat) for f in filtered.values()])
+        out = graph.layer_mean(torch.cat([e_user, fused]), self.num_layers)
+        users, items = out.split([self.num_users, self.num_items])
         weights = self.content_strength * self.filter.modality_weights(filtered)
         if user is not None:
             users, weights = users.index_select(0, user), weights.index_select(0, user)
         content = self.filter.for_users(filtered, graph, user)
         factors = []
         for m, (name, f) in enumerate(filtered.items()):
-            p = weights[:, m : m + 1] * F.normalize(content[name], dim=-1)
+            p = weights[:, m : m + 1] * normalize_rows(content[name])
             if self.filter_in != "score":
                 users = users + p
             if self.filter_in != "messages":
@@ -219,7 +219,8 @@ class GTC(GraphRecommender):
         if self.total_correlation_weight > 0:
             items = pos_item[: self.alignment_size].unique()
             # Content is drawn to what interactions say of an item, and not the other way round.
-            views = [self.item_emb(items).detach(), *(f.x_hat[items] for f in filtered.values())]
+            views = [f.x_hat.index_select(0, items) for f in filtered.values()]
+            views = [self.item_emb(items).detach(), *views]
             has = [features.get(f"has_{name}") for name in filtered]
             masks = [None, *(mask if mask is None else mask[items] for mask in has)]
             loss = self.total_correlation(views, masks, generator)

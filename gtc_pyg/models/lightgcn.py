@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import torch
-import torch_geometric.nn
 from torch import Tensor
+from torch.nn import Embedding
 
 from gtc_pyg.models.graph_recommender import (
     EdgeIndexDict,
@@ -13,10 +13,11 @@ from gtc_pyg.models.graph_recommender import (
 
 
 class LightGCN(GraphRecommender):
-    r"""PyG's :class:`~torch_geometric.nn.models.LightGCN` behind the common protocol.
+    r"""LightGCN: neighbours' embeddings averaged over the layers, and nothing else.
 
     From `"LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation"
-    <https://arxiv.org/abs/2002.02126>`_. Sees interactions and no content.
+    <https://arxiv.org/abs/2002.02126>`_. Sees interactions and no content. Embeddings, scores and
+    gradients are those of PyG's :class:`~torch_geometric.nn.models.LightGCN` with the same weights.
 
     Args:
         num_users: Number of users.
@@ -37,14 +38,14 @@ class LightGCN(GraphRecommender):
         edge_dropout: float = 0.0,
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
+        self.num_layers = num_layers
         self.regularization = regularization
-        self.lightgcn = torch_geometric.nn.LightGCN(
-            num_users + num_items, hidden_channels, num_layers, normalize=False
-        )
+        self.embedding = Embedding(num_users + num_items, hidden_channels)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
-        self.lightgcn.reset_parameters()
+        torch.nn.init.xavier_uniform_(self.embedding.weight)
 
     def forward(
         self,
@@ -53,9 +54,8 @@ class LightGCN(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        user_emb, item_emb = self.lightgcn.get_embedding(graph.symmetric).split(
-            [self.num_users, self.num_items]
-        )
+        out = graph.layer_mean(self.embedding.weight, self.num_layers)
+        user_emb, item_emb = out.split([self.num_users, self.num_items])
         return user_emb, item_emb
 
     def loss(
@@ -70,7 +70,7 @@ class LightGCN(GraphRecommender):
     ) -> dict[str, Tensor]:
         user_emb, item_emb = self(features, edge_index_dict, edge_weight_dict)
         nodes = torch.cat([user, pos_item + self.num_users, neg_item + self.num_users])
-        ego = self.lightgcn.embedding(nodes)
+        ego = self.embedding.weight.index_select(0, nodes)
         return {
             "ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item),
             "regularization": self.regularization * 0.5 * ego.pow(2).sum() / user.numel(),

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
+
+from gtc_pyg.functional import normalize_rows
 
 
 class SimilarityGate(Module):
@@ -21,6 +22,9 @@ class SimilarityGate(Module):
     is divided by its largest entry first, which keeps its square within range. A row of zeros has
     the cosine 0. The gate has no weights.
 
+    Args:
+        normalized: Whether all inputs are of unit length, which is then not computed again.
+
     Shapes:
         - **input:** ID embeddings :math:`(N, D)`, one or more modalities :math:`(N, D)`
         - **output:** fused :math:`(N, D)`, weights :math:`(N, M + 1)` that sum to one
@@ -35,6 +39,10 @@ class SimilarityGate(Module):
     Raises:
         ValueError: Where there is no modality, or one has another shape than the embeddings.
     """
+
+    def __init__(self, normalized: bool = False) -> None:
+        super().__init__()
+        self.normalized = normalized
 
     def reset_parameters(self) -> None:
         r"""Does nothing: there are no weights."""
@@ -56,16 +64,20 @@ class SimilarityGate(Module):
                     f"'modalities' must have the shape of 'x', {list(x.shape)} (number {i} has "
                     f"{list(modality.shape)})"
                 )
-        candidates = torch.stack([x, *modalities], dim=1)
-        unit = self._shrink(candidates)
-        weight = F.cosine_similarity(unit[:, :1], unit, dim=-1).softmax(dim=-1)
-        return x + (weight.unsqueeze(-1) * candidates).sum(dim=1), weight
+        candidates = [x, *modalities]
+        unit = candidates if self.normalized else [self._unit(c) for c in candidates]
+        cosine = torch.stack([(unit[0] * u).sum(dim=-1) for u in unit], dim=-1)
+        weight = cosine.softmax(dim=-1)
+        out = x
+        for k, candidate in enumerate(candidates):
+            out = torch.addcmul(out, weight[:, k : k + 1], candidate)
+        return out, weight
 
     @staticmethod
-    def _shrink(x: Tensor) -> Tensor:
+    def _unit(x: Tensor) -> Tensor:
         # A constant factor for the gradient too: the cosine does not depend on it.
         top = x.detach().abs().amax(dim=-1, keepdim=True)
-        return x / top.masked_fill(top == 0, 1)
+        return normalize_rows(x / top.masked_fill(top == 0, 1))
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}()"
+        return f"{self.__class__.__name__}({'normalized=True' if self.normalized else ''})"

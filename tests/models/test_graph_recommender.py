@@ -40,21 +40,22 @@ def with_isolated_nodes(graph: SimpleNamespace) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_propagate_equals_stacked_lgconv_layers(planted: Callable, isolated: bool) -> None:
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_layer_mean_equals_the_mean_of_stacked_lgconv_layers(
+    planted: Callable, num_layers: int, isolated: bool
+) -> None:
     graph = with_isolated_nodes(planted()) if isolated else planted()
     user, item = graph.edge_index_dict[USER_TO_ITEM]
     edge_index = torch.stack([user, item + graph.num_users])
     edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
     x = torch.randn(graph.num_users + graph.num_items, 3, requires_grad=True)
-    outs, expected = csr_of(graph).propagate(x, 3), [x]
-    for _ in range(3):
-        expected.append(LGConv()(expected[-1], edge_index))
-    torch.testing.assert_close(outs, expected)
-    weights = torch.randn(4, *x.shape)
-    grads = [
-        torch.autograd.grad((torch.stack(o) * weights).sum(), x, retain_graph=True)[0]
-        for o in (outs, expected)
-    ]
+    layers = [x]
+    for _ in range(num_layers):
+        layers.append(LGConv()(layers[-1], edge_index))
+    outs = csr_of(graph).layer_mean(x, num_layers), torch.stack(layers).mean(dim=0)
+    torch.testing.assert_close(*outs)
+    weights = torch.randn_like(x)
+    grads = [torch.autograd.grad((out * weights).sum(), x)[0] for out in outs]
     torch.testing.assert_close(*grads)
 
 
@@ -116,7 +117,7 @@ def test_an_empty_graph_contains_nothing_and_tells_nothing() -> None:
     assert not csr.contains(torch.tensor([0, 2]), torch.tensor([0, 1])).any()
     assert torch.equal(csr.mean_of_items(torch.ones(2, 4)), torch.zeros(3, 4))
     assert torch.equal(csr.mean_of_users(torch.ones(3, 4)), torch.zeros(2, 4))
-    assert torch.equal(csr.propagate(torch.ones(5, 4), 1)[1], torch.zeros(5, 4))
+    assert torch.equal(csr.layer_mean(torch.ones(5, 4), 1), torch.full((5, 4), 0.5))
     assert csr.num_items_of_users.tolist() == [0, 0, 0]
 
 
@@ -127,15 +128,15 @@ def test_derived_matrices_of_a_pruned_graph_are_its_own(planted: Callable) -> No
     user, item = graph.edge_index_dict[USER_TO_ITEM]
     stacked = torch.randn(graph.num_users + graph.num_items, 3)
     # Asked for before pruning, so that something is kept.
-    before = full.mean_of_items(x), full.contains(user, item), full.propagate(stacked, 1)[1]
+    before = full.mean_of_items(x), full.contains(user, item), full.layer_mean(stacked, 1)
     pruned = recommender(graph, 0.5).training_graph(full)
     dense = pruned[ITEM_TO_USER].to_dense()
     assert torch.equal(pruned.num_items_of_users, dense.sum(1).long())
     expected = dense @ x / dense.sum(1, keepdim=True).clamp(min=1)
     torch.testing.assert_close(pruned.mean_of_items(x), expected)
     assert torch.equal(pruned.contains(user, item), dense[user, item].bool())
-    assert not torch.allclose(pruned.propagate(stacked, 1)[1], before[2])
-    after = full.mean_of_items(x), full.contains(user, item), full.propagate(stacked, 1)[1]
+    assert not torch.allclose(pruned.layer_mean(stacked, 1), before[2])
+    after = full.mean_of_items(x), full.contains(user, item), full.layer_mean(stacked, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -152,7 +153,7 @@ def test_what_inference_mode_asked_for_serves_training(planted: Callable) -> Non
 
     def total() -> Tensor:
         users, items = stacked.split([graph.num_users, graph.num_items])
-        parts = [csr.propagate(stacked, 1)[1], csr.mean_of_items(items), csr.mean_of_users(users)]
+        parts = [csr.layer_mean(stacked, 1), csr.mean_of_items(items), csr.mean_of_users(users)]
         parts += [csr.smooth(items), users * csr.num_items_of_users.view(-1, 1)]
         return torch.cat(parts).sum()
 

@@ -1,0 +1,32 @@
+r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
+
+from gtc_pyg.functional.contrast import (
+    contrast,
+    draw_permutations,
+    multilinear_inner_product,
+    total_correlation,
+)
+from gtc_pyg.functional.rows import normalize_rows, upcast
+from gtc_pyg.functional.sparse import (
+    check_ids,
+    degree_sensitive_sample,
+    layer_mean,
+    spmm,
+    stack_interactions,
+    to_csr,
+)
+
+__all__ = [
+    "multilinear_inner_product",
+    "contrast",
+    "total_correlation",
+    "draw_permutations",
+    "normalize_rows",
+    "upcast",
+    "to_csr",
+    "check_ids",
+    "stack_interactions",
+    "spmm",
+    "layer_mean",
+    "degree_sensitive_sample",
+]

@@ -1,0 +1,45 @@
+r"""What is done to the rows of dense matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def upcast(x: Tensor) -> Tensor:
+    r"""Half precision as ``float32``; any other tensor as it is.
+
+    Args:
+        x: Of any shape.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class _NormalizeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, eps):  # type: ignore[no-untyped-def]
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=eps).reciprocal_()
+        out = x * inverse
+        ctx.save_for_backward(out, inverse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        out, inverse = ctx.saved_tensors
+        along = (grad_output * out).sum(dim=-1, keepdim=True)
+        return torch.addcmul(grad_output, out, along, value=-1).mul_(inverse), None
+
+
+def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
+    r"""Rows at unit length, :math:`x_i / \max(|x_i|, \epsilon)`.
+
+    What :func:`torch.nn.functional.normalize` computes, whose backward pass is slow on the CPU:
+    forward and backward of ``[9308, 64]`` take 0.8 ms this way against 3.6 ms (one thread).
+
+    Args:
+        x: ``[..., D]``.
+        eps: Shorter rows, which have no direction, are divided by this.
+    """
+    return _NormalizeRows.apply(x, eps)

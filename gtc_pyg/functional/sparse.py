@@ -1,0 +1,207 @@
+r"""Products with a constant sparse matrix, and how one is made."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import Adj, SparseTensor
+from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
+
+# PyTorch says once per process that CSR is in beta, and that its checks are off (their default).
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
+
+
+def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = None) -> Tensor:
+    r"""Any of PyG's adjacency forms as a transposed ``torch.sparse`` CSR tensor.
+
+    Args:
+        adj: ``edge_index`` ``[2, E]`` or :class:`~torch_geometric.EdgeIndex` (source, destination),
+            or a transposed CSR tensor or ``torch_sparse.SparseTensor`` ``[num_dst, num_src]``.
+        num_dst: Number of destination nodes.
+        num_src: Number of source nodes.
+        edge_weight: ``[E]``, for ``edge_index`` only; ones where absent. An edge that stands twice
+            counts twice, as in message passing.
+
+    Returns:
+        CSR tensor ``[num_dst, num_src]``, floating values; those given keep their type.
+
+    Raises:
+        ValueError: For an id out of range, or a matrix or weights of another size.
+    """
+    dtype = torch.get_default_dtype()
+    if isinstance(adj, SparseTensor):
+        csr = adj.to_torch_sparse_csr_tensor(dtype=dtype)
+    elif is_torch_sparse_tensor(adj):
+        csr = adj if adj.layout == torch.sparse_csr else adj.to_sparse_csr()
+    else:
+        edge_index = adj.as_tensor() if isinstance(adj, EdgeIndex) else adj
+        check_ids(edge_index[0], num_src, "'adj' holds source")
+        check_ids(edge_index[1], num_dst, "'adj' holds destination")
+        num_edges = edge_index.size(1)
+        if edge_weight is None:
+            edge_weight = torch.ones(num_edges, dtype=dtype, device=edge_index.device)
+        elif edge_weight.numel() != num_edges:
+            raise ValueError(
+                f"'edge_weight' must hold {num_edges}, one for each edge (got "
+                f"{edge_weight.numel()})"
+            )
+        size = (num_dst, num_src)
+        csr = to_torch_csr_tensor(edge_index.flip(0), edge_weight.view(-1), size=size)
+    if tuple(csr.shape) != (num_dst, num_src):
+        raise ValueError(
+            f"'adj' must be transposed, [num_dst, num_src] = [{num_dst}, {num_src}] "
+            f"(got {list(csr.shape)})"
+        )
+    if is_torch_sparse_tensor(adj):
+        check_ids(csr.col_indices(), num_src, "'adj' holds source")
+    return csr if csr.is_floating_point() else csr.to(dtype)
+
+
+def check_ids(ids: Tensor, num: int, what: str) -> None:
+    r"""Refuses ids outside ``0`` to ``num - 1``, which sparse products read from foreign memory.
+
+    Waits for the device that holds the ids.
+
+    Args:
+        ids: Of whole numbers, any shape.
+        num: Number of nodes.
+        what: Opening of the message, ``"'adj' holds source"`` say.
+
+    Raises:
+        ValueError: With the first of the smallest and the largest id that is out of range.
+    """
+    if ids.numel() > 0:
+        low, high = (int(end) for end in ids.aminmax())
+        if low < 0 or high >= num:
+            raise ValueError(f"{what} {low if low < 0 else high}, expected 0 to {num - 1}")
+
+
+def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
+    r"""The user-item graph as one symmetric square matrix, normalised for ``LGConv``.
+
+    .. math:: \hat A = D^{-1/2} \begin{pmatrix} 0 & R \\ R^\top & 0 \end{pmatrix} D^{-1/2}
+
+    Args:
+        to_item: CSR ``[num_items, num_users]``, :math:`R^\top`.
+        to_user: CSR ``[num_users, num_items]``, :math:`R`.
+
+    Returns:
+        CSR ``[num_users + num_items] * 2``; users come first. Isolated nodes keep empty rows.
+    """
+    num_users = to_user.size(0)
+    rowptr_user, rowptr_item = to_user.crow_indices(), to_item.crow_indices()
+    rowptr = torch.cat([rowptr_user, rowptr_item[1:] + rowptr_user[-1]])
+    col = torch.cat([to_user.col_indices() + num_users, to_item.col_indices()])
+    value = torch.cat([to_user.values(), to_item.values()])
+    degree = torch.segment_reduce(value, "sum", offsets=rowptr, initial=0)
+    scale = degree.pow(-0.5).masked_fill(degree == 0, 0)
+    value = value * scale.repeat_interleave(rowptr.diff()) * scale[col]
+    num_nodes = rowptr.numel() - 1
+    return torch.sparse_csr_tensor(rowptr, col, value, size=(num_nodes, num_nodes))
+
+
+class _SpMM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def]
+        ctx.adj, ctx.adj_transposed = adj, adj_transposed
+        out = x.new_zeros(adj.size(0), x.size(1), dtype=torch.promote_types(x.dtype, torch.float))
+        return _add_product(out, adj, x, beta=0.0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        return None, None, _SpMM.apply(ctx.adj_transposed, ctx.adj, grad_output)
+
+
+class _LayerMean(torch.autograd.Function):
+    """Horner's rule: a product and a sum for each layer, and no layer is kept."""
+
+    @staticmethod
+    def forward(ctx, adj, x, num_layers):  # type: ignore[no-untyped-def]
+        ctx.adj, ctx.num_layers = adj, num_layers
+        first = x.to(torch.promote_types(x.dtype, torch.float))
+        out = first
+        for layer in range(num_layers):
+            share = 1 / (num_layers + 1) if layer == num_layers - 1 else 1.0
+            out = _add_product(first.clone(), adj, out, share, share)
+        return out.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        return None, _LayerMean.apply(ctx.adj, grad_output, ctx.num_layers), None
+
+
+def _add_product(
+    out: Tensor, adj: Tensor, x: Tensor, beta: float = 1.0, alpha: float = 1.0
+) -> Tensor:
+    """``beta * out + alpha * adj @ x``, in place, never in half precision."""
+    # torch.sparse.mm fills two new results: on 16,018 nodes, 64 columns, where memory is fresh,
+    # 5.6 ms against 0.7 ms.
+    with torch.autocast(x.device.type, enabled=False):
+        return out.addmm_(adj.to(out.dtype), x.to(out.dtype), beta=beta, alpha=alpha)
+
+
+def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
+    r"""Product of a constant CSR matrix with a dense one, where its transpose is at hand.
+
+    Autograd would transpose the matrix at every step.
+
+    Args:
+        adj: CSR ``[N, K]``.
+        adj_transposed: The same transposed, CSR ``[K, N]`` (``adj`` itself where symmetric).
+        x: ``[K, D]``, floating; the matrix is cast to its type, and half precision is summed in
+            floats.
+
+    Returns:
+        ``[N, D]``, in the type of ``x``.
+    """
+    return _SpMM.apply(adj, adj_transposed, x)
+
+
+def layer_mean(adj: Tensor, x: Tensor, num_layers: int) -> Tensor:
+    r"""Mean over the layers of LightGCN, :math:`\frac{1}{L + 1} \sum_{l=0}^L \hat A^l x`.
+
+    What :class:`~torch_geometric.nn.conv.LGConv` and a mean compute.
+
+    Args:
+        adj: :math:`\hat A`, symmetric CSR ``[N, N]`` (:func:`stack_interactions`).
+        x: ``[N, D]``, floating, as in :func:`spmm`.
+        num_layers: :math:`L`.
+
+    Returns:
+        ``[N, D]``, in the type of ``x``.
+    """
+    return x if num_layers == 0 else _LayerMean.apply(adj, x, num_layers)
+
+
+def degree_sensitive_sample(
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    num_samples: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Keeps edges with probability in proportion to :math:`1 / \sqrt{d_u d_i}`, none twice.
+
+    The pruning of `FREEDOM <https://arxiv.org/abs/2211.06924>`_: edges between popular nodes go
+    first. Drawn by an exponential race, which has no limit on the number of edges.
+
+    Args:
+        edge_index: ``[2, E]``, users and items.
+        num_users: Number of users.
+        num_items: Number of items.
+        num_samples: Edges to keep, at most ``E``.
+        generator: Draws the race.
+
+    Returns:
+        Positions of the kept edges ``[num_samples]``, ascending.
+    """
+    user, item = edge_index
+    degree_user = torch.bincount(user, minlength=num_users).to(torch.float)
+    degree_item = torch.bincount(item, minlength=num_items).to(torch.float)
+    weight = (degree_user[user] * degree_item[item]).rsqrt()
+    race = torch.empty_like(weight).exponential_(generator=generator) / weight
+    return race.topk(num_samples, largest=False, sorted=False).indices.sort().values
