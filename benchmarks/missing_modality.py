@@ -40,13 +40,9 @@ from torch_geometric.transforms import BaseTransform
 
 from gtc_pyg.datasets import LFM2k, TikTok
 from gtc_pyg.experiment import _commit, _versions, build_model
+from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
 from gtc_pyg.lightning import fit
-from gtc_pyg.models.modality_filler import (
-    ModalityFiller,
-    principal_axes,
-    ridge_predictions,
-    spectral_items,
-)
+from gtc_pyg.models import ModalityFiller
 from gtc_pyg.transforms import ItemKNNGraph
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +69,7 @@ HEADER = [
 KEY = HEADER[:6]
 DATASETS = {"lfm2k": (LFM2k, "text"), "tiktok": (TikTok, "image")}
 SETTINGS = {  # those of examples/lfm2k.py and examples/tiktok.py
-    "lfm2k": {"lr": 0.005, "epochs": 100, "patience": 10, "model": {"score_scale": 5.0}},
+    "lfm2k": {"lr": 0.005, "epochs": 100, "patience": 20, "model": {"score_scale": 5.0}},
     "tiktok": {"lr": 0.005, "epochs": 60, "patience": 10, "model": {"score_scale": 1.5}},
 }
 TRAINED = ["complete", "zero", "mean", "fill"]

@@ -6,6 +6,7 @@ from gtc_pyg.functional.contrast import (
     multilinear_inner_product,
     total_correlation,
 )
+from gtc_pyg.functional.linear import principal_axes, ridge_predictions, spectral_items
 from gtc_pyg.functional.rows import normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
     check_ids,
@@ -29,4 +30,7 @@ __all__ = [
     "spmm",
     "layer_mean",
     "degree_sensitive_sample",
+    "principal_axes",
+    "spectral_items",
+    "ridge_predictions",
 ]

@@ -272,7 +272,9 @@ class ContentFilter(Module):
             x = f.x.detach().index_select(0, item)
             t = self.schedule.sample_times(x.size(0), generator)
             noise = self.schedule.sample_noise(x, generator)
-            h = denoiser.hidden(self.schedule.add_noise(x, t, noise), t, f.cond.index_select(0, item))
+            h = denoiser.hidden(
+                self.schedule.add_noise(x, t, noise), t, f.cond.index_select(0, item)
+            )
             gate = None if f.gate is None else f.gate.index_select(0, user)
             error = (denoiser.noise(h, gate) - noise).pow(2).mean(dim=-1)
             losses.append(_mean_where(error, _present(features, name, item)))

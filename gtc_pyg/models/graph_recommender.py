@@ -238,6 +238,12 @@ class GraphRecommender(Module):
                 f"'features' has {features[name].size(0)} rows of {name!r}, "
                 f"expected one for each of the {self.num_items} items"
             )
+        mask = features.get(f"has_{name}")
+        if mask is not None and (mask.shape != (self.num_items,) or mask.dtype != torch.bool):
+            raise ValueError(
+                f"'features' must have 'has_{name}' as bool [{self.num_items}] "
+                f"(got {mask.dtype} {list(mask.shape)})"
+            )
         return features[name]
 
     def _rank_loss(

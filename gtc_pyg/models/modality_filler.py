@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm import tqdm
 
-from gtc_pyg.functional import to_csr
+from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 
@@ -333,44 +333,3 @@ class ModalityFiller(Module):
             prediction="velocity",
             generator=generator,
         )
-
-
-def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int) -> Tensor:
-    """Leading singular vectors of the normalised interactions times their squared values.
-
-    ``[num_items, min(dim, num_users, num_items)]``, up to a rotation; zeros without interactions.
-    """
-    user, item = edge_index
-    degree = torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)
-    to_csr(edge_index, num_items, num_users)  # refuses ids out of range
-    weight = (degree[0][user] * degree[1][item]).to(torch.get_default_dtype()).rsqrt()
-    to_item = to_csr(edge_index, num_items, num_users, weight)
-    to_user = to_csr(edge_index.flip(0), num_users, num_items, weight)
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.randn(num_items, min(dim, num_users, num_items), generator=generator).to(weight)
-    for _ in range(20):
-        axes = torch.linalg.qr(to_item @ (to_user @ axes)).Q
-    return to_item @ (to_user @ axes)
-
-
-def principal_axes(x: Tensor, num: int) -> Tensor:
-    """The directions of largest variance, ``[min(num, rank), F]``."""
-    return torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:num]
-
-
-def ridge_predictions(z: Tensor, y: Tensor, known: Tensor) -> Tensor:
-    """``y`` of all rows from ``z`` by the rows ``known``; penalty by leave-one-out error."""
-    z_mean, y_mean = z[known].mean(0), y[known].mean(0)
-    y_known = y[known] - y_mean
-    if len(y_known) < 2:
-        return torch.zeros_like(y)
-    u, s, vh = torch.linalg.svd(z[known] - z_mean, full_matrices=False)
-    coefficients = u.t() @ y_known
-    best, lowest = torch.zeros_like(s), float("inf")
-    for power in range(-2, 5):
-        kept = s.pow(2) / (s.pow(2) + 10.0**power * s.pow(2).mean())
-        leverage = (u.pow(2) @ kept + 1 / len(u)).clamp(max=1 - 1e-4).view(-1, 1)
-        error = float(((y_known - u @ (kept.view(-1, 1) * coefficients)) / (1 - leverage)).norm())
-        if error < lowest:
-            best, lowest = kept / s.clamp(min=1e-12), error
-    return y_mean + (z - z_mean) @ (vh.t() @ (best.view(-1, 1) * coefficients))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -12,6 +13,7 @@ from gtc_pyg.nn.conditional_denoiser import ConditionalDenoiser
 from gtc_pyg.nn.noise_schedule import NoiseSchedule
 
 PREDICTIONS = ("noise", "velocity")
+_LARGEST = 1e17
 
 
 class ModalityEncoder(Module):
@@ -66,7 +68,8 @@ class ModalityEncoder(Module):
 
         Raises:
             ValueError: Where the width is not ``in_channels``, or entries are absent and the
-                encoder was made without ``missing``.
+                encoder was made without ``missing``; on the CPU, where values are so large that
+                their squares are out of range.
         """
         if x.dim() != 2 or x.size(1) != self.in_channels:
             raise ValueError(f"'x' must be [N, {self.in_channels}] (got {list(x.shape)})")
@@ -77,6 +80,13 @@ class ModalityEncoder(Module):
                 mask.view(-1, 1), x, 0.0
             )  # whatever stands there: NaN has NaN gradients
         out = self.lin(x)
+        if out.device.type == "cpu" and not torch.compiler.is_compiling() and out.numel() > 0:
+            largest = max(abs(float(end)) for end in out.detach().aminmax())
+            if _LARGEST < largest < math.inf:  # what is no number stays in its row
+                raise ValueError(
+                    f"'x' must hold values of ordinary size: encoded they reach {largest:.1e}, "
+                    f"and squares beyond {_LARGEST:.0e} are out of range"
+                )
         if mask is not None and self.missing is not None:
             out = torch.where(mask.view(-1, 1), out, self.missing)
         return F.layer_norm(out, (self.out_channels,))

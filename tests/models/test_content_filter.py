@@ -157,7 +157,7 @@ def test_inner_products_of_factors_equal_those_pair_by_pair(
     for name, out in filtered.items():
         of_users, of_items = model.factors(name, out, p, user)
         assert of_users.shape == (len(p), 8 + 5)
-        assert of_items.shape == (graph.num_items, 8 + 5 + 1)
+        assert of_items.shape == (graph.num_items, 8 + 5)
         for n, u in enumerate(range(graph.num_users) if user is None else user):
             pairs = torch.stack([start(model, name, out, u, i) for i in range(graph.num_items)])
             torch.testing.assert_close(of_items @ of_users[n], pairs @ p[n], rtol=0, atol=1e-5)

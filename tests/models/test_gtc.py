@@ -517,3 +517,7 @@ def test_wrong_content_is_named(planted: Callable) -> None:
     without_some_images(graph)
     with pytest.raises(ValueError, match="'mask' marks absent rows"):
         model(*arguments(graph))
+    for mask in (torch.ones(3, dtype=torch.bool), graph.features["has_image"].float()):
+        graph.features["has_image"] = mask
+        with pytest.raises(ValueError, match=r"'has_image' as bool \[\d+\] \(got"):
+            model(*arguments(graph))

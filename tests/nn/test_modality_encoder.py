@@ -268,3 +268,10 @@ def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
     kwargs = {"mask": MASK, "denoiser": denoiser, "schedule": schedule, "emb": emb}
     with pytest.raises(ValueError, match=message):
         encoder.fill(content(), edge_index=EDGE_INDEX, **(kwargs | change))
+
+
+@pytest.mark.parametrize("length", [1e19, 1e25, 1e36])
+def test_content_whose_squares_are_out_of_range_is_refused(length: float) -> None:
+    encoder = ModalityEncoder(8, 4)
+    with pytest.raises(ValueError, match=r"'x' must hold values of ordinary size"):
+        encoder(length * torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
+
+
+def test_principal_axes_are_the_directions_of_largest_variance() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 5, generator=g).double() @ torch.randn(5, 5, generator=g).double() + 3
+    values, vectors = torch.linalg.eigh(torch.cov(x.t()))
+    axes = principal_axes(x, 2)
+    torch.testing.assert_close((axes @ vectors[:, [-1, -2]]).abs(), torch.eye(2).double())
+    assert values[-1] > values[-2]
+    assert principal_axes(x, 9).shape == (5, 5)
+
+
+def test_ridge_is_ridge_with_the_penalty_that_leaves_out_best() -> None:
+    g = torch.Generator().manual_seed(0)
+    z, known = torch.randn(12, 3, generator=g).double(), torch.arange(12) < 9
+    y = z @ torch.randn(3, 2, generator=g).double() + torch.randn(12, 2, generator=g)
+
+    def ridge(rows: Tensor, penalty: Tensor) -> Tensor:
+        centred = z[rows] - z[rows].mean(0)
+        gram = centred.t() @ centred + penalty * torch.eye(3).double()
+        weight = torch.linalg.solve(gram, centred.t() @ (y[rows] - y[rows].mean(0)))
+        return y[rows].mean(0) + (z - z[rows].mean(0)) @ weight
+
+    scale = torch.linalg.svdvals(z[known] - z[known].mean(0)).pow(2).mean()
+    errors = {}
+    for power in range(-2, 5):
+        error = 0.0
+        for row in range(9):
+            rows = known.clone()
+            rows[row] = False
+            error += float((ridge(rows, 10.0**power * scale)[row] - y[row]).pow(2).sum())
+        errors[power] = error
+    best = min(errors, key=lambda power: errors[power])
+    torch.testing.assert_close(ridge_predictions(z, y, known), ridge(known, 10.0**best * scale))
+
+
+def test_spectral_axes_are_the_leading_singular_vectors() -> None:
+    num_users, num_items = 60, 200
+    dense = torch.rand(num_users, num_items, generator=torch.Generator().manual_seed(0))
+    dense[:, :5] = 0
+    edge_index = (dense > 0.9).nonzero().t()
+    x = spectral_items(edge_index, num_users, num_items, 6)
+    dense = torch.zeros(num_users, num_items)
+    dense[edge_index[0], edge_index[1]] = 1
+    dense /= (dense.sum(1, keepdim=True) * dense.sum(0)).sqrt().clamp(min=1)
+    values = torch.linalg.svdvals(dense)[:6]
+    torch.testing.assert_close(torch.linalg.svdvals(x), values.pow(2), rtol=2e-2, atol=1e-3)
+    assert x[dense.sum(0) == 0].abs().sum() == 0
