@@ -132,7 +132,7 @@ def measure(
             for users, chosen in (("preferred", prefers), ("all", torch.ones_like(prefers))):
                 mean = statistics.fmean(auc(value[chosen], truth[chosen]) for value in values)
                 rows.append((key, name, users, mean))
-    shares = [score_share(model, inputs.features, graph, None, name) for name in inputs.features]
+    shares = [score_share(model, inputs.features, graph, name) for name in inputs.features]
     share = auc(torch.stack(shares, dim=1), user.preferred_modality)
     return [*rows, ("share of the score", "both", "all", share)]
 

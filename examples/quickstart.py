@@ -51,7 +51,7 @@ def relevance(
             filter_relevance(model, inputs.features, edges, name, b) for b in dataset.block_slices
         ]
         blocks[name] = torch.stack(found, dim=1)
-        shares.append(score_share(model, inputs.features, edges, weights, name))
+        shares.append(score_share(model, inputs.features, edges, name, edge_weight_dict=weights))
     return blocks, torch.stack(shares, dim=1)
 
 

@@ -15,6 +15,8 @@ from torch_geometric.metrics import (
 )
 from torch_geometric.utils import cumsum
 
+from gtc_pyg.functional import SCORE_BYTES, inner_product_topk
+
 __all__ = ["KS", "METRICS", "Ranker", "ranking_metrics", "evaluate"]
 
 KS = (5, 10, 20)
@@ -60,14 +62,23 @@ class Ranker:
         label_edge_index: Held-out interactions ``[2, E]``; users without any are left out.
         exclude: Interactions that must not be recommended again (training, by option validation).
         num_users: Number of users.
+        score_bytes: Memory for scores, see
+            :func:`~gtc_pyg.functional.inner_product_topk`.
     """
 
-    def __init__(self, label_edge_index: Tensor, exclude: Sequence[Tensor], num_users: int) -> None:
+    def __init__(
+        self,
+        label_edge_index: Tensor,
+        exclude: Sequence[Tensor],
+        num_users: int,
+        score_bytes: int = SCORE_BYTES,
+    ) -> None:
         if label_edge_index.size(1) == 0:
             raise ValueError("'label_edge_index' holds no interactions to evaluate")
         self.labels = _Rows(label_edge_index, num_users)
         self.seen = _Rows(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
+        self.score_bytes = score_bytes
 
     def to(self, device: torch.device) -> Ranker:
         r"""Moves itself to the device of the embeddings."""
@@ -81,11 +92,8 @@ class Ranker:
 
         Where a user has fewer than ``k`` unseen items, the rest is ``-1``.
         """
-        row, item = self.seen(users)
-        score = user_emb[users] @ item_emb.t()
-        score[row, item] = float("-inf")
-        value, index = score.topk(min(k, score.size(1)), dim=1)
-        return index.masked_fill(value == float("-inf"), -1)
+        seen = torch.stack(self.seen(users))
+        return inner_product_topk(user_emb[users], item_emb, k, seen, self.score_bytes)[1]
 
     def update(
         self,
@@ -108,7 +116,8 @@ def evaluate(
     label_edge_index: Tensor,
     exclude: Sequence[Tensor],
     ks: Sequence[int] = KS,
-    batch_size: int = 1024,
+    batch_size: int = 8192,
+    score_bytes: int = SCORE_BYTES,
 ) -> dict[str, float]:
     r"""Recall, NDCG, Precision and MAP of a full ranking.
 
@@ -119,7 +128,10 @@ def evaluate(
         exclude: Interactions that are no candidates, each ``[2, E]``: those of training, and by
             option those of validation.
         ks: Lengths of the list.
-        batch_size: Users ranked at the same time; ``[batch_size, I]`` scores exist at once.
+        batch_size: Users whose lists go to the metrics at the same time; a metric takes about as
+            long for a hundred users as for a thousand.
+        score_bytes: Memory for scores, see
+            :func:`~gtc_pyg.functional.inner_product_topk`.
 
     Returns:
         ``{'Recall@5': ..., ...}``, means over the users who have held-out interactions.
@@ -130,7 +142,7 @@ def evaluate(
         >>> round(evaluate(eye, eye, held_out, [seen], ks=[1])["Recall@1"], 2)
         0.5
     """
-    ranker = Ranker(label_edge_index, exclude, user_emb.size(0))
+    ranker = Ranker(label_edge_index, exclude, user_emb.size(0), score_bytes)
     metrics = ranking_metrics(ks)
     for users in ranker.users.split(batch_size):
         ranker.update(metrics, user_emb, item_emb, users)

@@ -38,7 +38,8 @@ def filter_relevance(
             is the control: what is left is not due to the user.
 
     Returns:
-        ``[U]``. With the conditions ``'item'`` and ``'neighbors'`` the same for all users.
+        ``[U]``. With the conditions ``'item'`` and ``'neighbors'`` the same for all users. Blocks
+        differ in how much they tell everybody: to compare them, divide each by its mean over users.
 
     Example:
         >>> from gtc_pyg.datasets import PlantedPreferences
@@ -51,6 +52,8 @@ def filter_relevance(
     graph, other = model.csr_graph(edge_index_dict), _erase(model, features, name, columns)
     whole = model.filter_content(features, graph)[name]
     gate = whole.gate
+    if gate_of is not None and gate_of.shape != (model.num_users,):
+        raise ValueError(f"'gate_of' must be [{model.num_users}] (got {list(gate_of.shape)})")
     if gate is not None and gate_of is not None:
         gate = gate[gate_of]
     erased = model.filter_content(other, graph)[name]
@@ -70,9 +73,9 @@ def score_share(
     model: GTC,
     features: Features,
     edge_index_dict: EdgeIndexDict,
-    edge_weight_dict: EdgeWeightDict | None,
     name: str,
     columns: slice | Tensor = slice(None),
+    edge_weight_dict: EdgeWeightDict | None = None,
 ) -> Tensor:
     r"""The share of the variance of a user's scores that goes when columns of content are erased.
 
@@ -85,9 +88,9 @@ def score_share(
         model: A trained GTC.
         features: Content of each modality ``[I, F_m]``.
         edge_index_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
-        edge_weight_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
         name: The modality whose columns are erased.
         columns: Which of them; all where not given.
+        edge_weight_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
 
     Returns:
         ``[U]``.

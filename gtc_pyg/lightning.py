@@ -99,7 +99,7 @@ class InteractionDataModule(LightningDataModule):
         dataset: InteractionDataset,
         modalities: Sequence[str] | None = None,
         batch_size: int = 2048,
-        eval_batch_size: int = 1024,
+        eval_batch_size: int = 8192,
         exclude_validation: bool = False,
         seed: int = 0,
     ) -> None:

@@ -157,6 +157,13 @@ def test_padding_is_never_a_hit(item: int) -> None:
     assert out["MAP@5"] == pytest.approx(1 / 2)
 
 
+def test_padding_is_no_hit_of_the_user_before() -> None:
+    # PyG counts ids through all users: -1 of the second would be the last item of the first.
+    test, seen = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[0, 1], [0, 1]])
+    out = evaluate(torch.ones(2, 1), torch.ones(2, 1), test, [seen], [2])
+    assert out["Precision@2"] == 1 / 2
+
+
 def test_a_held_out_item_that_is_excluded_is_no_hit() -> None:
     test = torch.tensor([[0, 0], [0, 1]])
     out = evaluate(torch.ones(1, 1), torch.ones(2, 1), test, [test], [2])
@@ -194,3 +201,19 @@ def test_names_of_metrics() -> None:
 def test_an_empty_split_is_named() -> None:
     with pytest.raises(ValueError, match="'label_edge_index' holds no interactions"):
         evaluate(*embeddings(0), torch.empty(2, 0, dtype=torch.long), [], KS)
+
+
+@pytest.mark.parametrize("score_bytes", [4 * 3, 4 * 60, 2**24])
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_are_those_of_pyg_on_the_whole_matrix(seed: int, score_bytes: int) -> None:
+    # Users 0 to 4 have no label, user 5 more than the longest list.
+    train, _, test = random_split(seed)
+    user_emb, item_emb = embeddings(seed)
+    score = user_emb @ item_emb.t()
+    score[train[0], train[1]] = -math.inf
+    metrics = ranking_metrics(KS)
+    value, lists = score.topk(metrics.max_k)
+    metrics.update(lists.masked_fill(value == -math.inf, NUM_ITEMS), test)
+    expected = {name: float(number) for name, number in metrics.compute().items()}
+    out = evaluate(*embeddings(seed), test, [train], KS, 8, score_bytes)
+    assert out == pytest.approx(expected, abs=1e-6)

@@ -73,10 +73,10 @@ def test_a_column_that_no_weight_reads_is_not_relevant(condition: str) -> None:
     model.filter.encoders["image"].lin.weight.data[:, 3] = 0
     columns = torch.tensor([3])
     assert (filter_relevance(model, features, edges, "image", columns) == 0).all()
-    assert (score_share(model, features, edges, None, "image", columns) == 0).all()
+    assert (score_share(model, features, edges, "image", columns) == 0).all()
     columns = torch.tensor([2, 3])
     assert (filter_relevance(model, features, edges, "image", columns) > 0).all()
-    assert (score_share(model, features, edges, None, "image", columns) != 0).all()
+    assert (score_share(model, features, edges, "image", columns) != 0).all()
 
 
 def test_content_that_is_alike_in_all_items_is_not_relevant() -> None:
@@ -134,7 +134,7 @@ def test_absent_content_is_never_looked_at(value: float) -> None:
     for x in (1.0, value):
         features["image"][3] = x
         relevance = filter_relevance(model, features, edges, "image", slice(0, 2))
-        outs.append((relevance, score_share(model, features, edges, None, "image", slice(0, 2))))
+        outs.append((relevance, score_share(model, features, edges, "image", slice(0, 2))))
     assert all(x.isfinite().all() for x in outs[0])
     torch.testing.assert_close(outs[0], outs[1])
 
@@ -147,7 +147,7 @@ def test_shares_of_a_linear_score_are_those_of_its_parts_and_add_up_to_1() -> No
     model = Linear(taste, 9, ["image", "text"])
     score = taste @ torch.cat(list(features.values()), dim=1).t()
     blocks = [("image", slice(0, 1)), ("image", torch.tensor([2, 1, 3])), ("text", slice(None))]
-    shares = [score_share(model, features, edges, None, *block) for block in blocks]
+    shares = [score_share(model, features, edges, *block) for block in blocks]
     torch.testing.assert_close(sum(shares), torch.ones(5))
     for u in range(5):
         part = taste[u, 4:] @ features["text"].t()
@@ -161,7 +161,7 @@ def test_the_share_of_parts_that_vary_apart_is_their_share_of_the_variance() -> 
     empty = torch.empty(2, 0, dtype=torch.long)
     model = Linear(torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.0, 2.0]]), 4, ["image"])
     edges = {USER_TO_ITEM: empty, ITEM_TO_USER: empty}
-    out = score_share(model, {"image": x}, edges, None, "image", slice(0, 1))
+    out = score_share(model, {"image": x}, edges, "image", slice(0, 1))
     torch.testing.assert_close(out, torch.tensor([0.9, 0.5, 0.0]))
 
 
@@ -176,7 +176,7 @@ def test_the_share_equals_the_definition_by_hand(planted: Callable, filter_in: s
         y, y_erased = (
             user @ item.t() for user, item in (model(graph.features, *given), model(erased, *given))
         )
-    out = score_share(model, graph.features, *given, "image", slice(0, 8))
+    out = score_share(model, graph.features, given[0], "image", slice(0, 8), *given[1:])
     for u in range(graph.num_users):
         both = torch.stack([y[u], y[u] - y_erased[u]]).double()
         share = torch.cov(both)[0, 1] / y[u].double().var()
@@ -187,14 +187,14 @@ def test_scores_that_do_not_vary_have_no_share() -> None:
     empty = torch.empty(2, 0, dtype=torch.long)
     model = Linear(torch.tensor([[0.0, 0.0]]), 4, ["image"])
     features, edges = {"image": torch.randn(4, 2)}, {USER_TO_ITEM: empty, ITEM_TO_USER: empty}
-    assert score_share(model, features, edges, None, "image").tolist() == [0.0]
+    assert score_share(model, features, edges, "image").tolist() == [0.0]
 
 
 def test_nothing_is_changed_and_no_gradient_passes(unchanged: Callable) -> None:
     model, features, edges = tiny()
     with unchanged(model, features, edges):
         relevance = filter_relevance(model, features, edges, "image", slice(0, 2))
-        share = score_share(model, features, edges, None, "image", slice(0, 2))
+        share = score_share(model, features, edges, "image", slice(0, 2))
     assert not relevance.requires_grad
     assert not share.requires_grad
 
@@ -207,7 +207,9 @@ def test_wrong_arguments_are_named() -> None:
         with pytest.raises(ValueError, match=message):
             filter_relevance(model, features, edges, name)
         with pytest.raises(ValueError, match=message):
-            score_share(model, features, edges, None, name)
+            score_share(model, features, edges, name)
+    with pytest.raises(ValueError, match=r"'gate_of' must be \[3\] \(got \[2\]\)"):
+        filter_relevance(model, features, edges, "image", gate_of=torch.tensor([0, 1]))
     del features["text"]
     with pytest.raises(ValueError, match=r"'features' lacks 'text'"):
         filter_relevance(model, features, edges, "text")

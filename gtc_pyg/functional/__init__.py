@@ -16,6 +16,7 @@ from gtc_pyg.functional.sparse import (
     stack_interactions,
     to_csr,
 )
+from gtc_pyg.functional.topk import SCORE_BYTES, inner_product_topk
 
 __all__ = [
     "multilinear_inner_product",
@@ -33,4 +34,6 @@ __all__ = [
     "principal_axes",
     "spectral_items",
     "ridge_predictions",
+    "inner_product_topk",
+    "SCORE_BYTES",
 ]

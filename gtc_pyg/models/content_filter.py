@@ -93,6 +93,7 @@ class ContentFilter(Module):
                 f"expected 1 <= 'num_sampling_steps' <= 'start_step' <= 'num_steps' "
                 f"(got {num_sampling_steps}, {start_step}, {num_steps})"
             )
+        self.incomplete = tuple(incomplete)
         times = torch.linspace(start_step, 0, num_sampling_steps + 1).round()
         self.times = [int(t) for t in times]
         self.schedule = NoiseSchedule(num_steps, schedule)
@@ -181,7 +182,10 @@ class ContentFilter(Module):
         return -sigma / signal * lin.weight
 
     def _gated(self, name: str, base: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
-        return torch.addmm(base, h if gate is None else gate * h, self._map(name).t())
+        h, to_content = h if gate is None else gate * h, self._map(name).t()
+        if base.shape[:-1] == h.shape[:-1] and h.dim() == 2:
+            return torch.addmm(base, h, to_content)
+        return base + h @ to_content
 
     def for_pairs(self, name: str, filtered: Filtered, user: Tensor, item: Tensor) -> Tensor:
         r"""Content of a modality, filtered for pairs of users and items.
@@ -195,11 +199,8 @@ class ContentFilter(Module):
         Returns:
             :math:`\hat x_{ui}`, ``[..., D]``.
         """
-        user, item = torch.broadcast_tensors(user, item)
-        shape, user, item = user.shape, user.reshape(-1), item.reshape(-1)
-        gate = None if filtered.gate is None else filtered.gate.index_select(0, user)
-        base, h = (x.index_select(0, item) for x in (filtered.base, filtered.h))
-        return self._gated(name, base, h, gate).view(*shape, -1)
+        gate = None if filtered.gate is None else _rows(filtered.gate, user)
+        return self._gated(name, _rows(filtered.base, item), _rows(filtered.h, item), gate)
 
     def for_users(
         self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
@@ -333,6 +334,10 @@ class ContentFilter(Module):
         weights = self.modality_weights(filtered).index_select(0, user)
         joint = (weights * torch.stack(differences, dim=1)).sum(dim=1)
         return torch.stack(losses).mean() + _mean_where(F.softplus(-5 * joint), some)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    return x.index_select(0, index.reshape(-1)).view(*index.shape, -1)
 
 
 def _present(features: Features, name: str, item: Tensor) -> Tensor | None:

@@ -145,7 +145,8 @@ class GraphRecommender(Module):
             edge_index_dict: ``('user', 'rates', 'item')``, ``('item', 'rev_rates', 'user')`` and,
                 where the model uses it, ``('item', 'similar', 'item')``: as ``edge_index``,
                 ``EdgeIndex``, transposed CSR or transposed ``SparseTensor``.
-            edge_weight_dict: Weights of the edge types given as ``edge_index``.
+            edge_weight_dict: Weights of the edge types given as ``edge_index``, ones where there
+                are none: those of :class:`~gtc_pyg.transforms.ItemKNNGraph` belong here.
 
         Returns:
             User embeddings ``[num_users, K]`` and item embeddings ``[num_items, K]``.
@@ -194,7 +195,10 @@ class GraphRecommender(Module):
         for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
             if key in edge_index_dict:
                 adj = edge_index_dict[key]
-                graph[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
+                try:
+                    graph[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
+                except ValueError as error:
+                    raise ValueError(f"'edge_index_dict' at {key}: {error}") from error
             elif key != SIMILAR_ITEMS:
                 raise ValueError(
                     f"'edge_index_dict' lacks {key} (it has {list(edge_index_dict)}); "
@@ -202,7 +206,8 @@ class GraphRecommender(Module):
                 )
             elif self.num_item_layers > 0:
                 raise ValueError(
-                    f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it"
+                    f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it, and "
+                    f"num_item_layers=0 does without"
                 )
         return graph
 

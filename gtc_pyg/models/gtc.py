@@ -157,6 +157,12 @@ class GTC(GraphRecommender):
         r"""Filters the content of all items, see :attr:`filter`; arguments as :meth:`forward`."""
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         content = {name: self._content(features, name) for name in self.filter.encoders}
+        for name in self.filter.incomplete:
+            if f"has_{name}" not in features:
+                raise ValueError(
+                    f"'features' lacks 'has_{name}' [{self.num_items}] (bool): {name!r} is one of "
+                    f"'incomplete'"
+                )
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
         return self.filter(content | masks, self.item_emb.weight, graph)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm import tqdm
 
-from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
+from gtc_pyg.functional import check_ids, principal_axes, ridge_predictions, spectral_items
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 
@@ -95,7 +95,11 @@ class ModalityFiller(Module):
         num_steps: int = 1000,
     ) -> None:
         super().__init__()
-        sizes = {"channels": (channels, 2), "spectral_channels": (spectral_channels, 1)}
+        sizes = {
+            "in_channels": (in_channels, 1),
+            "channels": (channels, 2),
+            "spectral_channels": (spectral_channels, 1),
+        }
         for name, (value, least) in sizes.items():
             if value < least:
                 raise ValueError(f"'{name}' must be at least {least} (got {value})")
@@ -108,7 +112,7 @@ class ModalityFiller(Module):
             channels, 2 * channels, hidden_channels, condition="item"
         )
         self.register_buffer("mean", torch.zeros(in_channels))
-        self.register_buffer("distance", torch.ones(()))
+        self.register_buffer("distance", torch.zeros(()))  # zero until fitted
         self.history: FillHistory | None = None
 
     def reset_parameters(self) -> None:
@@ -152,6 +156,11 @@ class ModalityFiller(Module):
             ValueError: Where the content does not fit, or fewer than four items have the modality.
         """
         x, mask = self._content(features)
+        for name, value, least in (("epochs", epochs, 1), ("num_folds", num_folds, 2)):
+            if value < least:
+                raise ValueError(f"'{name}' must be at least {least} (got {value})")
+        if not 0 < holdout < 1:
+            raise ValueError(f"'holdout' must lie in (0, 1) (got {holdout})")
         if int(mask.sum()) < 4:
             raise ValueError(
                 f"'features' must have {self.modality!r} for at least 4 items "
@@ -196,9 +205,8 @@ class ModalityFiller(Module):
         t = self.schedule.sample_times(x.size(0), generator)
         noise = self.schedule.sample_noise(x, generator)
         x_t = self.schedule.add_noise(x, t, noise)
-        signal, sigma = self.schedule.levels(t, x)
         velocity = self.denoiser.noise(self.denoiser.hidden(x_t, t, cond))
-        return F.mse_loss(velocity, signal * noise - sigma * x)
+        return F.mse_loss(velocity, self.schedule.velocity(x, t, noise))
 
     @torch.no_grad()
     def forward(
@@ -224,6 +232,8 @@ class ModalityFiller(Module):
         Returns:
             ``features`` with generated rows in :attr:`modality` and without its ``has_``.
         """
+        if not bool(self.distance > 0):
+            raise ValueError("call fit(...) first: this filler has not been trained")
         x, mask = self._content(features)
         cond = self._cond(self._given(features, edge_index, num_users), mask)[~mask]
         encoded = self._sample(cond, num_samples, num_sampling_steps, generator)
@@ -241,6 +251,11 @@ class ModalityFiller(Module):
         ones = torch.ones(self.channels, 1)
         basis = torch.linalg.qr(torch.cat([ones, torch.eye(self.channels)], dim=1)).Q[:, 1:]
         distance = (x - x.mean(0)).norm(dim=1).mean()
+        if not bool(distance > 0):
+            raise ValueError(
+                f"'features' holds the same {self.modality!r} for all items that have it: there "
+                f"is nothing to generate"
+            )
         # Rows of about unit variance: the normalisation that follows has an epsilon.
         weight = self.channels**0.5 / distance * basis[:, : axes.size(0)].to(axes) @ axes
         self.encoder.lin.weight.copy_(weight)
@@ -278,10 +293,21 @@ class ModalityFiller(Module):
             if name != self.modality and not name.startswith("has_"):
                 has = features.get(f"has_{name}", torch.ones_like(mask)).view(-1, 1)
                 other = torch.where(has, other, 0.0).to(x.dtype)
+                if not bool(other.isfinite().all()):
+                    raise ValueError(
+                        f"'features' holds values of {name!r} that are not finite; mark items "
+                        f"without it in 'has_{name}'"
+                    )
                 # Absent rows come out as zeros, the mean of the present ones.
                 other = torch.where(has, other - other.sum(0) / has.sum().clamp(min=1), 0.0)
                 reduced = other @ principal_axes(other, self.channels).t()
                 others.append(F.normalize(reduced, dim=1))
+        if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
+            raise ValueError(
+                f"'edge_index' must be [2, E], users in row 0 (got {type(edge_index).__name__})"
+            )
+        check_ids(edge_index[0], num_users, "'edge_index' holds user")
+        check_ids(edge_index[1], x.size(0), "'edge_index' holds item")
         interactions = spectral_items(edge_index, num_users, x.size(0), self.spectral_channels)
         return _Given(self.encoder(x), interactions, torch.cat(others, dim=1))
 

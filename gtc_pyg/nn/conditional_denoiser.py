@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Linear
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
-from torch_geometric.typing import Adj, OptPairTensor, OptTensor
+from torch_geometric.typing import Adj, OptPairTensor, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, spmm
 
 from gtc_pyg.functional import check_ids
@@ -40,6 +40,9 @@ class ConditionalDenoiser(MessagePassing):
     :math:`w_{ui} = a_{ui} / \sum_v a_{vi}` (``aggr='mean'``) or :math:`w_{ui} = a_{ui}`
     (``aggr='sum'``).
     The first takes weights of 0 or more, and an item whose weights are all 0 has no users.
+
+    Gates need more than a loss on the noise to tell users apart: one that compares items for a user
+    (:meth:`~gtc_pyg.models.ContentFilter.ranking_loss`).
 
     Ids are read, and so checked, on the CPU only: elsewhere, and within :func:`torch.compile`,
     that would wait for the device.
@@ -87,10 +90,15 @@ class ConditionalDenoiser(MessagePassing):
             raise ValueError(f"'condition' must be one of {CONDITIONS} (got {condition!r})")
         if aggr not in ("mean", "sum"):
             raise ValueError(f"'aggr' must be 'mean' or 'sum' (got {aggr!r})")
+        sizes = {"channels": channels, "cond_channels": cond_channels}
+        sizes |= {} if hidden_channels is None else {"hidden_channels": hidden_channels}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {value})")
         super().__init__(aggr=aggr, **kwargs)
         self.channels = channels
         self.cond_channels = cond_channels
-        self.hidden_channels = hidden_channels or channels
+        self.hidden_channels = channels if hidden_channels is None else hidden_channels
         self.condition = condition
         self.lin_x = Linear(channels, self.hidden_channels)
         self.lin_t = Linear(self.hidden_channels, self.hidden_channels, bias=False)
@@ -123,8 +131,7 @@ class ConditionalDenoiser(MessagePassing):
                 f"'x_t' must be [{num_items}, {self.channels}], a row for each item (got "
                 f"{list(x_t.shape)})"
             )
-        if isinstance(t, Tensor) and t.numel() not in (1, num_items):
-            raise ValueError(f"'t' must be one time or {num_items} (got {t.numel()})")
+        self._check_times(t, num_items)
         cond, gate = self.encode_condition(x, edge_index, edge_weight)
         return self.noise(self.hidden(x_t, t, cond), gate)
 
@@ -138,6 +145,8 @@ class ConditionalDenoiser(MessagePassing):
             return x_item, None
         size = (x_user.size(0), x_item.size(0))
         edge_index = self._check_adjacency(edge_index, size, edge_weight)
+        if self.aggr == "mean":
+            self._check_weights(edge_index, edge_weight)
         message = x_user
         if self.condition == "user":
             # The gate's offset from 1 is averaged, so that items without users get exactly 1.
@@ -165,6 +174,16 @@ class ConditionalDenoiser(MessagePassing):
                     f"'x' must hold {name} embeddings [N, {self.cond_channels}] (got "
                     f"{list(emb.shape)})"
                 )
+
+    @staticmethod
+    def _check_times(t: Tensor | int, num_items: int) -> None:
+        t = torch.as_tensor(t)
+        if t.is_floating_point() or t.dtype == torch.bool:
+            raise ValueError(f"'t' must hold whole numbers, steps of a schedule (got {t.dtype})")
+        if t.numel() not in (1, num_items):
+            raise ValueError(f"'t' must be one time or {num_items} (got {t.numel()})")
+        if t.device.type == "cpu" and not torch.compiler.is_compiling() and bool((t < 0).any()):
+            raise ValueError(f"'t' must be at least 0 (got {int(t.min())})")
 
     @staticmethod
     def _check_adjacency(adj: Adj, size: tuple[int, int], edge_weight: OptTensor) -> Adj:
@@ -196,6 +215,20 @@ class ConditionalDenoiser(MessagePassing):
             for (name, index), num in zip(ids.items(), size, strict=False):
                 check_ids(index, num, f"'edge_index' holds {name}")
         return adj
+
+    @staticmethod
+    def _check_weights(adj: Adj, edge_weight: OptTensor) -> None:
+        if isinstance(adj, Tensor) and adj.layout == torch.sparse_csr:
+            edge_weight = adj.values()
+        elif isinstance(adj, SparseTensor):
+            edge_weight = adj.storage.value()
+        if edge_weight is None or edge_weight.device.type != "cpu" or edge_weight.numel() == 0:
+            return
+        if not torch.compiler.is_compiling() and bool((edge_weight < 0).any()):
+            raise ValueError(
+                f"'edge_weight' must be 0 or more where aggr='mean' divides by its sum (got "
+                f"{float(edge_weight.detach().min()):.4g}); aggr='sum' takes any"
+            )
 
     def gate(self, x_user: Tensor) -> Tensor:
         r"""Each user's filter :math:`g_u = 2 \sigma(W_g e_u)`, ``[U, H]`` (``'user'`` only)."""

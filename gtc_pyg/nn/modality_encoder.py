@@ -44,6 +44,9 @@ class ModalityEncoder(Module):
 
     def __init__(self, in_channels: int, out_channels: int, missing: bool = False) -> None:
         super().__init__()
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if value < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {value})")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.lin = Linear(in_channels, out_channels)
@@ -73,15 +76,22 @@ class ModalityEncoder(Module):
         """
         if x.dim() != 2 or x.size(1) != self.in_channels:
             raise ValueError(f"'x' must be [N, {self.in_channels}] (got {list(x.shape)})")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:1]):
+            raise ValueError(
+                f"'mask' must be bool [{x.size(0)}] (got {mask.dtype} {list(mask.shape)})"
+            )
         if mask is not None and self.missing is None and not bool(mask.all()):
-            raise ValueError("'mask' marks absent rows, which needs ModalityEncoder(missing=True)")
+            raise ValueError(
+                "'mask' marks absent rows, which needs ModalityEncoder(missing=True), in a GTC "
+                "incomplete=[...]"
+            )
         if mask is not None:
             x = torch.where(
                 mask.view(-1, 1), x, 0.0
             )  # whatever stands there: NaN has NaN gradients
         out = self.lin(x)
         if out.device.type == "cpu" and not torch.compiler.is_compiling() and out.numel() > 0:
-            largest = max(abs(float(end)) for end in out.detach().aminmax())
+            largest = float(out.detach().abs().amax())
             if _LARGEST < largest < math.inf:  # what is no number stays in its row
                 raise ValueError(
                     f"'x' must hold values of ordinary size: encoded they reach {largest:.1e}, "

@@ -129,6 +129,8 @@ class NoiseSchedule(Module):
         Returns:
             Two scalars, or two tensors ``[N, 1, ...]``, in the type of ``x``.
         """
+        if not x.is_floating_point():
+            raise ValueError(f"'x' must be floating point (got {x.dtype}); use x.float()")
         if not isinstance(t, Tensor):
             self._check_range(t, t)
             level = self.alpha_bar[t]
@@ -159,6 +161,15 @@ class NoiseSchedule(Module):
         r""":math:`(x_t - \sqrt{1 - \bar\alpha_t} \hat\epsilon) / \sqrt{\bar\alpha_t}`."""
         signal, sigma = self.levels(t, x_t)
         return (x_t - sigma * noise) / signal
+
+    def velocity(self, x: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
+        r"""What a network may predict in place of the noise (`Salimans and Ho
+        <https://arxiv.org/abs/2202.00512>`_).
+
+        .. math:: v = \sqrt{\bar\alpha_t} \epsilon - \sqrt{1 - \bar\alpha_t} x
+        """
+        signal, sigma = self.levels(t, x)
+        return signal * noise - sigma * x
 
     def step(self, x_t: Tensor, t: Tensor | int, t_next: Tensor | int, noise: Tensor) -> Tensor:
         r"""A deterministic step (`DDIM <https://arxiv.org/abs/2010.02502>`_) between two times."""

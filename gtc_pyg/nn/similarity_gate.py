@@ -56,6 +56,11 @@ class SimilarityGate(Module):
         """
         if x.dim() != 2:
             raise ValueError(f"'x' must be [N, D] (got {list(x.shape)})")
+        if isinstance(modalities, Tensor):
+            raise ValueError(
+                f"'modalities' must be a list or tuple of tensors, as in gate(x, [image]) (got a "
+                f"tensor {list(modalities.shape)})"
+            )
         if len(modalities) == 0:
             raise ValueError("'modalities' must hold one or more (got 0)")
         for i, modality in enumerate(modalities):

@@ -35,7 +35,8 @@ class TotalCorrelationLoss(Module):
 
     Args:
         negatives: ``'n'`` (one candidate a row) or ``'n_squared'`` (all :math:`N^{T-1}` of them).
-        chunk_size: Rows whose logits exist at the same time; memory is ``O(N * chunk_size)``.
+        chunk_size: Rows whose logits exist at the same time; memory is ``O(N * chunk_size)``, with
+            ``'n_squared'`` :math:`O(N^{T-1} \cdot` ``chunk_size``:math:`)`.
         product_scale: The product of :math:`T - 1` unit vectors shrinks like
             :math:`D^{-(T-2)/2}`, so at the published scale the contrast of three or more
             tensors is nearly flat. ``'sqrt_dim'`` (ours) multiplies it by :math:`D^{(T-2)/2}`;
@@ -78,6 +79,11 @@ class TotalCorrelationLoss(Module):
         if product_scale not in ("none", "sqrt_dim"):
             raise ValueError(
                 f"'product_scale' must be 'none' or 'sqrt_dim' (got {product_scale!r})"
+            )
+        if not init_logit_scale <= max_logit_scale:
+            raise ValueError(
+                f"'init_logit_scale' is the logarithm of the scale and must be at most "
+                f"'max_logit_scale' = {max_logit_scale:.3g} (got {init_logit_scale})"
             )
         self.negatives = negatives
         self.chunk_size = chunk_size
@@ -129,7 +135,7 @@ class TotalCorrelationLoss(Module):
         share rows. Here (ours) each candidate is made of :math:`T - 1` rows of its own, and a row
         leaves out the one that it is part of. The bound cannot exceed :math:`\log K`, so give it
         many rows; on few it is loose, and 0 where :math:`K < 2`. It is averaged over rows and
-        anchors.
+        anchors. A negative one says no more than that the encoders know nothing of these rows.
 
         Args:
             tensors: Two or more tensors ``[N, D]``.
@@ -152,8 +158,10 @@ class TotalCorrelationLoss(Module):
     ) -> tuple[Tensor, int]:
         tensors = [_unit_rows(x, i) for i, x in enumerate(_complete_rows(tensors, masks))]
         scale = _Limit.apply(upcast(self.logit_scale), self.max_logit_scale).exp()
-        if self.product_scale == "sqrt_dim":
-            scale = scale * tensors[0].size(1) ** ((len(tensors) - 2) / 2)
+        if self.product_scale == "sqrt_dim" and len(tensors) > 2:
+            # Each logit multiplies all T tensors: a share each, or many would leave the range.
+            factor = tensors[0].size(1) ** (0.5 - 1 / len(tensors))
+            tensors = [factor * x for x in tensors]
         settings = (scale, negatives, self.chunk_size, generator)
         if not (self.gather_distributed and dist.is_available() and dist.is_initialized()):
             return total_correlation(tensors, *settings), tensors[0].size(0)
@@ -178,6 +186,11 @@ class TotalCorrelationLoss(Module):
 def _complete_rows(
     tensors: Sequence[Tensor], masks: Sequence[Tensor | None] | None
 ) -> Sequence[Tensor]:
+    if isinstance(tensors, Tensor) or not all(isinstance(x, Tensor) for x in tensors):
+        got = f"a tensor {list(tensors.shape)}" if isinstance(tensors, Tensor) else f"{tensors!r}"
+        raise ValueError(
+            f"'tensors' must be a list or tuple of tensors [N, D], as in loss([a, b]) (got {got})"
+        )
     if len(tensors) < 2:
         raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
     for i, tensor in enumerate(tensors):
@@ -194,9 +207,10 @@ def _complete_rows(
         raise ValueError(f"'masks' must hold {len(tensors)} (got {len(masks)})")
     present = [mask for mask in masks if mask is not None]
     for mask in present:
-        if mask.shape != tensors[0].shape[:1]:
+        if mask.shape != tensors[0].shape[:1] or mask.dtype != torch.bool:
             raise ValueError(
-                f"each of 'masks' must be [{tensors[0].size(0)}] (got {list(mask.shape)})"
+                f"each of 'masks' must be bool [{tensors[0].size(0)}] "
+                f"(got {mask.dtype} {list(mask.shape)})"
             )
     if not present:
         return tensors

@@ -517,7 +517,10 @@ def test_wrong_content_is_named(planted: Callable) -> None:
     without_some_images(graph)
     with pytest.raises(ValueError, match="'mask' marks absent rows"):
         model(*arguments(graph))
-    for mask in (torch.ones(3, dtype=torch.bool), graph.features["has_image"].float()):
+    del graph.features["has_image"]
+    with pytest.raises(ValueError, match=r"'features' lacks 'has_image' \[.* 'incomplete'"):
+        model_of(graph, incomplete=["image"])(*arguments(graph))
+    for mask in (torch.ones(3, dtype=torch.bool), torch.ones(graph.num_items)):
         graph.features["has_image"] = mask
         with pytest.raises(ValueError, match=r"'has_image' as bool \[\d+\] \(got"):
             model(*arguments(graph))

@@ -176,6 +176,11 @@ def test_the_loss_is_that_of_the_velocity_and_reaches_every_weight() -> None:
         ({"audio": torch.ones(7, 3)}, r"200 rows of 'audio' \(got 7\)"),
         ({"has_text": torch.ones(NUM_ITEMS)}, "'has_text' as bool"),
         ({"has_text": torch.ones(NUM_ITEMS, dtype=torch.bool)}, "'text' that are not finite"),
+        ({"text": torch.ones(NUM_ITEMS, 20)}, "the same 'text' for all"),
+        (
+            {"audio": torch.full((NUM_ITEMS, 3), torch.nan)},
+            "'audio' that are not finite.*has_audio",
+        ),
         ({"has_text": torch.arange(NUM_ITEMS) < 3, "text": torch.ones(NUM_ITEMS, 20)}, r"got 3"),
     ],
 )
@@ -186,7 +191,31 @@ def test_content_that_does_not_fit_is_named(change: dict, message: str) -> None:
         fitted(features, edge_index, epochs=1)
 
 
-@pytest.mark.parametrize("name", ["channels", "spectral_channels"])
+@pytest.mark.parametrize("name", ["in_channels", "channels", "spectral_channels"])
 def test_sizes_too_small_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' must be at least . .got 0."):
-        ModalityFiller("text", 20, **{name: 0})
+        ModalityFiller(**({"modality": "text", "in_channels": 20} | {name: 0}))
+
+
+def test_a_filler_that_was_not_fitted_says_so() -> None:
+    features, edge_index, _ = planted()
+    with pytest.raises(ValueError, match="call fit"):
+        ModalityFiller("text", 20, **OPTIONS)(features, edge_index, NUM_USERS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_users": 10}, "'edge_index' holds user 59, expected 0 to 9"),
+        ({"edge_index": torch.tensor([[0], [NUM_ITEMS]])}, f"'edge_index' holds item {NUM_ITEMS}"),
+        ({"edge_index": torch.eye(NUM_USERS)}, r"'edge_index' must be \[2, E\]"),
+        ({"epochs": 0}, "'epochs' must be at least 1"),
+        ({"num_folds": 1}, "'num_folds' must be at least 2"),
+        ({"holdout": 1.0}, r"'holdout' must lie in \(0, 1\)"),
+    ],
+)
+def test_arguments_of_fit_that_do_not_fit_are_named(given: dict, message: str) -> None:
+    features, edge_index, _ = planted()
+    arguments = {"edge_index": edge_index, "num_users": NUM_USERS, "epochs": 1} | given
+    with pytest.raises(ValueError, match=message):
+        ModalityFiller("text", 20, **OPTIONS).fit(features, **arguments)

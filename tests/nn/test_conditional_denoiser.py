@@ -17,9 +17,9 @@ WEIGHTS = torch.arange(1.0, 8.0) / 8
 NUM_USERS, NUM_ITEMS, D, C, H = 5, 4, 6, 3, 5
 
 
-def denoiser_of(condition: str = "user") -> ConditionalDenoiser:
+def denoiser_of(condition: str = "user", aggr: str = "mean") -> ConditionalDenoiser:
     torch.manual_seed(0)
-    return ConditionalDenoiser(D, C, H, condition)
+    return ConditionalDenoiser(D, C, H, condition, aggr)
 
 
 def inputs() -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
@@ -352,3 +352,36 @@ def test_a_sparse_matrix_must_be_transposed_and_brings_its_own_weights(
         adj = to_adj(EDGES, NUM_USERS, NUM_ITEMS)
         with pytest.raises(ValueError, match="'edge_weight' goes with an edge_index"):
             denoiser(x, adj, x_t, t, WEIGHTS)
+
+
+def test_negative_weights_are_refused_where_their_sum_divides(to_adj: Callable[..., Any]) -> None:
+    (x, x_t, t), weights = inputs(), WEIGHTS.clone()
+    weights[1] = -0.5
+    adj = to_adj(EDGES, NUM_USERS, NUM_ITEMS, weights)
+    given = weights if is_dense(adj) else None
+    summed = denoiser_of(aggr="sum")(x, adj, x_t, t, given)
+    assert summed.isfinite().all()
+    with pytest.raises(ValueError, match=r"'edge_weight' must be 0 or more .*\(got -0.5\)"):
+        denoiser_of()(x, adj, x_t, t, given)
+
+
+@pytest.mark.parametrize(
+    ("t", "message"),
+    [
+        (0.5, r"'t' must hold whole numbers.*float32"),
+        (torch.full((NUM_ITEMS,), 0.1), r"'t' must hold whole numbers"),
+        (torch.tensor(True), r"'t' must hold whole numbers.*bool"),
+        (-1, r"'t' must be at least 0 \(got -1\)"),
+        (torch.tensor([3, 2]), rf"'t' must be one time or {NUM_ITEMS} \(got 2\)"),
+    ],
+)
+def test_a_time_that_is_no_step_is_named(t: Any, message: str) -> None:
+    x, x_t, _ = inputs()
+    with pytest.raises(ValueError, match=message):
+        denoiser_of()(x, EDGES, x_t, t)
+
+
+@pytest.mark.parametrize("name", ["channels", "cond_channels", "hidden_channels"])
+def test_sizes_of_zero_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}' must be at least 1 \(got 0\)"):
+        ConditionalDenoiser(**({"channels": 4, "cond_channels": 3} | {name: 0}))

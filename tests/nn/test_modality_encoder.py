@@ -275,3 +275,15 @@ def test_content_whose_squares_are_out_of_range_is_refused(length: float) -> Non
     encoder = ModalityEncoder(8, 4)
     with pytest.raises(ValueError, match=r"'x' must hold values of ordinary size"):
         encoder(length * torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("mask", [torch.ones(3, dtype=torch.bool), torch.ones(5)])
+def test_a_mask_that_does_not_fit_is_named(mask: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"'mask' must be bool \[5\] \(got "):
+        ModalityEncoder(8, 4, missing=True)(torch.randn(5, 8), mask)
+
+
+@pytest.mark.parametrize("sizes", [(0, 4), (4, 0)])
+def test_widths_of_zero_are_named(sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"'(in|out)_channels' must be at least 1 \(got 0\)"):
+        ModalityEncoder(*sizes)

@@ -215,3 +215,21 @@ def test_what_it_prints_is_what_it_was_given() -> None:
         repr(NoiseSchedule(8, beta_end=0.1))
         == "NoiseSchedule(num_steps=8, kind='linear', beta_start=0.0001, beta_end=0.1)"
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.long])
+def test_whole_numbers_are_no_content(dtype: torch.dtype) -> None:
+    x = torch.full((3, 2), 200, dtype=dtype)
+    with pytest.raises(ValueError, match=r"'x' must be floating point .*x.float\(\)"):
+        NoiseSchedule().add_noise(x, 5, torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("t", [1, 300, 600])
+def test_content_and_noise_come_back_from_the_velocity(t: int) -> None:
+    schedule = NoiseSchedule(kind="cosine")
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 4, 3, dtype=torch.double, generator=generator)
+    x_t, velocity = schedule.add_noise(x, t, noise), schedule.velocity(x, t, noise)
+    signal, sigma = schedule.levels(t, x)
+    torch.testing.assert_close(signal * x_t - sigma * velocity, x)
+    torch.testing.assert_close(sigma * x_t + signal * velocity, noise)

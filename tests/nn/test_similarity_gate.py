@@ -85,3 +85,15 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         SimilarityGate()(x, [a, b[:, :3]])
     with pytest.raises(ValueError, match=r"'x' must be \[N, D\] \(got \[4\]\)"):
         SimilarityGate()(x[0], [a[0]])
+
+
+def test_a_tensor_in_place_of_a_list_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'modalities' must be a list .*tensor \[3, 4\]"):
+        SimilarityGate()(torch.randn(3, 4), torch.randn(3, 4))
+
+
+def test_unit_rows_may_be_said_to_be_so() -> None:
+    x, image, text = torch.nn.functional.normalize(torch.randn(3, 6, 4).double(), dim=-1)
+    outs = [SimilarityGate(normalized)(x, [image, text]) for normalized in (False, True)]
+    torch.testing.assert_close(outs[0], outs[1])
+    assert repr(SimilarityGate(normalized=True)) == "SimilarityGate(normalized=True)"

@@ -385,7 +385,7 @@ def test_wrong_inputs_are_named() -> None:
 @pytest.mark.parametrize("length", [1, 3, 9])
 def test_a_mask_of_another_length_is_named(length: int) -> None:
     tensors, mask = [torch.randn(8, 4)] * 2, torch.ones(length, dtype=torch.bool)
-    with pytest.raises(ValueError, match=rf"'masks' must be \[8\] \(got \[{length}\]\)"):
+    with pytest.raises(ValueError, match=rf"'masks' must be bool \[8\] \(got .* \[{length}\]\)"):
         TotalCorrelationLoss()(tensors, masks=[None, mask])
 
 
@@ -465,3 +465,35 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
 def test_gathering_without_processes_changes_nothing() -> None:
     one, two = (TotalCorrelationLoss(gather_distributed=x).double() for x in (False, True))
     assert one(views(3), generator=seeded()) == two(views(3), generator=seeded())
+
+
+def test_a_tensor_in_place_of_a_list_is_named() -> None:
+    x = torch.randn(8, 4)
+    for given in (x, torch.stack([x, x], dim=1), {"a": x, "b": x}, [x, None]):
+        with pytest.raises(ValueError, match=r"'tensors' must be a list .* loss\(\[a, b\]\)"):
+            TotalCorrelationLoss()(given)
+
+
+def test_a_mask_of_another_type_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'masks' must be bool \[8\] \(got torch.float32 \[8\]\)"):
+        TotalCorrelationLoss()([torch.randn(8, 4)] * 2, masks=[None, torch.ones(8)])
+
+
+def test_a_scale_in_place_of_its_logarithm_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'init_logit_scale' is the logarithm .*\(got 14.3\)"):
+        TotalCorrelationLoss(init_logit_scale=14.3)
+    with pytest.raises(ValueError, match=r"\(got nan\)"):
+        TotalCorrelationLoss(init_logit_scale=float("nan"))
+
+
+@pytest.mark.parametrize("num_tensors", [2, 3, 60])
+def test_the_remedy_is_a_factor_on_the_logits_and_stays_in_range(num_tensors: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(8, 64, generator=generator).double() for _ in range(num_tensors)]
+    loss = TotalCorrelationLoss().double()(tensors, generator=generator.manual_seed(1))
+    assert TotalCorrelationLoss()([x.float() for x in tensors]).isfinite()
+    plain = TotalCorrelationLoss(product_scale="none", max_logit_scale=1000.0).double()
+    with torch.no_grad():
+        plain.logit_scale += (num_tensors - 2) / 2 * math.log(64)
+    expected = plain(tensors, generator=generator.manual_seed(1))
+    torch.testing.assert_close(loss, expected)

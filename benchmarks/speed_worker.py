@@ -1,0 +1,324 @@
+"""What the processes of benchmarks/speed.py do, which are told so a line at a time."""
+
+import json
+import os
+import random
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+OURS = {"gtc": "GTC", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
+GROUPS = {
+    "gathers and scatters": "index index_select index_add index_put gather scatter embedding "
+    "embedding_dense_backward searchsorted sort _unique2",
+    "filling and copying": "new_zeros zeros zeros_like ones ones_like fill zero full copy clone "
+    "cat stack _to_copy slice_backward select_backward",
+    "random numbers": "rand randn randint randint_like randperm",
+    "optimizer": "_fused_adam _foreach_add",
+}
+GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
+
+
+class StepCounter(TorchDispatchMode):
+    """Operations, bytes and seconds of what runs inside, by group of operators.
+
+    Products: ``2 m k n`` operations, ``2 nnz n`` where one is sparse; operands read once, the
+    result written once. Gathered and scattered rows: read once, written once. Adam: parameters,
+    gradients and both states read, all but gradients written. All else counts as fused into these:
+    nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: dict[str, dict[str, float]] = {}
+        self.shapes: Counter[tuple[int, int, int]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = time.perf_counter()
+        out = func(*args, **(kwargs or {}))
+        seconds = time.perf_counter() - start
+        name = func._overloadpacket.__name__
+        group = "views" if func.is_view else GROUP_OF.get(name.rstrip("_"), "elementwise")
+        flops = moved = 0
+        if name in ("mm", "addmm", "addmm_"):
+            left, right = args[-2:]
+            added = [] if name == "mm" or (kwargs or {}).get("beta", 1) == 0 else args[:1]
+            moved = sum(map(_bytes, [left, right, out, *added]))
+            if left.layout == torch.strided:
+                shape = (*left.shape, right.size(1))
+                group, flops = "dense products", 2 * left.numel() * right.size(1)
+                self.shapes[shape] += 1
+            else:
+                group, flops = "sparse products", 2 * left.values().numel() * right.size(1)
+        elif func._overloadpacket in flop_registry:
+            raise NotImplementedError(f"the floor does not count {name!r} yet")
+        elif name in ("index_select", "embedding"):
+            moved = 2 * _bytes(out)
+        elif name in ("index_add", "embedding_dense_backward"):
+            moved = 2 * _bytes(args[-1] if name == "index_add" else args[0])
+        elif name == "_fused_adam_":
+            moved = 7 * sum(map(_bytes, args[0]))
+        row = self.groups.setdefault(
+            group, dict.fromkeys(("calls", "seconds", "flops", "bytes"), 0)
+        )
+        for key, value in zip(row, (1, seconds, flops, moved), strict=True):
+            row[key] += value
+        return out
+
+
+def _bytes(x: torch.Tensor) -> int:
+    if x.layout == torch.strided:
+        return x.numel() * x.element_size()
+    return sum(map(_bytes, (x.crow_indices(), x.col_indices(), x.values())))
+
+
+def our_steps(name: str, data: dict, options: dict) -> Iterator[None]:
+    """A step of one of our models at each ``next``, as gtc_pyg.lightning takes it."""
+    from gtc_pyg import models
+    from gtc_pyg.loader import InteractionLoader
+
+    settings, sizes = options["settings"][name], (data["num_users"], data["num_items"])
+    features, names = data["features"], settings["modalities"]
+    names = names or [m for m in features if not m.startswith("has_")]
+    widths = [] if name == "lightgcn" else [{m: features[m].size(1) for m in names}]
+    model = getattr(models, OURS[name])(*sizes, *widths, **settings["model"]).to(options["device"])
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=True)
+    loader = InteractionLoader(data["train"], *sizes, options["batch_size"], options["seed"])
+    generator = torch.Generator(options["device"]).manual_seed(options["seed"])
+    while True:
+        graph = model.training_graph(data["edges"], data["weights"], generator)
+        for batch in loader:
+            parts = model.loss(*batch, features, graph, generator=generator)
+            loss = torch.stack(list(parts.values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+
+
+def pyg_steps(name: str, data: dict, options: dict) -> Iterator[None]:
+    """A step of PyG's LightGCN at each ``next``: two layers, uniform negatives, plain Adam."""
+    from torch_geometric.nn import LightGCN
+
+    num_users, num_nodes = data["num_users"], data["num_users"] + data["num_items"]
+    train = data["train"] + data["train"].new_tensor([[0], [num_users]])
+    adj = torch.cat([train, train.flip(0)], dim=1)
+    if name.endswith("_sparse"):
+        from torch_sparse import SparseTensor
+
+        adj = SparseTensor.from_edge_index(adj, sparse_sizes=(num_nodes, num_nodes)).t()
+        adj.fill_cache_()
+    model = LightGCN(num_nodes, 64, 2).to(options["device"])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    while True:
+        order = torch.randperm(train.size(1), device=train.device)
+        for rows in order.split(options["batch_size"]):
+            user, item = train[:, rows]
+            negative = torch.randint_like(item, num_users, num_nodes)
+            pairs = torch.stack([user.repeat(2), torch.cat([item, negative])])
+            ranks = model(adj, pairs).chunk(2)
+            loss = model.recommendation_loss(*ranks, pairs.unique())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+
+
+class Task:
+    """What a worker does when it is asked to: one method for each command."""
+
+    def __init__(self, options: dict) -> None:
+        import torch_geometric.nn  # noqa: F401, what is imported is no part of a step
+
+        torch.manual_seed(options["seed"])
+        torch.set_num_threads(options["threads"])
+        data = torch.load(options["data"], map_location=options["device"], weights_only=True)
+        if options["name"] in OURS:
+            import gtc_pyg.models  # noqa: F401
+
+            self.steps = our_steps(options["name"], data, options)
+        else:
+            data = {key: data[key] for key in ("train", "num_users", "num_items")}
+            self.steps = pyg_steps(options["name"], data, options)
+        self.data, self.cuda = data, torch.device(options["device"]).type == "cuda"
+        self.base = self._mib("VmRSS")
+        self.spent: tuple[list[float], list[float]] = [], []
+        if not self.cuda:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+
+    def _mib(self, field: str) -> float:
+        if self.cuda:
+            kind = "peak" if field == "VmHWM" else "current"
+            return torch.cuda.memory_stats().get(f"allocated_bytes.all.{kind}", 0) / 2**20
+        # Not ru_maxrss: a process that was started by vfork inherits its parent's.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
+
+    def _clock(self, call: Callable[[], object], number: int) -> list[float]:
+        """Seconds of each of some calls, after one that is not timed."""
+        seconds = []
+        for _ in range(number + 1):
+            start = time.perf_counter()
+            call()
+            if self.cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        return seconds[1:]
+
+    def time(self, number: int) -> list[float]:
+        """Seconds of each of some steps."""
+        start = self._spent()
+        seconds = self._clock(lambda: next(self.steps), number)
+        for i, (before, after) in enumerate(zip(start, self._spent(), strict=True)):
+            self.spent[i].append((after - before) / (number + 1))
+        return seconds
+
+    def _spent(self) -> list[float]:
+        return [time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+
+    def about(self) -> dict[str, Any]:
+        """Peak memory since the data was loaded, what there was then, and what PyG has found.
+
+        Besides CPU seconds of all threads and page faults of a step, medians over turns.
+        """
+        from torch_geometric import typing
+
+        found = {
+            "torch_scatter": typing.WITH_TORCH_SCATTER,
+            "torch_sparse": typing.WITH_TORCH_SPARSE,
+        }
+        return {
+            "peak_mib": self._mib("VmHWM"),
+            "base_mib": self.base,
+            "cpu_s": statistics.median(self.spent[0]),
+            "faults": statistics.median(self.spent[1]),
+            "extras": [name for name, there in found.items() if there],
+        }
+
+    def count(self, number: int) -> dict[str, Any]:
+        """Means of a step by group, see :class:`StepCounter`, and its dense products."""
+        next(self.steps)
+        with StepCounter() as counter:
+            for _ in range(number):
+                next(self.steps)
+        groups = counter.groups.items()
+        return {
+            "groups": {g: {key: v / number for key, v in row.items()} for g, row in groups},
+            "shapes": [[*shape, n / number] for shape, n in counter.shapes.items()],
+        }
+
+    def rates(self, shapes: list, square: int, copied: int) -> dict[str, float]:
+        """Operations and bytes a second of what a step is made of, each run alone, at its best."""
+        from gtc_pyg.functional import stack_interactions, to_csr
+
+        train, users, items = (self.data[key] for key in ("train", "num_users", "num_items"))
+
+        def product(m: int, k: int, n: int) -> float:
+            left, right = (torch.rand(x, y, device=train.device) for x, y in ((m, k), (k, n)))
+            out = torch.empty(m, n, device=train.device)
+            return min(self._clock(lambda: torch.mm(left, right, out=out), 3))
+
+        dense = sum(2 * m * k * n * number for m, k, n, number in shapes)
+        both = to_csr(train, items, users), to_csr(train.flip(0), users, items)
+        adj, x = stack_interactions(*both), torch.rand(users + items, 64, device=train.device)
+        out = torch.zeros_like(x)
+        csr = min(self._clock(lambda: out.addmm_(adj, x, beta=0.0), 3))
+        a, b = (torch.rand(copied, device=train.device) for _ in range(2))
+        return {
+            "dense": dense / sum(number * product(*shape) for *shape, number in shapes),
+            "square": 2 * square**3 / product(square, square, square),
+            "sparse": 2 * adj.values().numel() * x.size(1) / csr,
+            "csr_s": csr,
+            "copy": 8 * copied / min(self._clock(lambda: b.copy_(a), 3)),
+            "fresh_copy": 8 * copied / min(self._clock(a.clone, 3)),
+        }
+
+    def negatives(self, rounds: int, batch_size: int) -> dict[str, dict[str, float]]:
+        """One negative for each training interaction: seconds, ratios to ours, wrong ones."""
+        from torch_geometric.utils import structured_negative_sampling
+
+        from gtc_pyg.loader import NegativeSampler
+
+        train, users, items = (self.data[key] for key in ("train", "num_users", "num_items"))
+        batches, sampler = train.split(batch_size, dim=1), NegativeSampler(train, users, items)
+        known: list[set[int]] = [set() for _ in range(users)]
+        for user, item in train.t().tolist():
+            known[user].add(item)
+
+        def by_rows() -> torch.Tensor:
+            out = []
+            for user in train[0].tolist():
+                item = random.randrange(items)
+                while item in known[user]:
+                    item = random.randrange(items)
+                out.append(item)
+            return train.new_tensor(out)
+
+        def by_structure(edge_index: torch.Tensor) -> torch.Tensor:
+            return structured_negative_sampling(edge_index, items)[2]
+
+        methods: dict[str, Callable[[], torch.Tensor]] = {
+            "sampler": lambda: torch.cat([sampler(e[0]) for e in batches]),
+            "structured": lambda: by_structure(train),
+            "structured_batches": lambda: torch.cat([by_structure(e) for e in batches]),
+            "row_loop": by_rows,
+            "uniform": lambda: torch.cat([torch.randint_like(e[1], items) for e in batches]),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in methods}
+        for turn in range(rounds):
+            for name in list(methods)[:: 1 - 2 * (turn % 2)]:
+                seconds[name] += self._clock(methods[name], 1)
+        positive, rows = train[0] * items + train[1], {}
+        for name, call in methods.items():
+            wrong = torch.isin(train[0] * items + call(), positive).float().mean()
+            rows[name] = {
+                "seconds": statistics.median(seconds[name]),
+                "ratio": spread(seconds[name], seconds["sampler"]),
+                "wrong": float(wrong),
+            }
+        return rows
+
+    def profile(self, number: int) -> str:
+        """torch.profiler's table of the slowest operators."""
+        with torch.profiler.profile() as profiler:
+            for _ in range(number):
+                next(self.steps)
+        return profiler.key_averages().table("self_cpu_time_total", 20, max_name_column_width=40)
+
+
+def spread(values: list[float], others: list[float]) -> dict[str, float]:
+    """Median and quartiles of the ratios of values to others of the same turn."""
+    ratios = [value / other for value, other in zip(values, others, strict=True)]
+    q1, median, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {"median": median, "q1": q1, "q3": q3}
+
+
+def hide_extras() -> None:
+    """Makes torch-scatter and torch-sparse fail to import, as where they are not installed."""
+    sys.modules.update(torch_scatter=None, torch_sparse=None)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Answers the commands on standard input, a line of JSON each, until it is closed."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    options = json.loads(sys.argv[1])
+    if options["name"].endswith("_bare"):
+        hide_extras()
+    task = Task(options)
+    for line in sys.stdin:
+        command, *args = json.loads(line)
+        print(json.dumps(getattr(task, command)(*args)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
