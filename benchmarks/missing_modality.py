@@ -319,25 +319,26 @@ def recall_table(rows: list[dict[str, str]]) -> str:
 
 
 def content_table(rows: list[dict[str, str]]) -> str:
-    """How near filled content comes to the removed one."""
+    """How near filled content comes to the removed one, over the seeds that all fills share."""
     head = ["", "removed", *MEASURED]
     lines = []
     for dataset, (_, modality) in DATASETS.items():
         for rate in sorted({row["rate"] for row in rows} - {"0.0"}):
-            cells: list[list[str]] = [[], []]
-            seeds = set()
-            for condition in MEASURED:
-                key = [dataset, modality, "content only", rate, condition]
-                found = [row for row in rows if [row[name] for name in KEY[:5]] == key]
-                seeds |= {row["seed"] for row in found}
-                for cell, metric in zip(cells, ("cosine", "overlap"), strict=True):
-                    cell.append(_spread([float(row[metric]) for row in found], 3))
+            key = [dataset, modality, "content only", rate]
+            found = {
+                name: {r["seed"]: r for r in rows if [r[k] for k in KEY[:5]] == [*key, name]}
+                for name in MEASURED
+            }
+            seeds = sorted(set.intersection(*(set(of_seed) for of_seed in found.values())))
             if seeds:
-                label = (
-                    f"{dataset}, {modality} ({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'})"
-                )
-                lines.append(_row([f"{label}: cosine", f"{float(rate):.0%}", *cells[0]]))
-                lines.append(_row([f"{label}: neighbours", f"{float(rate):.0%}", *cells[1]]))
+                count = f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
+                for label, metric in (("cosine", "cosine"), ("neighbours", "overlap")):
+                    cells = [
+                        _spread([float(found[name][seed][metric]) for seed in seeds], 3)
+                        for name in MEASURED
+                    ]
+                    shown = f"{dataset}, {modality} ({count}): {label}"
+                    lines.append(_row([shown, f"{float(rate):.0%}", *cells]))
     return "\n".join([_row(head), _row(["---"] * len(head)), *lines])
 
 

@@ -68,7 +68,7 @@ TABLE = {
     "relevance, fixed gates": "relevance of a block, fixed gates",
     "relevance, all of the input": "relevance of a block, all of the input",
     "relevance, another user's gate": "control: the gate of another user",
-    "ceiling": "ceiling: mean raw content of the user's items",
+    "ceiling": "reference: mean raw content of the user's items",
     "share of the score": "share of a modality in the score",
 }
 
@@ -223,6 +223,8 @@ def table(rows: list[dict[str, str]]) -> str:
         for users in ("preferred", "all")
     )
     lines.append(f"| control: condition `'item'` | {' | '.join(cells)} |")
+    share = cell(condition="item", measure="share of the score")
+    lines.append(f"| share of a modality in the score, condition `'item'` | | {share} |")
     return "\n".join(lines)
 
 

@@ -111,6 +111,9 @@ def _erase(model: GTC, features: Features, name: str, columns: slice | Tensor) -
     """The content with the mean of the items that have it in these columns."""
     if name not in model.filter.encoders:
         raise ValueError(f"'name' must be one of {list(model.filter.encoders)} (got {name!r})")
+    chosen = torch.arange(features[name].size(1))[columns] if name in features else None
+    if chosen is not None and chosen.numel() == 0:
+        raise ValueError(f"'columns' must select some of {features[name].size(1)} (got {columns})")
     x, present = model._content(features, name).clone(), features.get(f"has_{name}")
     x[:, columns] = (x if present is None else x[present])[:, columns].mean(dim=0)
     return {**features, name: x}

@@ -210,6 +210,8 @@ def test_wrong_arguments_are_named() -> None:
             score_share(model, features, edges, name)
     with pytest.raises(ValueError, match=r"'gate_of' must be \[3\] \(got \[2\]\)"):
         filter_relevance(model, features, edges, "image", gate_of=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"'columns' must select some of 5 "):
+        filter_relevance(model, features, edges, "image", slice(5, 9))
     del features["text"]
     with pytest.raises(ValueError, match=r"'features' lacks 'text'"):
         filter_relevance(model, features, edges, "text")

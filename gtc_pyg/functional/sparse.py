@@ -139,9 +139,8 @@ def _add_product(
 ) -> Tensor:
     """``beta * out + alpha * adj @ x``, in place, never in half precision."""
     # torch.sparse.mm fills two new results: on 16,018 nodes, 64 columns, where memory is fresh,
-    # 5.6 ms against 0.7 ms.
-    with torch.autocast(x.device.type, enabled=False):
-        return out.addmm_(adj.to(out.dtype), x.to(out.dtype), beta=beta, alpha=alpha)
+    # 5.6 ms against 0.7 ms (benchmarks/notes.md).
+    return out.addmm_(adj.to(out.dtype), x.to(out.dtype), beta=beta, alpha=alpha)
 
 
 def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
@@ -174,6 +173,8 @@ def layer_mean(adj: Tensor, x: Tensor, num_layers: int) -> Tensor:
     Returns:
         ``[N, D]``, in the type of ``x``.
     """
+    if num_layers < 0:
+        raise ValueError(f"'num_layers' must be at least 0 (got {num_layers})")
     return x if num_layers == 0 else _LayerMean.apply(adj, x, num_layers)
 
 

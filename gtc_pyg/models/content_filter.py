@@ -337,7 +337,7 @@ class ContentFilter(Module):
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    return x.index_select(0, index.reshape(-1)).view(*index.shape, -1)
+    return x.index_select(0, index.reshape(-1)).view(*index.shape, x.size(1))
 
 
 def _present(features: Features, name: str, item: Tensor) -> Tensor | None:

@@ -182,15 +182,18 @@ class GraphRecommender(Module):
         r"""The edge types that a recommender reads, as transposed CSR; CSR passes through.
 
         Raises:
-            ValueError: Where either direction of the interactions is missing or has weights.
+            ValueError: Where either direction of the interactions is missing, has weights or
+                repeats an edge, or the two are not the same edges (by their counts).
         """
         if isinstance(edge_index_dict, CSRGraph):
             return edge_index_dict
         sizes = {"user": self.num_users, "item": self.num_items}
         weights = edge_weight_dict or {}
-        for key in (USER_TO_ITEM, ITEM_TO_USER):
-            if key in weights:
+        for key, weight in weights.items():
+            if key in (USER_TO_ITEM, ITEM_TO_USER):
                 raise ValueError(f"'edge_weight_dict' has {key}: interactions take no weights yet")
+            if weight.requires_grad:
+                raise ValueError(f"'edge_weight_dict' at {key} must not require a gradient")
         graph = CSRGraph()
         for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
             if key in edge_index_dict:
@@ -209,6 +212,7 @@ class GraphRecommender(Module):
                     f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it, and "
                     f"num_item_layers=0 does without"
                 )
+        _check_interactions(graph)
         return graph
 
     def training_graph(
@@ -258,3 +262,23 @@ class GraphRecommender(Module):
         pos_score = (u * item_emb.index_select(0, pos)).sum(-1)
         neg_score = (u * item_emb.index_select(0, neg)).sum(-1)
         return self.bpr(pos_score, neg_score)
+
+
+def _check_interactions(graph: CSRGraph) -> None:
+    """Unweighted, none twice, and the same in both directions."""
+    for key, reverse in ((USER_TO_ITEM, ITEM_TO_USER), (ITEM_TO_USER, USER_TO_ITEM)):
+        adj, col = graph[key], graph[key].col_indices()
+        first = torch.zeros(col.numel() + 1, dtype=torch.bool, device=col.device)
+        first[adj.crow_indices()] = True  # of its row
+        twice = (col[1:] == col[:-1]) & ~first[1:-1]
+        if bool((adj.values() != 1).any()) or bool(twice.any()):
+            raise ValueError(
+                f"'edge_index_dict' at {key} must hold every interaction once, without weights "
+                f"(torch_geometric.utils.coalesce removes copies)"
+            )
+        degree = torch.bincount(col, minlength=adj.size(1))
+        if not torch.equal(degree, graph[reverse].crow_indices().diff()):
+            raise ValueError(
+                f"'edge_index_dict' at {key} and {reverse} must be the same interactions (got "
+                f"{col.numel()} and {graph[reverse].col_indices().numel()}, or of other nodes)"
+            )

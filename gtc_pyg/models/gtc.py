@@ -30,12 +30,13 @@ class GTC(GraphRecommender):
     3. :math:`z_i` fuses it with the item's ID embedding (:class:`~gtc_pyg.nn.SimilarityGate`);
     4. :math:`[e_u, z_i]` passes over the interaction graph as in LightGCN;
     5. the content of a user's items, **filtered for that user**,
-       :math:`p_u^m = \frac{1}{|N(u)|} \sum_{i \in N(u)} \hat x_{ui}^m`, weighed by modality,
-       :math:`a_u^m`, is added to the user;
+       :math:`p_u^m = \frac{1}{|N(u)|} \sum_{i \in N(u)} \hat x_{ui}^m`, at unit length and weighed
+       by modality, :math:`\lambda a_u^m`, is added to the user (:math:`\lambda` is
+       ``content_strength``);
     6. items are smoothed over the item graph; scores are inner products.
 
-    With ``filter_in='score'`` the filter acts in the score instead: :math:`\sum_m a_u^m \langle
-    p_u^m, \hat x_{ui}^m \rangle` is added, :math:`p_u^m` at unit length. Both are factorised: no
+    With ``filter_in='score'`` the filter acts in the score instead: :math:`\lambda \sum_m a_u^m
+    \langle p_u^m, \hat x_{ui}^m \rangle` is added. Both are factorised: no
     network runs per edge or pair, and ranking stays an inner product.
 
     Ours, where the published code differs: the denoisers are trained and see all of an item's
@@ -103,6 +104,9 @@ class GTC(GraphRecommender):
             raise ValueError(
                 f"'filter_in' must be 'messages', 'score' or 'both' (got {filter_in!r})"
             )
+        for name, value in (("num_layers", num_layers), ("num_item_layers", num_item_layers)):
+            if value < 0:
+                raise ValueError(f"'{name}' must be at least 0 (got {value})")
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -205,6 +209,8 @@ class GTC(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
+        if user.numel() == 0:
+            raise ValueError("'user' must hold at least one (got none)")
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         filtered = self.filter_content(features, graph)
         user_emb, item_emb, content = self._embed(filtered, graph, user)

@@ -234,11 +234,11 @@ class ModalityFiller(Module):
         """
         if not bool(self.distance > 0):
             raise ValueError("call fit(...) first: this filler has not been trained")
-        x, mask = self._content(features)
+        _, mask = self._content(features)
         cond = self._cond(self._given(features, edge_index, num_users), mask)[~mask]
         encoded = self._sample(cond, num_samples, num_sampling_steps, generator)
-        out = x.clone()
-        out[~mask] = self.decode(encoded).to(x.dtype)
+        out = features[self.modality].clone()
+        out[~mask] = self.decode(encoded).to(out.dtype)
         rest = {key: x for key, x in features.items() if key != f"has_{self.modality}"}
         return rest | {self.modality: out}
 
@@ -281,7 +281,7 @@ class ModalityFiller(Module):
                 )
             if key.startswith("has_") and other.dtype != torch.bool:
                 raise ValueError(f"'features' must have {key!r} as bool (got {other.dtype})")
-        x = torch.where(mask.view(-1, 1), x, 0.0)
+        x = torch.where(mask.view(-1, 1), x, 0.0).to(self.mean.dtype)
         if not bool(x.isfinite().all()):
             raise ValueError(f"'features' holds values of {self.modality!r} that are not finite")
         return x, mask
@@ -309,6 +309,7 @@ class ModalityFiller(Module):
         check_ids(edge_index[0], num_users, "'edge_index' holds user")
         check_ids(edge_index[1], x.size(0), "'edge_index' holds item")
         interactions = spectral_items(edge_index, num_users, x.size(0), self.spectral_channels)
+        interactions = interactions.to(x.dtype)
         return _Given(self.encoder(x), interactions, torch.cat(others, dim=1))
 
     def _cond(self, given: _Given, known: Tensor) -> Tensor:

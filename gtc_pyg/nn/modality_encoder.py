@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
@@ -13,7 +12,6 @@ from gtc_pyg.nn.conditional_denoiser import ConditionalDenoiser
 from gtc_pyg.nn.noise_schedule import NoiseSchedule
 
 PREDICTIONS = ("noise", "velocity")
-_LARGEST = 1e17
 
 
 class ModalityEncoder(Module):
@@ -91,11 +89,13 @@ class ModalityEncoder(Module):
             )  # whatever stands there: NaN has NaN gradients
         out = self.lin(x)
         if out.device.type == "cpu" and not torch.compiler.is_compiling() and out.numel() > 0:
-            largest = float(out.detach().abs().amax())
-            if _LARGEST < largest < math.inf:  # what is no number stays in its row
+            # What is no number stays in its row.
+            largest = float(out.detach().nan_to_num(0, 0, 0).abs().amax())
+            limit = torch.finfo(torch.promote_types(out.dtype, torch.float)).max ** 0.5 / 100
+            if largest > limit:
                 raise ValueError(
                     f"'x' must hold values of ordinary size: encoded they reach {largest:.1e}, "
-                    f"and squares beyond {_LARGEST:.0e} are out of range"
+                    f"and squares are out of range beyond {limit:.0e}"
                 )
         if mask is not None and self.missing is not None:
             out = torch.where(mask.view(-1, 1), out, self.missing)
@@ -175,8 +175,8 @@ class ModalityEncoder(Module):
             )
         if emb[1].size(0) != x.size(0):
             raise ValueError(f"'emb' must have {x.size(0)} items (got {emb[1].size(0)})")
-        out = self(x)
         absent = ~mask
+        out = self(torch.where(mask.view(-1, 1), x, 0.0))
         if not bool(absent.any()):
             return out
         cond, gate = denoiser.encode_condition(emb, edge_index, edge_weight)

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.functional import normalize_rows
+from gtc_pyg.functional import upcast
 
 
 class SimilarityGate(Module):
@@ -82,7 +83,8 @@ class SimilarityGate(Module):
     def _unit(x: Tensor) -> Tensor:
         # A constant factor for the gradient too: the cosine does not depend on it.
         top = x.detach().abs().amax(dim=-1, keepdim=True)
-        return normalize_rows(x / top.masked_fill(top == 0, 1))
+        x = torch.where(top == 0, 0, x / top.masked_fill(top == 0, 1))  # no gradient to zeros
+        return F.normalize(upcast(x), dim=-1).to(x.dtype)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({'normalized=True' if self.normalized else ''})"

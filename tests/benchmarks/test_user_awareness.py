@@ -29,6 +29,12 @@ def test_committed_controls_are_guesses() -> None:
         assert all(value == 0.5 for value in values("item", "relevance, fixed gates", users))
 
 
+def test_the_share_of_a_modality_is_shown_not_to_be_due_to_the_gates() -> None:
+    shares = values("item", "share of the score", "all")
+    assert sum(shares) / len(shares) > 0.9
+    assert "**The share of a modality is not due to the gates**" in PAGE.read_text()
+
+
 def test_the_page_shows_the_committed_rows() -> None:
     assert table(read(ROWS)) in PAGE.read_text()
 

@@ -28,3 +28,13 @@ def test_a_row_by_hand() -> None:
 def test_gradients() -> None:
     x = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(normalize_rows, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rows_without_a_direction_are_zero_and_get_no_gradient(dtype: torch.dtype) -> None:
+    x = torch.tensor([[0.0, 0.0], [3e-13, 4e-13], [3.0, 4.0]]).to(dtype).requires_grad_()
+    out = normalize_rows(x)
+    assert out.dtype == dtype and (out[:2] == 0).all()
+    torch.testing.assert_close(out[2].float(), torch.tensor([0.6, 0.8]), rtol=1e-2, atol=0)
+    (out * torch.tensor([1.0, 2.0], dtype=dtype)).sum().backward()
+    assert (x.grad[:2] == 0).all() and x.grad.isfinite().all()

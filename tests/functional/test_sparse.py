@@ -188,3 +188,8 @@ def test_a_generator_decides_the_sample() -> None:
     assert draw(0) == draw(0)
     assert len({tuple(draw(seed)) for seed in range(20)}) > 5
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_negative_number_of_layers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'num_layers' must be at least 0 \(got -1\)"):
+        layer_mean(stack_interactions(*interactions()), torch.ones(9, 2), -1)

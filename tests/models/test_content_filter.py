@@ -212,7 +212,8 @@ def test_what_users_say_of_an_item_changes_its_filter_unless_the_item_is_all(
 ) -> None:
     graph, other = planted(), planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
-    with_edges(other, torch.stack([(edges[0] + 7) % graph.num_users, edges[1].flip(0)]))
+    shuffled = torch.stack([(edges[0] + 7) % graph.num_users, edges[1].flip(0)])
+    with_edges(other, shuffled.unique(dim=1))
     for condition in CONDITIONS:
         model = filter_of(graph, condition=condition)
         before, after = run(model, graph)[0]["image"], run(model, other)[0]["image"]

@@ -305,3 +305,23 @@ def test_the_ranking_loss_equals_bpr_by_hand() -> None:
     # Margins: 3 - 1 and 2 - (-2).
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-4))) / 2
     assert loss.item() == pytest.approx(expected)
+
+
+def test_interactions_that_are_not_what_they_should_be_are_named(planted: Callable) -> None:
+    graph = planted()
+    model, edges = recommender(graph), graph.edge_index_dict
+    with pytest.raises(ValueError, match="every interaction once"):
+        twice = {key: torch.cat([adj, adj[:, :1]], dim=1) for key, adj in edges.items()}
+        model.csr_graph(twice)
+    with pytest.raises(ValueError, match="without weights"):
+        weighted = model.csr_graph(edges)
+        values = torch.rand(weighted[USER_TO_ITEM].values().numel()) + 0.5
+        adj = torch.sparse_csr_tensor(
+            weighted[USER_TO_ITEM].crow_indices(), weighted[USER_TO_ITEM].col_indices(), values
+        )
+        model.csr_graph({**edges, USER_TO_ITEM: adj})
+    with pytest.raises(ValueError, match="must be the same interactions"):
+        model.csr_graph({**edges, ITEM_TO_USER: edges[ITEM_TO_USER][:, 1:]})
+    with pytest.raises(ValueError, match="must not require a gradient"):
+        weight = graph.edge_weight_dict[SIMILAR_ITEMS].clone().requires_grad_()
+        model.csr_graph(edges, {SIMILAR_ITEMS: weight})

@@ -524,3 +524,36 @@ def test_wrong_content_is_named(planted: Callable) -> None:
         graph.features["has_image"] = mask
         with pytest.raises(ValueError, match=r"'has_image' as bool \[\d+\] \(got"):
             model(*arguments(graph))
+
+
+def test_rows_that_lack_content_are_aligned_with_nothing(
+    planted: Callable, batch_of: Callable
+) -> None:
+    graph = planted()
+    model, mask = model_of(graph, incomplete=["image"]), without_some_images(graph)
+    user, pos, neg = batch_of(graph)
+    pos = torch.cat([pos, pos[:4]])  # some items stand twice
+    batch = (torch.cat([user, user[:4]]), pos, torch.cat([neg, neg[:4]]))
+    given = {"generator": torch.Generator()}
+    weights = graph.edge_weight_dict
+    settings = {"diffusion_weight": 0.0, "filter_weight": 0.0, "total_correlation_weight": 1.0}
+    for name, value in settings.items():
+        setattr(model, name, value)
+    given["generator"].manual_seed(0)
+    parts = model.loss(*batch, graph.features, graph.edge_index_dict, weights, **given)
+    items = pos.unique()
+    assert not mask[items].all() and items.numel() < pos.numel()
+    filtered = model.filter_content(graph.features, graph.edge_index_dict, weights)
+    rows = items[mask[items]]
+    views = [model.item_emb(rows), *(f.x_hat[rows] for f in filtered.values())]
+    given["generator"].manual_seed(0)
+    torch.testing.assert_close(parts["total_correlation"], model.total_correlation(views, **given))
+
+
+def test_an_empty_batch_and_too_few_layers_are_named(planted: Callable) -> None:
+    graph = planted()
+    none = torch.empty(0, dtype=torch.long)
+    with pytest.raises(ValueError, match="'user' must hold at least one"):
+        model_of(graph).loss(none, none, none, *arguments(graph))
+    with pytest.raises(ValueError, match=r"'num_layers' must be at least 0 \(got -1\)"):
+        model_of(graph, num_layers=-1)

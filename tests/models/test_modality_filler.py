@@ -219,3 +219,26 @@ def test_arguments_of_fit_that_do_not_fit_are_named(given: dict, message: str) -
     arguments = {"edge_index": edge_index, "num_users": NUM_USERS, "epochs": 1} | given
     with pytest.raises(ValueError, match=message):
         ModalityFiller("text", 20, **OPTIONS).fit(features, **arguments)
+
+
+def test_the_last_training_has_the_length_that_was_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, edge_index, _ = planted()
+    epochs, cosines = [], iter([0.3, 0.9, 0.1])
+    train = ModalityFiller._train_epoch
+    monkeypatch.setattr(
+        ModalityFiller, "_train_epoch", lambda self, *args: epochs.append(1) or train(self, *args)
+    )
+    monkeypatch.setattr(F, "cosine_similarity", lambda *_, **__: torch.tensor(next(cosines)))
+    history = fitted(features, edge_index, epochs=30).history
+    assert history is not None and history.best_epoch == 20
+    assert len(epochs) == 30 + 20
+
+
+def test_double_content_is_filled_and_stays_double() -> None:
+    features, edge_index, _ = planted()
+    features = {key: x.double() if x.is_floating_point() else x for key, x in features.items()}
+    filler = fitted(features, edge_index, epochs=2)
+    filled = filler(features, edge_index, NUM_USERS)["text"]
+    mask = features["has_text"]
+    assert filled.dtype == torch.double and filled.isfinite().all()
+    assert torch.equal(filled[mask], features["text"][mask])

@@ -287,3 +287,13 @@ def test_a_mask_that_does_not_fit_is_named(mask: torch.Tensor) -> None:
 def test_widths_of_zero_are_named(sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"'(in|out)_channels' must be at least 1 \(got 0\)"):
         ModalityEncoder(*sizes)
+
+
+def test_the_range_is_checked_beside_rows_that_are_no_numbers() -> None:
+    encoder, x = ModalityEncoder(8, 4), torch.randn(5, 8)
+    x[1] = torch.nan
+    assert encoder(x)[[0, 2, 3, 4]].isfinite().all()
+    x[0] = 1e25
+    with pytest.raises(ValueError, match=r"'x' must hold values of ordinary size"):
+        encoder(x)
+    assert encoder.double()(x.double())[0].isfinite().all()

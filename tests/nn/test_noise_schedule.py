@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -39,6 +40,17 @@ def test_the_published_linear_schedule_does_not_end_in_pure_noise() -> None:
 
 def test_the_cosine_schedule_ends_near_pure_noise() -> None:
     assert NoiseSchedule(kind="cosine").alpha_bar[-1] < 1e-4
+
+
+def test_cosine_levels_equal_a_loop() -> None:
+    alpha_bar, expected = NoiseSchedule(10, "cosine").alpha_bar, 1.0
+
+    def level(t: int) -> float:
+        return math.cos((t / 10 + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    for t in range(10):
+        expected *= 1 - min(1 - level(t + 1) / level(t), 0.999)
+        assert alpha_bar[t + 1].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

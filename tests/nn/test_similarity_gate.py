@@ -97,3 +97,19 @@ def test_unit_rows_may_be_said_to_be_so() -> None:
     outs = [SimilarityGate(normalized)(x, [image, text]) for normalized in (False, True)]
     torch.testing.assert_close(outs[0], outs[1])
     assert repr(SimilarityGate(normalized=True)) == "SimilarityGate(normalized=True)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_row_of_zeros_has_cosine_zero_and_sends_back_no_explosion(dtype: torch.dtype) -> None:
+    x, image = torch.ones(2, 4, dtype=dtype), torch.zeros(2, 4, dtype=dtype, requires_grad=True)
+    fused, weight = SimilarityGate()(x, [image])
+    torch.testing.assert_close(
+        weight[0].float(), torch.tensor([1.0, 0.0]).softmax(0), rtol=1e-2, atol=0
+    )
+    fused.sum().backward()
+    assert image.grad.abs().max() < 1
+
+
+def test_gradients_can_be_differentiated_again() -> None:
+    x, image = torch.randn(2, 3, 4, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x, y: SimilarityGate()(x, [y])[0], (x, image))
