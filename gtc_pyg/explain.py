@@ -114,6 +114,9 @@ def _erase(model: GTC, features: Features, name: str, columns: slice | Tensor) -
     chosen = torch.arange(features[name].size(1))[columns] if name in features else None
     if chosen is not None and chosen.numel() == 0:
         raise ValueError(f"'columns' must select some of {features[name].size(1)} (got {columns})")
-    x, present = model._content(features, name).clone(), features.get(f"has_{name}")
+    x, present = (
+        model._content(features, name, model.num_items).clone(),
+        features.get(f"has_{name}"),
+    )
     x[:, columns] = (x if present is None else x[present])[:, columns].mean(dim=0)
     return {**features, name: x}

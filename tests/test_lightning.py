@@ -108,3 +108,44 @@ def test_presence_masks_travel_with_the_content(dataset):
 def test_an_impossible_number_of_epochs_is_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match="'epochs' must be at least 1"):
         train(make_gtc(dataset), dataset, tmp_path, epochs=0)
+
+
+@pytest.fixture(scope="module")
+def sampling():
+    pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
+    return [4, 3, 3]
+
+
+def test_mini_batches_are_seeded_and_reach_every_weight(dataset, tmp_path, sampling):
+    options = {"epochs": 2, "num_neighbors": sampling}
+    runs = [
+        train(make_gtc(dataset), dataset, tmp_path / str(i), **options, seed=i // 2)
+        for i in range(3)
+    ]
+    first, second, other = (run.model.state_dict() for run in runs)
+    start = make_gtc(dataset).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["item_emb.weight"], other["item_emb.weight"])
+    still = {key for key in first if torch.equal(first[key], start[key])}
+    assert still <= {"filter.schedule.alpha_bar"}
+
+
+def test_a_mini_batch_moves_the_embeddings_it_touches_alone(dataset, tmp_path, sampling):
+    model = LightGCN(dataset.num_users, dataset.num_items, 8)
+    before = {key: x.clone() for key, x in model.state_dict().items()}
+    limit = {"trainer_kwargs": {"limit_train_batches": 1}}
+    train(model, dataset, tmp_path, epochs=1, batch_size=1, num_neighbors=[1], **limit)
+    moved = [int((x != before[key]).any(dim=1).sum()) for key, x in model.state_dict().items()]
+    assert all(0 < num < 12 for num in moved)
+
+
+def test_mini_batches_learn_what_the_whole_graph_learns(dataset, tmp_path, sampling):
+    recalls = []
+    for i, num_neighbors in enumerate((None, sampling)):
+        torch.manual_seed(0)
+        model = LightGCN(dataset.num_users, dataset.num_items, 16)
+        start = evaluate(*embed(model, dataset), labels(dataset, "val"), [labels(dataset, "train")])
+        result = train(model, dataset, tmp_path / str(i), epochs=8, num_neighbors=num_neighbors)
+        assert result.val["Recall@20"] > start["Recall@20"] + 0.05
+        recalls.append(result.val["Recall@20"])
+    assert abs(recalls[0] - recalls[1]) < 0.1

@@ -120,8 +120,8 @@ class _LayerMean(torch.autograd.Function):
     """Horner's rule: a product and a sum for each layer, and no layer is kept."""
 
     @staticmethod
-    def forward(ctx, adj, x, num_layers):  # type: ignore[no-untyped-def]
-        ctx.adj, ctx.num_layers = adj, num_layers
+    def forward(ctx, adj, adj_transposed, x, num_layers):  # type: ignore[no-untyped-def]
+        ctx.adj, ctx.adj_transposed, ctx.num_layers = adj, adj_transposed, num_layers
         first = x.to(torch.promote_types(x.dtype, torch.float))
         out = first
         for layer in range(num_layers):
@@ -131,7 +131,8 @@ class _LayerMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
-        return None, _LayerMean.apply(ctx.adj, grad_output, ctx.num_layers), None
+        grad = _LayerMean.apply(ctx.adj_transposed, ctx.adj, grad_output, ctx.num_layers)
+        return None, None, grad, None
 
 
 def _add_product(
@@ -160,13 +161,14 @@ def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
     return _SpMM.apply(adj, adj_transposed, x)
 
 
-def layer_mean(adj: Tensor, x: Tensor, num_layers: int) -> Tensor:
+def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) -> Tensor:
     r"""Mean over the layers of LightGCN, :math:`\frac{1}{L + 1} \sum_{l=0}^L \hat A^l x`.
 
     What :class:`~torch_geometric.nn.conv.LGConv` and a mean compute.
 
     Args:
-        adj: :math:`\hat A`, symmetric CSR ``[N, N]`` (:func:`stack_interactions`).
+        adj: :math:`\hat A`, CSR ``[N, N]`` (:func:`stack_interactions`).
+        adj_transposed: The same transposed (``adj`` itself where symmetric).
         x: ``[N, D]``, floating, as in :func:`spmm`.
         num_layers: :math:`L`.
 
@@ -175,7 +177,7 @@ def layer_mean(adj: Tensor, x: Tensor, num_layers: int) -> Tensor:
     """
     if num_layers < 0:
         raise ValueError(f"'num_layers' must be at least 0 (got {num_layers})")
-    return x if num_layers == 0 else _LayerMean.apply(adj, x, num_layers)
+    return x if num_layers == 0 else _LayerMean.apply(adj, adj_transposed, x, num_layers)
 
 
 def degree_sensitive_sample(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, Sequential, SiLU
 
 from gtc_pyg.functional import normalize_rows
-from gtc_pyg.models.graph_recommender import CSRGraph, Features
+from gtc_pyg.models.csr_graph import CSRGraph, Features
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 

@@ -79,10 +79,10 @@ class FREEDOM(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        ego = torch.cat([self.user_emb.weight, self.item_emb.weight])
-        out = graph.layer_mean(ego, self.num_layers)
-        user_emb, item_emb = out.split([self.num_users, self.num_items])
-        h = self.item_emb.weight
+        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        out = graph.layer_mean(torch.cat([e_user, e_item]), self.num_layers)
+        user_emb, item_emb = out.split([graph.num_users, graph.num_items])
+        h = e_item
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
         return user_emb, item_emb + h
@@ -97,12 +97,13 @@ class FREEDOM(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        user_emb, item_emb = self(features, edge_index_dict, edge_weight_dict)
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user_emb, item_emb = self(features, graph)
         parts = {"ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item)}
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
-            x = self._content(features, name)
+            x = self._content(features, name, graph.num_items)
             pos, neg = projection(x[pos_item]), projection(x[neg_item])
             content = content + self.bpr((u * pos).sum(-1), (u * neg).sum(-1))
         parts["modalities"] = self.modality_weight * content

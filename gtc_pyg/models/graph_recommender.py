@@ -1,107 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch_geometric.data import HeteroData
 from torch_geometric.nn.models.lightgcn import BPRLoss
-from torch_geometric.typing import Adj, EdgeType
 
-from gtc_pyg.functional import (
-    degree_sensitive_sample,
-    layer_mean,
-    spmm,
-    stack_interactions,
-    to_csr,
+from gtc_pyg.functional import degree_sensitive_sample, to_csr
+from gtc_pyg.models.csr_graph import (
+    ITEM_TO_USER,
+    SIMILAR_ITEMS,
+    USER_TO_ITEM,
+    CSRGraph,
+    EdgeIndexDict,
+    EdgeWeightDict,
+    Features,
+    SampledNodes,
 )
-
-USER_TO_ITEM: EdgeType = ("user", "rates", "item")
-ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
-SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
-
-Features = Mapping[str, Tensor]
-EdgeIndexDict = Mapping[EdgeType, Adj]
-EdgeWeightDict = Mapping[EdgeType, Tensor]
-
-
-class CSRGraph(dict[EdgeType, Tensor]):
-    r"""The edge types that a recommender reads, as transposed CSR.
-
-    What derives from them is made once, when it is first asked for: a graph must not be changed.
-    It may be asked for in inference mode and used in training afterwards.
-    """
-
-    def layer_mean(self, x: Tensor, num_layers: int) -> Tensor:
-        r"""Mean over the layers of LightGCN, users and items stacked, ``[U + I, D]``."""
-        return layer_mean(self.symmetric, x, num_layers)
-
-    def mean_of_items(self, x: Tensor) -> Tensor:
-        r"""Mean over the items of each user, ``[I, D]`` to ``[U, D]``; 0 without items."""
-        return spmm(*self._items_of_users, x)
-
-    def mean_of_users(self, x: Tensor) -> Tensor:
-        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users."""
-        return spmm(*self._users_of_items, x)
-
-    def smooth(self, x: Tensor) -> Tensor:
-        r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""
-        return spmm(*self._similar, x)
-
-    @cached_property
-    @torch.inference_mode(False)
-    def num_items_of_users(self) -> Tensor:
-        r"""``[U]``."""
-        return self[ITEM_TO_USER].crow_indices().diff()
-
-    def contains(self, user: Tensor, item: Tensor) -> Tensor:
-        r"""Whether each pair is an interaction of the graph, ``[N]`` (bool)."""
-        pairs = user * self[ITEM_TO_USER].size(1) + item
-        return self._pairs[torch.searchsorted(self._pairs, pairs)] == pairs
-
-    @cached_property
-    @torch.inference_mode(False)
-    def _pairs(self) -> Tensor:
-        to_user = self[ITEM_TO_USER]
-        user = torch.arange(to_user.size(0), device=to_user.device)
-        user = user.repeat_interleave(self.num_items_of_users)
-        pairs = (user * to_user.size(1) + to_user.col_indices()).sort().values
-        return torch.cat([pairs, pairs.new_full((1,), to_user.numel())])  # ends beyond any pair
-
-    @cached_property
-    @torch.inference_mode(False)
-    def symmetric(self) -> Tensor:
-        r"""Both directions in one matrix, see :func:`~gtc_pyg.functional.stack_interactions`."""
-        return stack_interactions(self[USER_TO_ITEM], self[ITEM_TO_USER])
-
-    @cached_property
-    @torch.inference_mode(False)
-    def _items_of_users(self) -> tuple[Tensor, Tensor]:
-        return _row_mean(self[ITEM_TO_USER], self[USER_TO_ITEM])
-
-    @cached_property
-    @torch.inference_mode(False)
-    def _users_of_items(self) -> tuple[Tensor, Tensor]:
-        return _row_mean(self[USER_TO_ITEM], self[ITEM_TO_USER])
-
-    @cached_property
-    @torch.inference_mode(False)
-    def _similar(self) -> tuple[Tensor, Tensor]:
-        similar = self[SIMILAR_ITEMS]
-        return similar, similar.t().to_sparse_csr()
-
-
-def _row_mean(adj: Tensor, adj_t: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrix with rows that sum to one, and its transpose."""
-    degree = adj.crow_indices().diff()
-    inverse = 1 / degree.clamp(min=1).to(adj.dtype)
-    value, value_t = inverse.repeat_interleave(degree), inverse[adj_t.col_indices()]
-    return _with_values(adj, value), _with_values(adj_t, value_t)
-
-
-def _with_values(adj: Tensor, value: Tensor) -> Tensor:
-    return torch.sparse_csr_tensor(adj.crow_indices(), adj.col_indices(), value, size=adj.shape)
 
 
 class GraphRecommender(Module):
@@ -177,9 +92,17 @@ class GraphRecommender(Module):
         raise NotImplementedError
 
     def csr_graph(
-        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None = None
+        self,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        nodes: SampledNodes | None = None,
     ) -> CSRGraph:
         r"""The edge types that a recommender reads, as transposed CSR; CSR passes through.
+
+        Args:
+            edge_index_dict: As in :meth:`forward`.
+            edge_weight_dict: As in :meth:`forward`.
+            nodes: Of a sub-graph, whose edges and content are by position in these.
 
         Raises:
             ValueError: Where either direction of the interactions is missing, has weights or
@@ -188,18 +111,20 @@ class GraphRecommender(Module):
         if isinstance(edge_index_dict, CSRGraph):
             return edge_index_dict
         sizes = {"user": self.num_users, "item": self.num_items}
+        if nodes is not None:
+            sizes = {"user": nodes.user_id.numel(), "item": nodes.item_id.numel()}
         weights = edge_weight_dict or {}
         for key, weight in weights.items():
             if key in (USER_TO_ITEM, ITEM_TO_USER):
                 raise ValueError(f"'edge_weight_dict' has {key}: interactions take no weights yet")
             if weight.requires_grad:
                 raise ValueError(f"'edge_weight_dict' at {key} must not require a gradient")
-        graph = CSRGraph()
+        edges = {}
         for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
             if key in edge_index_dict:
                 adj = edge_index_dict[key]
                 try:
-                    graph[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
+                    edges[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
                 except ValueError as error:
                     raise ValueError(f"'edge_index_dict' at {key}: {error}") from error
             elif key != SIMILAR_ITEMS:
@@ -212,8 +137,20 @@ class GraphRecommender(Module):
                     f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it, and "
                     f"num_item_layers=0 does without"
                 )
-        _check_interactions(graph)
+        graph = CSRGraph(edges, nodes)
+        if nodes is None:  # else each direction is a sample of its own
+            _check_interactions(graph)
         return graph
+
+    def subgraph(self, batch: HeteroData) -> CSRGraph:
+        r"""The sampled graph of a batch of :class:`~gtc_pyg.loader.SubgraphLoader`."""
+        user, item = batch["user"], batch["item"]
+        nodes = SampledNodes(user.n_id, item.n_id, user.degree, item.degree)
+        edges = {key: batch[key].edge_index for key in batch.edge_types}
+        weights = {
+            key: batch[key].edge_weight for key in batch.edge_types if "edge_weight" in batch[key]
+        }
+        return self.csr_graph(edges, weights, nodes)
 
     def training_graph(
         self,
@@ -233,24 +170,25 @@ class GraphRecommender(Module):
                 edge_index, self.num_users, self.num_items, num_kept, generator
             )
             edge_index = edge_index[:, kept]
-            graph = CSRGraph(graph)  # derives anew
-            graph[USER_TO_ITEM] = to_csr(edge_index, self.num_items, self.num_users)
-            graph[ITEM_TO_USER] = to_csr(edge_index.flip(0), self.num_users, self.num_items)
+            to_item = to_csr(edge_index, self.num_items, self.num_users)
+            to_user = to_csr(edge_index.flip(0), self.num_users, self.num_items)
+            graph = CSRGraph({**graph, USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
         return graph
 
-    def _content(self, features: Features, name: str) -> Tensor:
+    @staticmethod
+    def _content(features: Features, name: str, num_items: int) -> Tensor:
         """The content of a modality, one row per item, or an error that says what is wrong."""
         if name not in features:
             raise ValueError(f"'features' lacks {name!r} (it has {list(features)})")
-        if features[name].size(0) != self.num_items:
+        if features[name].size(0) != num_items:
             raise ValueError(
                 f"'features' has {features[name].size(0)} rows of {name!r}, "
-                f"expected one for each of the {self.num_items} items"
+                f"expected one for each of the {num_items} items"
             )
         mask = features.get(f"has_{name}")
-        if mask is not None and (mask.shape != (self.num_items,) or mask.dtype != torch.bool):
+        if mask is not None and (mask.shape != (num_items,) or mask.dtype != torch.bool):
             raise ValueError(
-                f"'features' must have 'has_{name}' as bool [{self.num_items}] "
+                f"'features' must have 'has_{name}' as bool [{num_items}] "
                 f"(got {mask.dtype} {list(mask.shape)})"
             )
         return features[name]

@@ -160,25 +160,27 @@ class GTC(GraphRecommender):
     ) -> dict[str, Filtered]:
         r"""Filters the content of all items, see :attr:`filter`; arguments as :meth:`forward`."""
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        content = {name: self._content(features, name) for name in self.filter.encoders}
+        content = {
+            name: self._content(features, name, graph.num_items) for name in self.filter.encoders
+        }
         for name in self.filter.incomplete:
             if f"has_{name}" not in features:
                 raise ValueError(
-                    f"'features' lacks 'has_{name}' [{self.num_items}] (bool): {name!r} is one of "
+                    f"'features' lacks 'has_{name}' [{graph.num_items}] (bool): {name!r} is one of "
                     f"'incomplete'"
                 )
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
-        return self.filter(content | masks, self.item_emb.weight, graph)
+        return self.filter(content | masks, graph.rows(self.item_emb, "item"), graph)
 
     def _embed(
         self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Users (all, or those given), all items, and the users' filtered content."""
-        e_user = normalize_rows(self.user_emb.weight)
-        e_item = normalize_rows(self.item_emb.weight)
+        e_user = normalize_rows(graph.rows(self.user_emb, "user"))
+        e_item = normalize_rows(graph.rows(self.item_emb, "item"))
         fused, _ = self.gate(e_item, [normalize_rows(f.x_hat) for f in filtered.values()])
         out = graph.layer_mean(torch.cat([e_user, fused]), self.num_layers)
-        users, items = out.split([self.num_users, self.num_items])
+        users, items = out.split([graph.num_users, graph.num_items])
         weights = self.content_strength * self.filter.modality_weights(filtered)
         if user is not None:
             users, weights = users.index_select(0, user), weights.index_select(0, user)
@@ -215,7 +217,8 @@ class GTC(GraphRecommender):
         filtered = self.filter_content(features, graph)
         user_emb, item_emb, content = self._embed(filtered, graph, user)
         rows = torch.arange(user.numel(), device=user.device)
-        ego = (self.user_emb(user), self.item_emb(pos_item), self.item_emb(neg_item))
+        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        ego = [e_user[user], e_item[pos_item], e_item[neg_item]]
         size = torch.stack([emb.pow(2).sum() for emb in ego]).sum() / (2 * user.numel())
         parts = {
             "ranking": self._rank_loss(user_emb, item_emb, rows, pos_item, neg_item),
@@ -232,7 +235,7 @@ class GTC(GraphRecommender):
             items = pos_item[: self.alignment_size].unique()
             # Content is drawn to what interactions say of an item, and not the other way round.
             views = [f.x_hat.index_select(0, items) for f in filtered.values()]
-            views = [self.item_emb(items).detach(), *views]
+            views = [e_item[items].detach(), *views]
             has = [features.get(f"has_{name}") for name in filtered]
             masks = [None, *(mask if mask is None else mask[items] for mask in has)]
             loss = self.total_correlation(views, masks, generator)

@@ -40,12 +40,15 @@ class LightGCN(GraphRecommender):
         super().__init__(num_users, num_items, edge_dropout)
         self.num_layers = num_layers
         self.regularization = regularization
-        self.embedding = Embedding(num_users + num_items, hidden_channels)
+        self.user_emb = Embedding(num_users, hidden_channels)
+        self.item_emb = Embedding(num_items, hidden_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
-        torch.nn.init.xavier_uniform_(self.embedding.weight)
+        fan = self.num_users + self.num_items + self.user_emb.embedding_dim
+        for embedding in (self.user_emb, self.item_emb):  # Glorot's, as of one table
+            torch.nn.init.uniform_(embedding.weight, -((6 / fan) ** 0.5), (6 / fan) ** 0.5)
 
     def forward(
         self,
@@ -54,8 +57,9 @@ class LightGCN(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        out = graph.layer_mean(self.embedding.weight, self.num_layers)
-        user_emb, item_emb = out.split([self.num_users, self.num_items])
+        ego = torch.cat([graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")])
+        out = graph.layer_mean(ego, self.num_layers)
+        user_emb, item_emb = out.split([graph.num_users, graph.num_items])
         return user_emb, item_emb
 
     def loss(
@@ -68,9 +72,10 @@ class LightGCN(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        user_emb, item_emb = self(features, edge_index_dict, edge_weight_dict)
-        nodes = torch.cat([user, pos_item + self.num_users, neg_item + self.num_users])
-        ego = self.embedding.weight.index_select(0, nodes)
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user_emb, item_emb = self(features, graph)
+        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        ego = torch.cat([e_user[user], e_item[pos_item], e_item[neg_item]])
         return {
             "ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item),
             "regularization": self.regularization * 0.5 * ego.pow(2).sum() / user.numel(),

@@ -131,19 +131,19 @@ def test_layer_mean_equals_a_mean_of_matrix_powers(num_layers: int) -> None:
     adj = stack_interactions(*interactions())
     x = torch.randn(NUM_USERS + NUM_ITEMS, 3, requires_grad=True)
     powers = [torch.matrix_power(adj.to_dense(), layer) @ x for layer in range(num_layers + 1)]
-    out, expected = layer_mean(adj, x, num_layers), sum(powers) / (num_layers + 1)
+    out, expected = layer_mean(adj, adj, x, num_layers), sum(powers) / (num_layers + 1)
     weight = torch.randn_like(x)
     grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (out, expected)]
     torch.testing.assert_close((out, grads[0]), (expected, grads[1]))
-    expanded = [torch.autograd.grad(layer_mean(adj, x, num_layers).sum(), x)[0]]
-    torch.testing.assert_close(expanded[0], layer_mean(adj, torch.ones_like(x), num_layers))
+    expanded = [torch.autograd.grad(layer_mean(adj, adj, x, num_layers).sum(), x)[0]]
+    torch.testing.assert_close(expanded[0], layer_mean(adj, adj, torch.ones_like(x), num_layers))
 
 
 def test_layer_mean_passes_gradcheck_twice() -> None:
     adj = stack_interactions(*interactions()).double()
     x = torch.randn(NUM_USERS + NUM_ITEMS, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: layer_mean(adj, x, 2), x)
-    assert torch.autograd.gradgradcheck(lambda x: layer_mean(adj, x.square(), 2), x)
+    assert torch.autograd.gradcheck(lambda x: layer_mean(adj, adj, x, 2), x)
+    assert torch.autograd.gradgradcheck(lambda x: layer_mean(adj, adj, x.square(), 2), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -152,7 +152,7 @@ def test_sparse_products_of_half_precision_are_summed_in_floats(dtype: torch.dty
     x = torch.randn(NUM_USERS + NUM_ITEMS, 3).to(dtype)
     for out, expected in (
         (spmm(adj, adj, x), spmm(adj, adj, x.float())),
-        (layer_mean(adj, x, 3), layer_mean(adj, x.float(), 3)),
+        (layer_mean(adj, adj, x, 3), layer_mean(adj, adj, x.float(), 3)),
     ):
         assert torch.equal(out, expected.to(dtype))
 
@@ -190,6 +190,19 @@ def test_a_generator_decides_the_sample() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_layer_mean_takes_a_matrix_that_is_not_symmetric(num_layers: int) -> None:
+    dense = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)).relu_()
+    dense[dense < 0.5] = 0
+    adj, adj_t = dense.to_sparse_csr(), dense.t().to_sparse_csr()
+    x = torch.randn(6, 3, requires_grad=True)
+    powers = [torch.matrix_power(dense, layer) @ x for layer in range(num_layers + 1)]
+    outs = layer_mean(adj, adj_t, x, num_layers), sum(powers) / (num_layers + 1)
+    weight = torch.randn_like(x)
+    grads = [torch.autograd.grad((out * weight).sum(), x)[0] for out in outs]
+    torch.testing.assert_close((outs[0], grads[0]), (outs[1], grads[1]))
+
+
 def test_a_negative_number_of_layers_is_named() -> None:
     with pytest.raises(ValueError, match=r"'num_layers' must be at least 0 \(got -1\)"):
-        layer_mean(stack_interactions(*interactions()), torch.ones(9, 2), -1)
+        layer_mean(*[stack_interactions(*interactions())] * 2, torch.ones(9, 2), -1)

@@ -30,7 +30,7 @@ def test_equals_pygs_own_on_the_stacked_graph(planted: Callable, num_layers: int
     num_nodes = graph.num_users + graph.num_items
     expected = torch_geometric.nn.LightGCN(num_nodes, 8, num_layers)
     with torch.no_grad():
-        expected.embedding.weight.copy_(model.embedding.weight)
+        expected.embedding.weight.copy_(torch.cat([model.user_emb.weight, model.item_emb.weight]))
     out = torch.cat(model(graph.features, graph.edge_index_dict))
     torch.testing.assert_close(out, expected.get_embedding(stacked(graph)))
 
@@ -62,9 +62,10 @@ def test_gradients_equal_pygs_own(planted: Callable) -> None:
     (torch.cat(model(graph.features, graph.edge_index_dict)) * weight).sum().backward()
     expected = torch_geometric.nn.LightGCN(graph.num_users + graph.num_items, 8, 2)
     with torch.no_grad():
-        expected.embedding.weight.copy_(model.embedding.weight)
+        expected.embedding.weight.copy_(torch.cat([model.user_emb.weight, model.item_emb.weight]))
     (expected.get_embedding(stacked(graph)) * weight).sum().backward()
-    torch.testing.assert_close(model.embedding.weight.grad, expected.embedding.weight.grad)
+    grads = torch.cat([model.user_emb.weight.grad, model.item_emb.weight.grad])
+    torch.testing.assert_close(grads, expected.embedding.weight.grad)
 
 
 def test_the_parts_of_the_loss_equal_a_loop(planted: Callable, batch_of: Callable) -> None:
@@ -73,7 +74,7 @@ def test_the_parts_of_the_loss_equal_a_loop(planted: Callable, batch_of: Callabl
     user, pos, neg = batch_of(graph)
     parts = model.loss(user, pos, neg, graph.features, graph.edge_index_dict)
     user_emb, item_emb = model(graph.features, graph.edge_index_dict)
-    ego_user, ego_item = model.embedding.weight.split([graph.num_users, graph.num_items])
+    ego_user, ego_item = model.user_emb.weight, model.item_emb.weight
     ranking, size = [], Tensor([0.0])
     for u, p, n in zip(user, pos, neg, strict=True):
         margin = user_emb[u] @ item_emb[p] - user_emb[u] @ item_emb[n]

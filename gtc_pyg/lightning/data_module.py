@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+
+from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.evaluation import Ranker
+from gtc_pyg.loader import InteractionLoader, SubgraphLoader
+
+
+@dataclass
+class GraphInputs:
+    r"""What a :class:`~gtc_pyg.models.GraphRecommender` is called with."""
+
+    features: dict[str, Tensor]
+    edge_index_dict: dict[EdgeType, Tensor]
+    edge_weight_dict: dict[EdgeType, Tensor]
+
+    @classmethod
+    def from_data(cls, data: HeteroData, modalities: Sequence[str] | None = None) -> GraphInputs:
+        r"""Takes content and edges from a view of a dataset.
+
+        Args:
+            data: A view, see :class:`~gtc_pyg.datasets.InteractionDataset`.
+            modalities: Content to keep; all of it where ``None``.
+
+        Raises:
+            ValueError: For a modality that the data lacks.
+        """
+        item = data["item"]
+        available = [key[2:] for key in item if key.startswith("x_")]
+        names = available if modalities is None else list(modalities)
+        unknown = [name for name in names if name not in available]
+        if unknown:
+            raise ValueError(f"'modalities' holds {unknown}; the data has {available}")
+        features = {name: item[f"x_{name}"] for name in names}
+        features |= {f"has_{n}": item[f"has_{n}"] for n in names if f"has_{n}" in item}
+        edges = {key: data[key].edge_index for key in data.edge_types}
+        weights = {
+            key: data[key].edge_weight for key in data.edge_types if "edge_weight" in data[key]
+        }
+        return cls(features, edges, weights)
+
+    def to(self, device: torch.device) -> GraphInputs:
+        r"""The same on another device."""
+        return GraphInputs(
+            {key: value.to(device) for key, value in self.features.items()},
+            {key: value.to(device) for key, value in self.edge_index_dict.items()},
+            {key: value.to(device) for key, value in self.edge_weight_dict.items()},
+        )
+
+
+class InteractionDataModule(LightningDataModule):
+    r"""Batches of a dataset: triples for training, users for evaluation.
+
+    Args:
+        dataset: Interactions with content.
+        modalities: Content to use; all of it where ``None``.
+        batch_size: Interactions per training batch.
+        eval_batch_size: Users ranked at the same time.
+        num_neighbors: Neighbours sampled in each hop around a batch; the whole graph is in every
+            step where ``None``. See :class:`~gtc_pyg.loader.SubgraphLoader`.
+        exclude_validation: Whether validation items are no candidates when ranking for the test.
+        seed: Seeds order and negatives.
+    """
+
+    def __init__(
+        self,
+        dataset: InteractionDataset,
+        modalities: Sequence[str] | None = None,
+        batch_size: int = 2048,
+        eval_batch_size: int = 8192,
+        num_neighbors: Sequence[int] | None = None,
+        exclude_validation: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.inputs = GraphInputs.from_data(dataset[0], modalities)
+        self.modalities, self.num_neighbors = modalities, num_neighbors
+        self.graph = dataset[0] if num_neighbors is not None else None
+        self.num_users, self.num_items = dataset.num_users, dataset.num_items
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        labels = {
+            split: dataset.view(split)["user", "rates", "item"].edge_label_index
+            for split in ("train", "val", "test")
+        }
+        self.train_edge_index = labels["train"]
+        seen = [labels["train"]]
+        self.rankers = {"val": Ranker(labels["val"], seen, self.num_users)}
+        seen = [*seen, labels["val"]] if exclude_validation else seen
+        self.rankers["test"] = Ranker(labels["test"], seen, self.num_users)
+
+    def train_dataloader(self) -> InteractionLoader | SubgraphLoader:
+        if self.graph is not None and self.num_neighbors is not None:
+            return SubgraphLoader(
+                self.graph, self.num_neighbors, self.batch_size, self.seed, self.train_edge_index
+            )
+        return InteractionLoader(
+            self.train_edge_index, self.num_users, self.num_items, self.batch_size, self.seed
+        )
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return self._users("val")
+
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        return self._users("test")
+
+    def _users(self, split: str) -> DataLoader[Tensor]:
+        users = self.rankers[split].users.split(self.eval_batch_size)
+        return DataLoader(cast(Dataset[Tensor], users), batch_size=None)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Embedding
+from torch_geometric.typing import Adj, EdgeType
+
+from gtc_pyg.functional import layer_mean, spmm, stack_interactions
+
+USER_TO_ITEM: EdgeType = ("user", "rates", "item")
+ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
+SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
+
+Features = Mapping[str, Tensor]
+EdgeIndexDict = Mapping[EdgeType, Adj]
+EdgeWeightDict = Mapping[EdgeType, Tensor]
+
+
+class SampledNodes(NamedTuple):
+    r"""The nodes of a sub-graph."""
+
+    user_id: Tensor
+    """Their ids in the whole graph ``[U]``."""
+    item_id: Tensor
+    """Their ids in the whole graph ``[I]``."""
+    user_degree: Tensor
+    """Number of items of each user in the whole graph ``[U]``."""
+    item_degree: Tensor
+    """Number of users of each item in the whole graph ``[I]``."""
+
+
+class CSRGraph(dict[EdgeType, Tensor]):
+    r"""The edge types that a recommender reads, as transposed CSR.
+
+    What derives from them is made once, when it is first asked for: a graph must not be changed.
+    It may be asked for in inference mode and used in training afterwards.
+
+    Args:
+        edges: Edge type to CSR.
+        nodes: Of a sub-graph, the sampled nodes; ``None`` where the graph is whole.
+    """
+
+    def __init__(self, edges: Mapping[EdgeType, Tensor], nodes: SampledNodes | None = None) -> None:
+        super().__init__(edges)
+        self.nodes = nodes
+        self.num_items, self.num_users = self[USER_TO_ITEM].shape
+
+    def rows(self, embedding: Embedding, kind: str) -> Tensor:
+        r"""The rows of an embedding of all users or items that the graph has, ``[N, D]``.
+
+        Args:
+            embedding: Of all ``'user'`` or ``'item'`` nodes.
+            kind: Which of them.
+        """
+        if self.nodes is None:
+            return embedding.weight
+        return embedding(self.nodes.user_id if kind == "user" else self.nodes.item_id)
+
+    def layer_mean(self, x: Tensor, num_layers: int) -> Tensor:
+        r"""Mean over the layers of LightGCN, users and items stacked, ``[U + I, D]``.
+
+        Sampled neighbours stand for all of a node's: with :math:`s` of its :math:`d` neighbours
+        each weighs :math:`d / s` times what it does in the whole graph.
+        """
+        return layer_mean(*self._propagation, x, num_layers)
+
+    def mean_of_items(self, x: Tensor) -> Tensor:
+        r"""Mean over the items of each user, ``[I, D]`` to ``[U, D]``; 0 without items."""
+        return spmm(*self._items_of_users, x)
+
+    def mean_of_users(self, x: Tensor) -> Tensor:
+        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users."""
+        return spmm(*self._users_of_items, x)
+
+    def smooth(self, x: Tensor) -> Tensor:
+        r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""
+        return spmm(*self._similar, x)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def num_items_of_users(self) -> Tensor:
+        r"""``[U]``."""
+        return self[ITEM_TO_USER].crow_indices().diff()
+
+    def contains(self, user: Tensor, item: Tensor) -> Tensor:
+        r"""Whether each pair is an interaction of the graph, ``[N]`` (bool)."""
+        pairs = user * self[ITEM_TO_USER].size(1) + item
+        return self._pairs[torch.searchsorted(self._pairs, pairs)] == pairs
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _pairs(self) -> Tensor:
+        to_user = self[ITEM_TO_USER]
+        user = torch.arange(to_user.size(0), device=to_user.device)
+        user = user.repeat_interleave(self.num_items_of_users)
+        pairs = (user * to_user.size(1) + to_user.col_indices()).sort().values
+        return torch.cat([pairs, pairs.new_full((1,), to_user.numel())])  # ends beyond any pair
+
+    @cached_property
+    @torch.inference_mode(False)
+    def symmetric(self) -> Tensor:
+        r"""Both directions in one matrix, see :func:`~gtc_pyg.functional.stack_interactions`."""
+        return stack_interactions(self[USER_TO_ITEM], self[ITEM_TO_USER])
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _propagation(self) -> tuple[Tensor, Tensor]:
+        if self.nodes is None:
+            return self.symmetric, self.symmetric
+        adj = stack_interactions(self[USER_TO_ITEM], self[ITEM_TO_USER])
+        sampled = adj.crow_indices().diff()
+        degree = torch.cat([self.nodes.user_degree, self.nodes.item_degree]).to(adj.dtype)
+        inv_sqrt = degree.clamp(min=1).rsqrt()
+        value = (degree * inv_sqrt / sampled.clamp(min=1)).repeat_interleave(sampled)
+        adj = _with_values(adj, value * inv_sqrt[adj.col_indices()])
+        return adj, adj.t().to_sparse_csr()
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _items_of_users(self) -> tuple[Tensor, Tensor]:
+        return self._row_mean(self[ITEM_TO_USER], self[USER_TO_ITEM])
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _users_of_items(self) -> tuple[Tensor, Tensor]:
+        return self._row_mean(self[USER_TO_ITEM], self[ITEM_TO_USER])
+
+    def _row_mean(self, adj: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrix with rows that sum to one, and its transpose."""
+        degree = adj.crow_indices().diff()
+        inverse = 1 / degree.clamp(min=1).to(adj.dtype)
+        mean = _with_values(adj, inverse.repeat_interleave(degree))
+        if self.nodes is None:
+            return mean, _with_values(reverse, inverse[reverse.col_indices()])
+        return mean, mean.t().to_sparse_csr()  # each direction is a sample of its own
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _similar(self) -> tuple[Tensor, Tensor]:
+        similar = self[SIMILAR_ITEMS]
+        return similar, similar.t().to_sparse_csr()
+
+
+def _with_values(adj: Tensor, value: Tensor) -> Tensor:
+    return torch.sparse_csr_tensor(adj.crow_indices(), adj.col_indices(), value, size=adj.shape)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from gtc_pyg.loader import SubgraphLoader
+from gtc_pyg.models import FREEDOM, GTC, LightGCN
+from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
+
+pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
+
+ALL = [-1] * 6
+
+
+def data_of(graph: SimpleNamespace) -> HeteroData:
+    data = HeteroData()
+    data["user"].num_nodes, data["item"].num_nodes = graph.num_users, graph.num_items
+    for name, x in graph.features.items():
+        data["item"][f"x_{name}"] = x
+    for key, edge_index in graph.edge_index_dict.items():
+        data[key].edge_index = edge_index
+    data[SIMILAR_ITEMS].edge_weight = graph.edge_weight_dict[SIMILAR_ITEMS]
+    return data
+
+
+def models_of(graph: SimpleNamespace) -> list[Any]:
+    torch.manual_seed(0)
+    size = (graph.num_users, graph.num_items)
+    widths = {name: x.size(1) for name, x in graph.features.items()}
+    return [
+        LightGCN(*size, 8),
+        FREEDOM(*size, widths, 8, edge_dropout=0.0),
+        GTC(*size, widths, 8, filter_weight=1.0, filter_in="both"),
+    ]
+
+
+def doubled(graph: CSRGraph) -> CSRGraph:
+    return CSRGraph({key: adj.double() for key, adj in graph.items()}, graph.nodes)
+
+
+def pairs(batch: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
+    """The triples of a batch by their ids in the whole graph."""
+    user, pos, neg = batch.triple
+    return batch["user"].n_id[user], batch["item"].n_id[pos], batch["item"].n_id[neg]
+
+
+def test_an_epoch_sees_every_interaction_once_and_negatives_are_none(planted: Callable) -> None:
+    graph = planted()
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    known = {tuple(pair) for pair in edges.t().tolist()}
+    loader = SubgraphLoader(data_of(graph), [3, 2], batch_size=50)
+    seen = []
+    for batch in loader:
+        user, pos, neg = pairs(batch)
+        seen += zip(user.tolist(), pos.tolist(), strict=True)
+        assert not known & set(zip(user.tolist(), neg.tolist(), strict=True))
+    assert len(seen) == edges.size(1) and set(seen) == known
+    assert len(loader) == -(-edges.size(1) // 50)
+
+
+def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
+    planted: Callable,
+) -> None:
+    graph = planted()
+    batch = next(iter(SubgraphLoader(data_of(graph), [3, 2], batch_size=20)))
+    for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
+        source, target = batch[key].edge_index
+        found = torch.stack([batch[key[0]].n_id[source], batch[key[2]].n_id[target]])
+        known = {tuple(pair) for pair in graph.edge_index_dict[key].t().tolist()}
+        assert {tuple(pair) for pair in found.t().tolist()} <= known
+        assert torch.bincount(target).max() <= 3
+    for name, x in graph.features.items():
+        assert torch.equal(batch["item"][f"x_{name}"], x[batch["item"].n_id])
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    assert torch.equal(batch["user"].degree, torch.bincount(user)[batch["user"].n_id])
+    degree = torch.bincount(item, minlength=graph.num_items)
+    assert torch.equal(batch["item"].degree, degree[batch["item"].n_id])
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["lightgcn", "freedom", "gtc"])
+def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
+    planted: Callable, which: int
+) -> None:
+    graph = planted()
+    model = models_of(graph)[which].double()
+    batch = next(iter(SubgraphLoader(data_of(graph), ALL, batch_size=5)))
+    whole = doubled(model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict))
+    expected = model({name: x.double() for name, x in graph.features.items()}, whole)
+    features = {name: batch["item"][f"x_{name}"].double() for name in graph.features}
+    out = model(features, doubled(model.subgraph(batch)))
+    user, pos, neg = pairs(batch)
+    for emb, whole_emb, here, there in (
+        (out[0], expected[0], batch.triple.user, user),
+        (out[1], expected[1], torch.cat(batch.triple[1:]), torch.cat([pos, neg])),
+    ):
+        torch.testing.assert_close(emb[here], whole_emb[there])
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["lightgcn", "freedom", "gtc"])
+def test_with_all_neighbours_gradients_are_those_of_the_whole_graph(
+    planted: Callable, which: int
+) -> None:
+    graph = planted()
+    model = models_of(graph)[which].double()
+    for name in ("diffusion_weight", "total_correlation_weight"):  # draw by the batch's positions
+        setattr(model, name, 0.0)
+    batch = next(iter(SubgraphLoader(data_of(graph), ALL, batch_size=5)))
+    features = {name: x.double() for name, x in graph.features.items()}
+    whole = doubled(model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict))
+    sampled = {name: batch["item"][f"x_{name}"].double() for name in graph.features}
+    losses, grads = [], []
+    for triple, content, adj in (
+        (pairs(batch), features, whole),
+        (batch.triple, sampled, doubled(model.subgraph(batch))),
+    ):
+        model.zero_grad()
+        loss = sum(model.loss(*triple, content, adj).values())
+        loss.backward()
+        losses.append(loss.detach())
+        grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(losses[0], losses[1])
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_sampled_neighbours_stand_for_all_of_them_on_average(planted: Callable) -> None:
+    graph = planted()
+    data, model = data_of(graph), models_of(graph)[0].double()
+    whole = doubled(model.csr_graph(graph.edge_index_dict))
+    x = torch.randn(graph.num_users + graph.num_items, 3, dtype=torch.double)
+    expected = whole.layer_mean(x, 1)
+    total, count = torch.zeros_like(expected), torch.zeros(len(expected), 1)
+    for epoch in range(150):
+        for batch in SubgraphLoader(data, [3], batch_size=10_000, seed=epoch):
+            sub = doubled(model.subgraph(batch))
+            nodes = torch.cat([sub.nodes.user_id, sub.nodes.item_id + graph.num_users])
+            sampled = torch.cat(
+                [sub[k].crow_indices().diff() for k in (ITEM_TO_USER, USER_TO_ITEM)]
+            )
+            reached = sampled > 0
+            out = sub.layer_mean(x[nodes], 1)
+            total[nodes[reached]] += out[reached]
+            count[nodes[reached]] += 1
+    often = (count > 100).view(-1)
+    assert often.sum() > 50
+    error = (total / count.clamp(min=1) - expected)[often]
+    spread = error.pow(2).mean().sqrt()
+    assert spread < 0.12 * expected[often].pow(2).mean().sqrt()
+
+
+def test_epochs_differ_and_come_back_from_the_seed(planted: Callable) -> None:
+    data = data_of(planted())
+
+    def epoch_of(loader: SubgraphLoader) -> list[Tensor]:
+        batch = next(iter(loader))
+        return [*pairs(batch), batch["user"].n_id, batch[USER_TO_ITEM].edge_index]
+
+    loader, state = SubgraphLoader(data, [2, 2], 30), torch.get_rng_state()
+    first, second = epoch_of(loader), epoch_of(loader)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = epoch_of(SubgraphLoader(data, [2, 2], 30))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], second[0])
+    assert not torch.equal(first[0], epoch_of(SubgraphLoader(data, [2, 2], 30, seed=1))[0])
+
+
+def test_wrong_arguments_are_named(planted: Callable) -> None:
+    data = data_of(planted())
+    with pytest.raises(ValueError, match=r"'batch_size' must be at least 1 \(got 0\)"):
+        SubgraphLoader(data, batch_size=0)
+    with pytest.raises(ValueError, match="no interactions"):
+        SubgraphLoader(data, edge_label_index=torch.empty(2, 0, dtype=torch.long))
