@@ -10,9 +10,11 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce, degree
+from tqdm import tqdm
 
-# Bounds the chunk of the similarity matrix that is in memory at a time: 64 MiB of float32.
-_MAX_CHUNK_ENTRIES = 2**24
+from gtc_pyg.functional import inner_product_topk
+
+_CHUNK = 2048  # items per step of the progress bar
 
 
 class ItemKNNGraph(BaseTransform):
@@ -30,6 +32,9 @@ class ItemKNNGraph(BaseTransform):
     ``edge_index[0]`` holds the neighbour :math:`j` (source), ``edge_index[1]`` the item :math:`i`
     (destination); edges are sorted by destination and free of duplicates.
 
+    Neighbours are exact, by :func:`gtc_pyg.functional.inner_product_topk`: no matrix of items times
+    items exists, whatever their number.
+
     Where the data has a published graph ``('item', 'similar_<m>', 'item')``, its edges are
     :math:`S_m` as they stand: their cosines and :obj:`k` are not looked at.
 
@@ -41,13 +46,16 @@ class ItemKNNGraph(BaseTransform):
         k (int): The number of neighbours, the item itself included. (default: :obj:`10`)
         weights (dict, optional): Modality to positive weight; scaled to sum to one. :obj:`None`
             takes all modalities of the data, equally. (default: :obj:`None`)
+        progress (bool): Whether to show a progress bar for each modality. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`k` is less than 1 or more than the number of items, :obj:`weights`
             is empty, a weight is not positive and finite, or the data lacks a modality.
     """
 
-    def __init__(self, k: int = 10, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, k: int = 10, weights: Mapping[str, float] | None = None, progress: bool = False
+    ) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         if weights is not None and not weights:
@@ -57,6 +65,7 @@ class ItemKNNGraph(BaseTransform):
                 raise ValueError(f"weights[{modality!r}] must be positive and finite, got {weight}")
         self.k = k
         self.weights = None if weights is None else dict(weights)
+        self.progress = progress
 
     def forward(self, data: HeteroData) -> HeteroData:
         item = data["item"]
@@ -76,9 +85,8 @@ class ItemKNNGraph(BaseTransform):
             if edge_type in data.edge_types:
                 edge_index = coalesce(data[edge_type].edge_index, num_nodes=num_items)
             else:
-                edge_index = _cosine_neighbors(
-                    item[f"x_{modality}"], self.k, item.get(f"has_{modality}")
-                )
+                x, mask = item[f"x_{modality}"], item.get(f"has_{modality}")
+                edge_index = _cosine_neighbors(x, self.k, mask, modality if self.progress else None)
             inv_sqrt = degree(edge_index[1], num_items).clamp(min=1.0).rsqrt()
             edge_indices.append(edge_index)
             edge_weights.append(weight / total * inv_sqrt[edge_index[0]] * inv_sqrt[edge_index[1]])
@@ -104,24 +112,21 @@ def _modalities(data: HeteroData) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _cosine_neighbors(x: Tensor, k: int, mask: Tensor | None) -> Tensor:
-    num_items = x.size(0)
+def _cosine_neighbors(x: Tensor, k: int, mask: Tensor | None, progress: str | None) -> Tensor:
     x = torch.nn.functional.normalize(x.detach().float(), dim=-1)
     present = (x != 0).any(dim=-1)
     if mask is not None:
         present = present & mask
-    everyone = torch.arange(num_items, device=x.device)
+    everyone = torch.arange(x.size(0), device=x.device)
     candidates = everyone[present]
-    k = min(k, candidates.numel())
-    absent = everyone[~present]
-    out = [torch.stack([absent, absent])]
-    chunk_size = max(1, _MAX_CHUNK_ENTRIES // max(1, candidates.numel()))
-    for start in range(0, candidates.numel(), chunk_size):
-        position = torch.arange(start, min(start + chunk_size, candidates.numel()), device=x.device)
-        rows = candidates[position]
-        similarity = x[rows] @ x[candidates].t()
-        # Above any cosine, so that the item itself is kept among its exact copies.
-        similarity[torch.arange(rows.numel(), device=x.device), position] = 2.0
-        neighbors = candidates[similarity.topk(k, dim=1).indices]
-        out.append(torch.stack([neighbors.flatten(), rows.repeat_interleave(k)]))
+    x, out = x[candidates], [torch.stack([everyone, everyone])]  # an item is its own neighbour
+    positions = torch.arange(candidates.numel(), device=x.device).split(_CHUNK)
+    for rows in tqdm(positions, progress, disable=progress is None, unit_scale=_CHUNK):
+        if k > 1 and rows.numel() > 0:
+            own = torch.stack([rows - rows[0], rows])
+            neighbors = inner_product_topk(x[rows], x, k - 1, exclude_links=own)[1]
+            found = neighbors >= 0
+            source = candidates[neighbors.clamp(min=0)][found]
+            target = candidates[rows].view(-1, 1).expand_as(found)[found]
+            out.append(torch.stack([source, target]))
     return torch.cat(out, dim=1)

@@ -38,9 +38,9 @@ def loop(x: Tensor, k: int) -> Tensor:
 
 
 @pytest.mark.parametrize("k", [1, 3, NUM_ITEMS])
-@pytest.mark.parametrize("chunk_entries", [1, 50, 2**24])
-def test_equals_a_double_loop(k: int, chunk_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_knn_graph, "_MAX_CHUNK_ENTRIES", chunk_entries)
+@pytest.mark.parametrize("chunk", [1, 3, 2048])
+def test_equals_a_double_loop(k: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_knn_graph, "_CHUNK", chunk)
     data = make_data()
     out = ItemKNNGraph(k, {"image": 1.0, "text": 3.0})(data)
     expected = 0.25 * loop(data["item"].x_image, k) + 0.75 * loop(data["item"].x_text, k)
@@ -130,3 +130,13 @@ def test_edges_are_sorted_by_destination_and_input_is_left_alone() -> None:
 def test_bad_argument_is_named(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ItemKNNGraph(**kwargs)(make_data())
+
+
+def test_progress_is_shown_where_asked_for_and_changes_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    graphs = [ItemKNNGraph(3, progress=progress)(make_data()) for progress in (False, True)]
+    torch.testing.assert_close(*(dense(graph) for graph in graphs))
+    assert repr(ItemKNNGraph(3, progress=True)) == repr(ItemKNNGraph(3))
+    shown = capsys.readouterr().err
+    assert "image" in shown and "text" in shown
