@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkNeighborLoader
-from torch_geometric.sampler import NeighborSampler
+from torch_geometric.sampler import EdgeSamplerInput
 from torch_geometric.typing import EdgeType
 
 from gtc_pyg.loader.interaction_loader import InteractionBatch, NegativeSampler
@@ -28,8 +28,8 @@ class SubgraphLoader:
 
     .. code-block:: python
 
-        graph = model.subgraph(batch)
-        parts = model.loss(*batch.triple, features_of(batch), graph)
+        features = {"image": batch["item"].x_image, "text": batch["item"].x_text}
+        parts = model.loss(*batch.triple, features, model.subgraph(batch))
 
     Args:
         data: Interactions in both directions, content and, where a model wants it, the item graph.
@@ -71,7 +71,11 @@ class SubgraphLoader:
         self.negatives = NegativeSampler(self.edge_label_index, num_users, num_items)
         with warnings.catch_warnings():  # that pyg-lib is quicker than torch-sparse
             warnings.filterwarnings("ignore", message=".*pyg-lib", category=UserWarning)
-            self.sampler = NeighborSampler(self.data, num_neighbors=self.num_neighbors)
+            self.loader = LinkNeighborLoader(
+                self.data,
+                num_neighbors=self.num_neighbors,
+                edge_label_index=(USER_TO_ITEM, self.edge_label_index[:, :1]),  # set by batch
+            )
 
     def __len__(self) -> int:
         return -(-self.edge_label_index.size(1) // self.batch_size)
@@ -80,19 +84,16 @@ class SubgraphLoader:
         seed = self.seed * 1_000_003 + self.epoch
         generator = torch.Generator().manual_seed(seed)
         self.epoch += 1
-        user, item = self.edge_label_index
-        links = torch.stack([user.repeat(2), torch.cat([item, self.negatives(user, generator)])])
-        loader = LinkNeighborLoader(
-            self.data,
-            num_neighbors=self.num_neighbors,
-            edge_label_index=(USER_TO_ITEM, links),
-            neighbor_sampler=self.sampler,
-        )
-        order = torch.randperm(user.numel(), generator=generator)
+        order = torch.randperm(self.edge_label_index.size(1), generator=generator)
         for step, rows in enumerate(order.split(self.batch_size)):
+            user, item = self.edge_label_index[:, rows]
+            items = torch.cat([item, self.negatives(user, generator)])
+            self.loader.input_data = EdgeSamplerInput(
+                None, user.repeat(2), items, input_type=USER_TO_ITEM
+            )
             with torch.random.fork_rng(devices=[]):  # neighbours are drawn from the global state
                 torch.manual_seed(seed * 1_000_003 + step)
-                batch = loader(torch.cat([rows, rows + user.numel()]))
+                batch = self.loader(torch.arange(items.numel()))
             pairs, num = batch[USER_TO_ITEM].edge_label_index, rows.numel()
             batch.triple = InteractionBatch(pairs[0, :num], pairs[1, :num], pairs[1, num:])
             yield batch

@@ -165,6 +165,7 @@ def test_epochs_differ_and_come_back_from_the_seed(planted: Callable) -> None:
     loader, state = SubgraphLoader(data, [2, 2], 30), torch.get_rng_state()
     first, second = epoch_of(loader), epoch_of(loader)
     assert torch.equal(torch.get_rng_state(), state)
+    assert "degree" not in data["user"] and "degree" not in data["item"]
     again = epoch_of(SubgraphLoader(data, [2, 2], 30))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], second[0])
