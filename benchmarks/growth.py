@@ -99,8 +99,8 @@ def model_of(name: str, data: HeteroData) -> GraphRecommender:
 
 
 def expected_mib(model: GraphRecommender, data: HeteroData) -> float:
-    """Tables with gradient-free optimizer states, content, and each adjacency with its sorted
-    form, in MiB: what grows with the graph."""
+    """Tables with both states of Adam, content, and each adjacency with its sorted form, in MiB:
+    what grows with the graph."""
     tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, Embedding))
     content = sum(data["item"][f"x_{name}"].numel() for name in ("image", "text"))
     edges = sum(data[key].edge_index.numel() for key in data.edge_types)
