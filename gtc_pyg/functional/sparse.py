@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, SparseTensor
@@ -108,7 +109,7 @@ class _SpMM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def]
         ctx.adj, ctx.adj_transposed = adj, adj_transposed
-        out = x.new_zeros(adj.size(0), x.size(1), dtype=torch.promote_types(x.dtype, torch.float))
+        out = x.new_empty(adj.size(0), x.size(1), dtype=torch.promote_types(x.dtype, torch.float))
         return _add_product(out, adj, x, beta=0.0).to(x.dtype)
 
     @staticmethod
@@ -178,6 +179,34 @@ def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) 
     if num_layers < 0:
         raise ValueError(f"'num_layers' must be at least 0 (got {num_layers})")
     return x if num_layers == 0 else _LayerMean.apply(adj, adj_transposed, x, num_layers)
+
+
+def select_rows(adj: Tensor, adj_transposed: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Some rows of a CSR matrix, and the transpose of the result.
+
+    Args:
+        adj: CSR ``[N, K]``.
+        adj_transposed: The same transposed, CSR ``[K, N]``.
+        rows: Ascending, none twice ``[R]``.
+
+    Returns:
+        CSR ``[R, K]`` and ``[K, R]``.
+    """
+    start, count = adj.crow_indices()[rows], adj.crow_indices().diff()[rows]
+    rowptr = F.pad(count.cumsum(0), (1, 0))
+    entry = (start - rowptr[:-1]).repeat_interleave(count)
+    entry = entry + torch.arange(entry.numel(), device=rows.device)
+    size = (rows.numel(), adj.size(1))
+    picked = torch.sparse_csr_tensor(
+        rowptr, adj.col_indices()[entry], adj.values()[entry], size=size
+    )
+    new_id = torch.full((adj.size(0),), -1, device=rows.device)
+    new_id[rows] = torch.arange(rows.numel(), device=rows.device)
+    col = new_id[adj_transposed.col_indices()]
+    kept = col >= 0
+    rowptr = F.pad(kept.cumsum(0), (1, 0))[adj_transposed.crow_indices()]
+    values = adj_transposed.values()[kept]
+    return picked, torch.sparse_csr_tensor(rowptr, col[kept], values, size=size[::-1])
 
 
 def degree_sensitive_sample(

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, Sequential, SiLU
 
-from gtc_pyg.functional import normalize_rows
+from gtc_pyg.functional import normalize_rows, spmm
 from gtc_pyg.models.csr_graph import CSRGraph, Features
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
+
+IN_CACHE = 2048  # rows of users that go through their small networks at a time
 
 
 class Filtered(NamedTuple):
@@ -29,9 +31,9 @@ class Filtered(NamedTuple):
     cond: Tensor
     """The items' conditions ``[I, D]``."""
     user: Tensor
-    """The users as the denoiser sees them ``[U, D]``."""
+    """The users asked for as the denoiser sees them ``[N, D]``."""
     gate: Tensor | None
-    """The users' gates ``[U, H]``, where the condition is ``'user'``."""
+    """Their gates ``[N, H]``, where the condition is ``'user'``."""
 
 
 class ContentFilter(Module):
@@ -130,45 +132,65 @@ class ContentFilter(Module):
             lin.reset_parameters()
         self.lin_modality.reset_parameters()
 
-    def forward(self, features: Features, item_emb: Tensor, graph: CSRGraph) -> dict[str, Filtered]:
+    def forward(
+        self, features: Features, item_emb: Tensor, graph: CSRGraph, user: Tensor | None = None
+    ) -> dict[str, Filtered]:
         r"""Filters the content of all items, without drawing noise.
+
+        With the condition ``'user'`` no gradient passes from an item's filtered content to its
+        users, of whom all are looked at: they learn from what is filtered for them
+        (:meth:`for_users` and the losses).
 
         Args:
             features: Content of each modality ``[I, F_m]``.
             item_emb: Embeddings of the items ``[I, D]``; no gradient passes to them: a filter that
                 shapes what it is guided by turns them into a memory of content.
             graph: The interactions.
+            user: Users that the result is asked for, ascending and none twice ``[N]``; all where
+                ``None``.
         """
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
         out = {}
         for name in self.encoders:
             encoder, denoiser = self.encoders[name], self.denoiser(name)
             x = encoder(features[name], features.get(f"has_{name}"))
-            user = self._view(name, x, graph)
-            user_gate = denoiser.gate(user) if denoiser.condition == "user" else None
-            cond = item
-            if denoiser.condition != "item":
-                cond = item + graph.mean_of_users(user)
-            # Items without users have the gate 1.
-            gate = None if user_gate is None else 1 + graph.mean_of_users(user_gate - 1)
+            mean = graph.mean_of_items(x.detach())
+            cond, gate = self._conditions(name, item, mean, graph)
+            view = self._view(name, mean if user is None else mean.index_select(0, user))
             x_t = self.schedule.levels(self.times[0], x)[0] * x
             for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
                 x_t = self.schedule.step(x_t, t, t_next, noise)
             h = denoiser.hidden(x_t, self.times[-2], cond)
             signal, sigma = self.schedule.levels(self.times[-2], x)
-            base = (x_t - sigma * denoiser.lin_out.bias) / signal
+            offset = -sigma / signal * denoiser.lin_out.bias
+            base = torch.add(offset, x_t, alpha=1 / float(signal))
             x_hat = self._gated(name, base, h, gate)
-            out[name] = Filtered(x, x_t, base, h, x_hat, cond, user, user_gate)
+            user_gate = denoiser.gate(view) if denoiser.condition == "user" else None
+            out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate)
         return out
 
+    def _conditions(
+        self, name: str, item: Tensor, mean: Tensor, graph: CSRGraph
+    ) -> tuple[Tensor, Tensor | None]:
+        """What items are conditioned on ``[I, D]``, and their users' mean gate ``[I, H]``."""
+        denoiser = self.denoiser(name)
+        if denoiser.condition == "item":
+            return item, None
+        if denoiser.condition == "neighbors":
+            return item + graph.mean_of_users(self._view(name, mean)), None
+        with torch.no_grad():
+            user = torch.cat([self._view(name, rows) for rows in mean.split(IN_CACHE)])
+            # Items without users have the gate 1.
+            offset = torch.cat([denoiser.gate(rows).sub_(1) for rows in user.split(IN_CACHE)])
+            return item + graph.mean_of_users(user), graph.mean_of_users(offset).add_(1)
+
     def modality_weights(self, filtered: Mapping[str, Filtered]) -> Tensor:
-        r"""How much each user listens to each modality, :math:`a` ``[U, M]``, on average 1."""
+        r"""How much each user listens to each modality, :math:`a` ``[N, M]``, on average 1."""
         user = torch.cat([f.user for f in filtered.values()], dim=-1)
         return len(filtered) * self.lin_modality(user).softmax(dim=-1)
 
-    def _view(self, name: str, x: Tensor, graph: CSRGraph) -> Tensor:
-        mean = graph.mean_of_items(x.detach())
+    def _view(self, name: str, mean: Tensor) -> Tensor:
         return self.views[name](F.layer_norm(mean, mean.shape[1:]))
 
     def denoiser(self, name: str) -> ConditionalDenoiser:
@@ -193,7 +215,7 @@ class ContentFilter(Module):
         Args:
             name: A modality.
             filtered: What :meth:`forward` gives for it.
-            user: ``[...]``.
+            user: Positions among the users that it was asked for ``[...]``.
             item: ``[...]``, or a shape that broadcasts with it.
 
         Returns:
@@ -210,23 +232,17 @@ class ContentFilter(Module):
         Args:
             filtered: What :meth:`forward` gives.
             graph: The interactions.
-            user: ``[N]``; all users where ``None``.
+            user: As in :meth:`forward`.
 
         Returns:
             For each modality ``[N, D]``; zeros for a user without items.
         """
-        out = {}
+        items, out = graph.items_of(user), {}
         for name, f in filtered.items():
-            base, h, gate = graph.mean_of_items(f.base), graph.mean_of_items(f.h), f.gate
-            if user is not None:
-                base, h = base.index_select(0, user), h.index_select(0, user)
-                gate = None if gate is None else gate.index_select(0, user)
-            out[name] = self._gated(name, base, h, gate)
+            out[name] = self._gated(name, spmm(*items, f.base), spmm(*items, f.h), f.gate)
         return out
 
-    def factors(
-        self, name: str, filtered: Filtered, p: Tensor, user: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def factors(self, name: str, filtered: Filtered, p: Tensor) -> tuple[Tensor, Tensor]:
         r"""Vectors whose inner products are :math:`\langle p_u, \hat x_{ui} \rangle` of all pairs.
 
         .. math::
@@ -237,15 +253,13 @@ class ContentFilter(Module):
             name: A modality.
             filtered: What :meth:`forward` gives for it.
             p: What each user looks for ``[N, D]``.
-            user: ``[N]``; all users where ``None``.
 
         Returns:
             ``[N, D + H]`` and ``[I, D + H]``.
         """
         wanted = p @ self._map(name)
         if filtered.gate is not None:
-            gate = filtered.gate if user is None else filtered.gate.index_select(0, user)
-            wanted = wanted * gate
+            wanted = wanted * filtered.gate
         return torch.cat([p, wanted], dim=-1), torch.cat([filtered.base, filtered.h], dim=-1)
 
     def diffusion_loss(
@@ -263,7 +277,8 @@ class ContentFilter(Module):
         Args:
             filtered: What :meth:`forward` gives.
             features: As in :meth:`forward`; masks are looked up.
-            user: ``[B]``, one of the users of each item: their gate is the one applied.
+            user: One of the users of each item, whose gate is applied: positions among those that
+                ``filtered`` was asked for ``[B]``.
             item: ``[B]``.
             generator: Draws times and noise.
         """
@@ -290,6 +305,7 @@ class ContentFilter(Module):
         user: Tensor,
         pos_item: Tensor,
         neg_item: Tensor,
+        user_id: Tensor | None = None,
     ) -> Tensor:
         r"""What the filter is for: to a user, their items look alike and others do not (ours).
 
@@ -308,20 +324,24 @@ class ContentFilter(Module):
 
         Args:
             filtered: What :meth:`forward` gives.
-            content: What :meth:`for_users` gives for ``user``, ``[B, D]`` each.
+            content: What :meth:`for_users` gives.
             features: As in :meth:`forward`; masks are looked up.
             graph: The interactions.
-            user: ``[B]``.
+            user: Positions among the users that these were asked for ``[B]``.
             pos_item: :math:`i`, an item of each user ``[B]``.
             neg_item: :math:`n`, an item that is none of the user's ``[B]``.
+            user_id: The users that these were asked for ``[N]``; all where ``None``.
         """
-        own = graph.contains(user, pos_item).long()  # pruned ones are in no mean
-        num_items = graph.num_items_of_users[user]
+        ids = user if user_id is None else user_id[user]
+        own = graph.contains(ids, pos_item).long()  # pruned ones are in no mean
+        num_items = graph.num_items_of_users[ids]
         num_others = (num_items - own).clamp(min=1).view(-1, 1)
+        pairs = torch.cat([pos_item, neg_item])
         losses, differences, some = [], [], torch.zeros_like(user, dtype=torch.bool)
         for name, f in filtered.items():
-            pos, neg = (self.for_pairs(name, f, user, item) for item in (pos_item, neg_item))
-            others = (num_items.view(-1, 1) * content[name] - own.view(-1, 1) * pos) / num_others
+            pos, neg = self.for_pairs(name, f, user.repeat(2), pairs).chunk(2)
+            total = num_items.view(-1, 1) * content[name].index_select(0, user)
+            others = (total - own.view(-1, 1) * pos) / num_others
             usable = num_items > own
             for item in (pos_item, neg_item):
                 present = _present(features, name, item)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Embedding
 from torch_geometric.typing import Adj, EdgeType
 
-from gtc_pyg.functional import layer_mean, spmm, stack_interactions
+from gtc_pyg.functional import layer_mean, select_rows, spmm, stack_interactions
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -71,6 +71,14 @@ class CSRGraph(dict[EdgeType, Tensor]):
     def mean_of_items(self, x: Tensor) -> Tensor:
         r"""Mean over the items of each user, ``[I, D]`` to ``[U, D]``; 0 without items."""
         return spmm(*self._items_of_users, x)
+
+    def items_of(self, user: Tensor | None) -> tuple[Tensor, Tensor]:
+        r"""The matrix of :meth:`mean_of_items` and its transpose, for some users.
+
+        Args:
+            user: Ascending, none twice ``[N]``; all users where ``None``.
+        """
+        return self._items_of_users if user is None else select_rows(*self._items_of_users, user)
 
     def mean_of_users(self, x: Tensor) -> Tensor:
         r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users."""

@@ -197,9 +197,8 @@ class GraphRecommender(Module):
         self, user_emb: Tensor, item_emb: Tensor, user: Tensor, pos: Tensor, neg: Tensor
     ) -> Tensor:
         u = user_emb.index_select(0, user)
-        pos_score = (u * item_emb.index_select(0, pos)).sum(-1)
-        neg_score = (u * item_emb.index_select(0, neg)).sum(-1)
-        return self.bpr(pos_score, neg_score)
+        pos_emb, neg_emb = item_emb.index_select(0, torch.cat([pos, neg])).chunk(2)
+        return self.bpr((u * pos_emb).sum(-1), (u * neg_emb).sum(-1))
 
 
 def _check_interactions(graph: CSRGraph) -> None:

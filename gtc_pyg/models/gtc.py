@@ -64,7 +64,8 @@ class GTC(GraphRecommender):
         filter_weight: Weight of the filter's own ranking loss
             (:meth:`~gtc_pyg.models.content_filter.ContentFilter.ranking_loss`).
         filter_in: Where a user's filter acts: ``'messages'``, ``'score'`` or ``'both'``.
-        alignment_size: Largest number of rows aligned in a step.
+        content_batch_size: Largest number of a batch's interactions that the losses on content
+            look at: diffusion, filter and total correlation.
         negatives: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
         product_scale: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
         regularization: Weight of the squared length of the batch's embeddings.
@@ -92,7 +93,7 @@ class GTC(GraphRecommender):
         total_correlation_weight: float = 0.01,
         filter_weight: float = 0.01,
         filter_in: str = "messages",
-        alignment_size: int = 512,
+        content_batch_size: int = 512,
         negatives: str = "n",
         product_scale: str = "sqrt_dim",
         regularization: float = 1e-4,
@@ -116,7 +117,7 @@ class GTC(GraphRecommender):
         self.total_correlation_weight = total_correlation_weight
         self.filter_weight = filter_weight
         self.filter_in = filter_in
-        self.alignment_size = alignment_size
+        self.content_batch_size = content_batch_size
         self.regularization = regularization
         self.user_emb = Embedding(num_users, hidden_channels)
         self.item_emb = Embedding(num_items, hidden_channels)
@@ -157,8 +158,16 @@ class GTC(GraphRecommender):
         features: Features,
         edge_index_dict: EdgeIndexDict,
         edge_weight_dict: EdgeWeightDict | None = None,
+        user: Tensor | None = None,
     ) -> dict[str, Filtered]:
-        r"""Filters the content of all items, see :attr:`filter`; arguments as :meth:`forward`."""
+        r"""Filters the content of all items, see :attr:`filter`; arguments as :meth:`forward`.
+
+        Args:
+            features: As in :meth:`forward`.
+            edge_index_dict: As in :meth:`forward`.
+            edge_weight_dict: As in :meth:`forward`.
+            user: Users that it is asked for, ascending and none twice; all where ``None``.
+        """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         content = {
             name: self._content(features, name, graph.num_items) for name in self.filter.encoders
@@ -170,12 +179,12 @@ class GTC(GraphRecommender):
                     f"'incomplete'"
                 )
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
-        return self.filter(content | masks, graph.rows(self.item_emb, "item"), graph)
+        return self.filter(content | masks, graph.rows(self.item_emb, "item"), graph, user)
 
     def _embed(
         self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Users (all, or those given), all items, and the users' filtered content."""
+        """Users (those that ``filtered`` was asked for), all items, and the users' content."""
         e_user = normalize_rows(graph.rows(self.user_emb, "user"))
         e_item = normalize_rows(graph.rows(self.item_emb, "item"))
         fused, _ = self.gate(e_item, [normalize_rows(f.x_hat) for f in filtered.values()])
@@ -183,7 +192,7 @@ class GTC(GraphRecommender):
         users, items = out.split([graph.num_users, graph.num_items])
         weights = self.content_strength * self.filter.modality_weights(filtered)
         if user is not None:
-            users, weights = users.index_select(0, user), weights.index_select(0, user)
+            users = users.index_select(0, user)
         content = self.filter.for_users(filtered, graph, user)
         factors = []
         for m, (name, f) in enumerate(filtered.items()):
@@ -191,7 +200,7 @@ class GTC(GraphRecommender):
             if self.filter_in != "score":
                 users = users + p
             if self.filter_in != "messages":
-                factors.append(self.filter.factors(name, f, p, user))
+                factors.append(self.filter.factors(name, f, p))
         h = items
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
@@ -214,28 +223,31 @@ class GTC(GraphRecommender):
         if user.numel() == 0:
             raise ValueError("'user' must hold at least one (got none)")
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        filtered = self.filter_content(features, graph)
-        user_emb, item_emb, content = self._embed(filtered, graph, user)
-        rows = torch.arange(user.numel(), device=user.device)
+        users, rows = user.unique(return_inverse=True)
+        filtered = self.filter_content(features, graph, user=users)
+        user_emb, item_emb, content = self._embed(filtered, graph, users)
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
-        ego = [e_user[user], e_item[pos_item], e_item[neg_item]]
-        size = torch.stack([emb.pow(2).sum() for emb in ego]).sum() / (2 * user.numel())
+        both = torch.cat([pos_item, neg_item])
+        ego = torch.cat([e_user.index_select(0, user), e_item.index_select(0, both)])
+        size = ego.pow(2).sum() / (2 * user.numel())
         parts = {
             "ranking": self._rank_loss(user_emb, item_emb, rows, pos_item, neg_item),
             "regularization": self.regularization * size,
         }
+        some = slice(self.content_batch_size)
+        rows, pos_item, neg_item = rows[some], pos_item[some], neg_item[some]
         if self.diffusion_weight > 0:
-            loss = self.filter.diffusion_loss(filtered, features, user, pos_item, generator)
+            loss = self.filter.diffusion_loss(filtered, features, rows, pos_item, generator)
             parts["diffusion"] = self.diffusion_weight * loss
         if self.filter_weight > 0:
-            triple = (user, pos_item, neg_item)
-            loss = self.filter.ranking_loss(filtered, content, features, graph, *triple)
+            triple = (rows, pos_item, neg_item)
+            loss = self.filter.ranking_loss(filtered, content, features, graph, *triple, users)
             parts["filter"] = self.filter_weight * loss
         if self.total_correlation_weight > 0:
-            items = pos_item[: self.alignment_size].unique()
+            items = pos_item.unique()
             # Content is drawn to what interactions say of an item, and not the other way round.
             views = [f.x_hat.index_select(0, items) for f in filtered.values()]
-            views = [e_item[items].detach(), *views]
+            views = [e_item.detach().index_select(0, items), *views]
             has = [features.get(f"has_{name}") for name in filtered]
             masks = [None, *(mask if mask is None else mask[items] for mask in has)]
             loss = self.total_correlation(views, masks, generator)

@@ -13,6 +13,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from gtc_pyg.functional import (
     degree_sensitive_sample,
     layer_mean,
+    select_rows,
     spmm,
     stack_interactions,
     to_csr,
@@ -124,6 +125,25 @@ def test_spmm_does_not_read_what_memory_held_before() -> None:
         del del_me
         out = spmm(to_item, to_user, torch.ones(NUM_USERS, 3))
         torch.testing.assert_close(out, dense_interactions().t() @ torch.ones(NUM_USERS, 3))
+
+
+@pytest.mark.parametrize("rows", [[], [4], [0, 2, 4], list(range(NUM_USERS))])
+def test_selected_rows_are_those_of_the_dense_matrix(rows: list[int]) -> None:
+    _, to_user = interactions()
+    values = torch.rand(to_user.values().numel(), generator=torch.Generator().manual_seed(0))
+    crow, col = to_user.crow_indices(), to_user.col_indices()
+    adj = torch.sparse_csr_tensor(crow, col, values, size=to_user.shape)
+    dense = adj.to_dense()
+    rows_t = dense.t().to_sparse_csr()
+    picked, picked_t = select_rows(adj, rows_t, torch.tensor(rows, dtype=torch.long))
+    assert torch.equal(picked.to_dense(), dense[rows])
+    assert torch.equal(picked_t.to_dense(), dense[rows].t())
+    x = torch.randn(NUM_ITEMS, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    out = spmm(picked, picked_t, x)
+    torch.testing.assert_close(out, dense[rows] @ x)
+    grad = torch.autograd.grad(out.square().sum(), x)[0]
+    expected = torch.autograd.grad((dense[rows] @ x).square().sum(), x)[0]
+    torch.testing.assert_close(grad, expected)
 
 
 @pytest.mark.parametrize("num_layers", [0, 1, 2, 4])
