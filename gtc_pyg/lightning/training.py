@@ -28,21 +28,26 @@ MONITOR = "val/Recall@20"
 
 
 class _History(Callback):
-    """Validation metrics and training seconds of each epoch."""
+    """Validation metrics of each epoch, and the seconds of its training and its evaluation."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []
+        self.evaluation_seconds: list[float] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # its kernels may still run
         self.seconds.append(time.perf_counter() - self._start)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         self.rows.append({k: float(v) for k, v in metrics.items() if k.startswith("val/")})
+        total = time.perf_counter() - self._start
+        self.evaluation_seconds.append(total - self.seconds[-1])
 
 
 class _ProgressBar(TQDMProgressBar):
@@ -71,6 +76,10 @@ class FitResult:
     """Metrics of the best epoch on test, reported once."""
     seconds_per_epoch: float
     """Mean wall-clock time of a training epoch, evaluation left out."""
+    seconds: list[float]
+    """Wall-clock time of each training epoch, evaluation left out."""
+    evaluation_seconds: list[float]
+    """Wall-clock time of the validation after each epoch, without writing checkpoints."""
 
 
 def fit(
@@ -175,4 +184,6 @@ def fit(
         val={key.removeprefix("val/"): value for key, value in history.rows[best].items()},
         test={key.removeprefix("test/"): value for key, value in test.items()},
         seconds_per_epoch=sum(history.seconds) / len(history.seconds),
+        seconds=history.seconds,
+        evaluation_seconds=history.evaluation_seconds,
     )
