@@ -72,7 +72,9 @@ class SimilarityGate(Module):
                 )
         candidates = [x, *modalities]
         unit = candidates if self.normalized else [self._unit(c) for c in candidates]
-        cosine = torch.stack([(unit[0] * u).sum(dim=-1) for u in unit], dim=-1)
+        own = unit[0].detach()  # its cosine with itself is 1, or 0 of zeros: no gradient
+        pairs = [(own, own), *((unit[0], u) for u in unit[1:])]
+        cosine = torch.stack([(a * b).sum(dim=-1) for a, b in pairs], dim=-1)
         weight = cosine.softmax(dim=-1)
         out = x
         for k, candidate in enumerate(candidates):
