@@ -7,6 +7,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
@@ -109,8 +110,7 @@ class _SpMM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, adj, adj_transposed, x):  # type: ignore[no-untyped-def]
         ctx.adj, ctx.adj_transposed = adj, adj_transposed
-        out = x.new_empty(adj.size(0), x.size(1), dtype=torch.promote_types(x.dtype, torch.float))
-        return _add_product(out, adj, x, beta=0.0).to(x.dtype)
+        return _product(adj, x).to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
@@ -134,6 +134,12 @@ class _LayerMean(torch.autograd.Function):
     def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
         grad = _LayerMean.apply(ctx.adj_transposed, ctx.adj, grad_output, ctx.num_layers)
         return None, None, grad, None
+
+
+def _product(adj: Tensor, x: Tensor) -> Tensor:
+    """``adj @ x``, never in half precision."""
+    out = x.new_empty(adj.size(0), x.size(1), dtype=torch.promote_types(x.dtype, torch.float))
+    return _add_product(out, adj, x, beta=0.0)  # what 'out' holds is not looked at
 
 
 def _add_product(
@@ -181,32 +187,69 @@ def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) 
     return x if num_layers == 0 else _LayerMean.apply(adj, adj_transposed, x, num_layers)
 
 
-def select_rows(adj: Tensor, adj_transposed: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Some rows of a CSR matrix, and the transpose of the result.
+def spmm_learning(adj: Tensor, x: Tensor, rows: Tensor, picked: Tensor) -> Tensor:
+    r"""Product of a constant CSR matrix with a dense one of which some rows alone learn.
 
     Args:
         adj: CSR ``[N, K]``.
-        adj_transposed: The same transposed, CSR ``[K, N]``.
-        rows: Ascending, none twice ``[R]``.
+        x: ``[K, D]``; gets no gradient.
+        rows: Some rows of ``x``, ``[R, D]``; they get the gradient that they would get there.
+        picked: The rows of the transposed matrix that belong to them, CSR ``[R, N]``
+            (:func:`select_rows`).
 
     Returns:
-        CSR ``[R, K]`` and ``[K, R]``.
+        ``[N, D]``, as :func:`spmm` gives it.
+    """
+    return _SpMMLearning.apply(adj, x, rows, picked)
+
+
+class _SpMMLearning(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, adj, x, rows, picked):  # type: ignore[no-untyped-def]
+        ctx.picked = picked
+        return _product(adj, x).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        return None, None, _product(ctx.picked, grad_output).to(grad_output.dtype), None
+
+
+def select_rows(adj: Tensor, rows: Tensor) -> Tensor:
+    r"""Some rows of a CSR matrix.
+
+    Args:
+        adj: CSR ``[N, K]``.
+        rows: ``[R]``.
+
+    Returns:
+        CSR ``[R, K]``.
     """
     start, count = adj.crow_indices()[rows], adj.crow_indices().diff()[rows]
     rowptr = F.pad(count.cumsum(0), (1, 0))
     entry = (start - rowptr[:-1]).repeat_interleave(count)
     entry = entry + torch.arange(entry.numel(), device=rows.device)
     size = (rows.numel(), adj.size(1))
-    picked = torch.sparse_csr_tensor(
-        rowptr, adj.col_indices()[entry], adj.values()[entry], size=size
-    )
-    new_id = torch.full((adj.size(0),), -1, device=rows.device)
-    new_id[rows] = torch.arange(rows.numel(), device=rows.device)
-    col = new_id[adj_transposed.col_indices()]
+    return torch.sparse_csr_tensor(rowptr, adj.col_indices()[entry], adj.values()[entry], size=size)
+
+
+def select_columns(adj: Tensor, columns: Tensor) -> Tensor:
+    r"""Some columns of a CSR matrix.
+
+    Args:
+        adj: CSR ``[N, K]``.
+        columns: Ascending, none twice ``[C]``.
+
+    Returns:
+        CSR ``[N, C]``.
+    """
+    new_id = torch.full((adj.size(1),), -1, device=columns.device)
+    new_id[columns] = torch.arange(columns.numel(), device=columns.device)
+    col = new_id[adj.col_indices()]
     kept = col >= 0
-    rowptr = F.pad(kept.cumsum(0), (1, 0))[adj_transposed.crow_indices()]
-    values = adj_transposed.values()[kept]
-    return picked, torch.sparse_csr_tensor(rowptr, col[kept], values, size=size[::-1])
+    rowptr = F.pad(kept.cumsum(0), (1, 0))[adj.crow_indices()]
+    size = (adj.size(0), columns.numel())
+    return torch.sparse_csr_tensor(rowptr, col[kept], adj.values()[kept], size=size)
 
 
 def degree_sensitive_sample(

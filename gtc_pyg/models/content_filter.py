@@ -137,9 +137,7 @@ class ContentFilter(Module):
     ) -> dict[str, Filtered]:
         r"""Filters the content of all items, without drawing noise.
 
-        With the condition ``'user'`` no gradient passes from an item's filtered content to its
-        users, of whom all are looked at: they learn from what is filtered for them
-        (:meth:`for_users` and the losses).
+        All users of an item are looked at; of them those learn that the result is asked for.
 
         Args:
             features: Content of each modality ``[I, F_m]``.
@@ -154,9 +152,7 @@ class ContentFilter(Module):
         for name in self.encoders:
             encoder, denoiser = self.encoders[name], self.denoiser(name)
             x = encoder(features[name], features.get(f"has_{name}"))
-            mean = graph.mean_of_items(x.detach())
-            cond, gate = self._conditions(name, item, mean, graph)
-            view = self._view(name, mean if user is None else mean.index_select(0, user))
+            view, user_gate, cond, gate = self._users(name, x, item, graph, user)
             x_t = self.schedule.levels(self.times[0], x)[0] * x
             for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
@@ -166,32 +162,42 @@ class ContentFilter(Module):
             offset = -sigma / signal * denoiser.lin_out.bias
             base = torch.add(offset, x_t, alpha=1 / float(signal))
             x_hat = self._gated(name, base, h, gate)
-            user_gate = denoiser.gate(view) if denoiser.condition == "user" else None
             out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate)
         return out
 
-    def _conditions(
-        self, name: str, item: Tensor, mean: Tensor, graph: CSRGraph
-    ) -> tuple[Tensor, Tensor | None]:
-        """What items are conditioned on ``[I, D]``, and their users' mean gate ``[I, H]``."""
-        denoiser = self.denoiser(name)
-        if denoiser.condition == "item":
-            return item, None
-        if denoiser.condition == "neighbors":
-            return item + graph.mean_of_users(self._view(name, mean)), None
-        with torch.no_grad():
-            user = torch.cat([self._view(name, rows) for rows in mean.split(IN_CACHE)])
+    def _users(
+        self, name: str, x: Tensor, item: Tensor, graph: CSRGraph, user: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Users and their gates; items' conditions ``[I, D]`` and mean gates ``[I, H]``."""
+        denoiser, mean = self.denoiser(name), graph.mean_of_items(x.detach())
+
+        def told(mean: Tensor) -> Tensor:
+            """What a user tells an item: how the denoiser sees them, and the gate's offset."""
+            view = self.views[name](F.layer_norm(mean, mean.shape[1:]))
+            if denoiser.condition != "user":
+                return view
             # Items without users have the gate 1.
-            offset = torch.cat([denoiser.gate(rows).sub_(1) for rows in user.split(IN_CACHE)])
-            return item + graph.mean_of_users(user), graph.mean_of_users(offset).add_(1)
+            return torch.cat([view, denoiser.gate(view) - 1], dim=-1)
+
+        rows = told(mean if user is None else mean.index_select(0, user))
+        if denoiser.condition == "item":
+            return rows, None, item, None
+        if user is None:
+            of_items = graph.mean_of_users(rows)
+        else:
+            with torch.no_grad():
+                every = torch.cat([told(part) for part in mean.split(IN_CACHE)])
+            of_items = graph.mean_of_users(every, (user, rows))
+        cond = item + of_items[:, : item.size(1)]
+        if denoiser.condition != "user":
+            return rows, None, cond, None
+        width = item.size(1)
+        return rows[:, :width], 1 + rows[:, width:], cond, 1 + of_items[:, width:]
 
     def modality_weights(self, filtered: Mapping[str, Filtered]) -> Tensor:
         r"""How much each user listens to each modality, :math:`a` ``[N, M]``, on average 1."""
         user = torch.cat([f.user for f in filtered.values()], dim=-1)
         return len(filtered) * self.lin_modality(user).softmax(dim=-1)
-
-    def _view(self, name: str, mean: Tensor) -> Tensor:
-        return self.views[name](F.layer_norm(mean, mean.shape[1:]))
 
     def denoiser(self, name: str) -> ConditionalDenoiser:
         r"""The denoiser of a modality."""

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn import Embedding
 from torch_geometric.typing import Adj, EdgeType
 
-from gtc_pyg.functional import layer_mean, select_rows, spmm, stack_interactions
+from gtc_pyg.functional import (
+    layer_mean,
+    select_columns,
+    select_rows,
+    spmm,
+    spmm_learning,
+    stack_interactions,
+)
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -78,11 +85,24 @@ class CSRGraph(dict[EdgeType, Tensor]):
         Args:
             user: Ascending, none twice ``[N]``; all users where ``None``.
         """
-        return self._items_of_users if user is None else select_rows(*self._items_of_users, user)
+        adj, transposed = self._items_of_users
+        if user is None:
+            return adj, transposed
+        return select_rows(adj, user), select_columns(transposed, user)
 
-    def mean_of_users(self, x: Tensor) -> Tensor:
-        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users."""
-        return spmm(*self._users_of_items, x)
+    def mean_of_users(self, x: Tensor, learning: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users.
+
+        Args:
+            x: ``[U, D]``.
+            learning: Users ``[N]`` and their rows ``[N, D]``: these alone get a gradient, the one
+                that they would get in ``x``. All of ``x`` where ``None``.
+        """
+        adj, transposed = self._users_of_items
+        if learning is None:
+            return spmm(adj, transposed, x)
+        user, rows = learning
+        return spmm_learning(adj, x, rows, select_rows(transposed, user))
 
     def smooth(self, x: Tensor) -> Tensor:
         r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""

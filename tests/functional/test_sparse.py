@@ -13,8 +13,10 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from gtc_pyg.functional import (
     degree_sensitive_sample,
     layer_mean,
+    select_columns,
     select_rows,
     spmm,
+    spmm_learning,
     stack_interactions,
     to_csr,
 )
@@ -111,6 +113,18 @@ def test_spmm_and_its_gradient_equal_autograd() -> None:
     torch.testing.assert_close((out, grads[0]), (expected, grads[1]))
 
 
+@pytest.mark.parametrize("rows", [[], [3], [0, 2, 4], list(range(NUM_USERS))])
+def test_rows_that_learn_get_their_gradient_of_the_whole_product(rows: list[int]) -> None:
+    to_item, to_user = interactions()
+    x = torch.randn(NUM_USERS, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    some = x.detach()[rows].requires_grad_()
+    picked = select_rows(to_user, torch.tensor(rows, dtype=torch.long))
+    out, expected = spmm_learning(to_item, x, some, picked), spmm(to_item, to_user, x)
+    assert torch.equal(out, expected)
+    grads = [torch.autograd.grad(y.pow(3).sum(), z)[0] for y, z in ((out, some), (expected, x))]
+    torch.testing.assert_close(grads[0], grads[1][rows])
+
+
 def test_spmm_passes_gradcheck_twice() -> None:
     to_item, to_user = (x.double() for x in interactions())
     x = torch.randn(NUM_USERS, 2, dtype=torch.double, requires_grad=True)
@@ -135,7 +149,8 @@ def test_selected_rows_are_those_of_the_dense_matrix(rows: list[int]) -> None:
     adj = torch.sparse_csr_tensor(crow, col, values, size=to_user.shape)
     dense = adj.to_dense()
     rows_t = dense.t().to_sparse_csr()
-    picked, picked_t = select_rows(adj, rows_t, torch.tensor(rows, dtype=torch.long))
+    chosen = torch.tensor(rows, dtype=torch.long)
+    picked, picked_t = select_rows(adj, chosen), select_columns(rows_t, chosen)
     assert torch.equal(picked.to_dense(), dense[rows])
     assert torch.equal(picked_t.to_dense(), dense[rows].t())
     x = torch.randn(NUM_ITEMS, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
