@@ -62,7 +62,7 @@ MODEL = {
     "score_scale": 5.0,
     "content_strength": 0.2,
     "filter_weight": 1.0,
-    "content_batch_size": 2048,  # all of a batch
+    "content_batch_size": 2048,
     "edge_dropout": 0.5,
 }
 TABLE = {
