@@ -190,6 +190,8 @@ def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) 
 def spmm_learning(adj: Tensor, x: Tensor, rows: Tensor, picked: Tensor) -> Tensor:
     r"""Product of a constant CSR matrix with a dense one of which some rows alone learn.
 
+    Can be differentiated once.
+
     Args:
         adj: CSR ``[N, K]``.
         x: ``[K, D]``; gets no gradient.

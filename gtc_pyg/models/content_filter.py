@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, Sequential, SiLU
 
-from gtc_pyg.functional import normalize_rows, spmm
+from gtc_pyg.functional import check_ids, normalize_rows, spmm
 from gtc_pyg.models.csr_graph import CSRGraph, Features
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
@@ -34,6 +34,8 @@ class Filtered(NamedTuple):
     """The users asked for as the denoiser sees them ``[N, D]``."""
     gate: Tensor | None
     """Their gates ``[N, H]``, where the condition is ``'user'``."""
+    user_id: Tensor | None
+    """Who they are ``[N]``; all users where ``None``."""
 
 
 class ContentFilter(Module):
@@ -146,7 +148,12 @@ class ContentFilter(Module):
             graph: The interactions.
             user: Users that the result is asked for, ascending and none twice ``[N]``; all where
                 ``None``.
+
+        Raises:
+            ValueError: Where ``user`` is not ascending or holds an unknown user (on the CPU).
         """
+        if user is not None:
+            _check_users(user, graph.num_users)
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
         out = {}
         for name in self.encoders:
@@ -159,10 +166,9 @@ class ContentFilter(Module):
                 x_t = self.schedule.step(x_t, t, t_next, noise)
             h = denoiser.hidden(x_t, self.times[-2], cond)
             signal, sigma = self.schedule.levels(self.times[-2], x)
-            offset = -sigma / signal * denoiser.lin_out.bias
-            base = torch.add(offset, x_t, alpha=1 / float(signal))
+            base = torch.addcdiv(-sigma / signal * denoiser.lin_out.bias, x_t, signal)
             x_hat = self._gated(name, base, h, gate)
-            out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate)
+            out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate, user)
         return out
 
     def _users(
@@ -185,8 +191,9 @@ class ContentFilter(Module):
         if user is None:
             of_items = graph.mean_of_users(rows)
         else:
+            size = IN_CACHE if mean.device.type == "cpu" else max(graph.num_users, 1)
             with torch.no_grad():
-                every = torch.cat([told(part) for part in mean.split(IN_CACHE)])
+                every = torch.cat([told(part) for part in mean.split(size)])
             of_items = graph.mean_of_users(every, (user, rows))
         cond = item + of_items[:, : item.size(1)]
         if denoiser.condition != "user":
@@ -215,35 +222,33 @@ class ContentFilter(Module):
             return torch.addmm(base, h, to_content)
         return base + h @ to_content
 
-    def for_pairs(self, name: str, filtered: Filtered, user: Tensor, item: Tensor) -> Tensor:
+    def for_pairs(self, name: str, filtered: Filtered, row: Tensor, item: Tensor) -> Tensor:
         r"""Content of a modality, filtered for pairs of users and items.
 
         Args:
             name: A modality.
             filtered: What :meth:`forward` gives for it.
-            user: Positions among the users that it was asked for ``[...]``.
+            row: The user's position among those that it was asked for ``[...]``.
             item: ``[...]``, or a shape that broadcasts with it.
 
         Returns:
             :math:`\hat x_{ui}`, ``[..., D]``.
         """
-        gate = None if filtered.gate is None else _rows(filtered.gate, user)
+        gate = None if filtered.gate is None else _rows(filtered.gate, row)
         return self._gated(name, _rows(filtered.base, item), _rows(filtered.h, item), gate)
 
-    def for_users(
-        self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def for_users(self, filtered: Mapping[str, Filtered], graph: CSRGraph) -> dict[str, Tensor]:
         r"""What a user's items tell them, filtered for them: the mean of :math:`\hat x_{ui}`.
 
         Args:
             filtered: What :meth:`forward` gives.
             graph: The interactions.
-            user: As in :meth:`forward`.
 
         Returns:
-            For each modality ``[N, D]``; zeros for a user without items.
+            For each modality ``[N, D]``, of the users that ``filtered`` was asked for; zeros
+            without items.
         """
-        items, out = graph.items_of(user), {}
+        items, out = graph.items_of(_user_id(filtered)), {}
         for name, f in filtered.items():
             out[name] = self._gated(name, spmm(*items, f.base), spmm(*items, f.h), f.gate)
         return out
@@ -272,7 +277,7 @@ class ContentFilter(Module):
         self,
         filtered: Mapping[str, Filtered],
         features: Features,
-        user: Tensor,
+        row: Tensor,
         item: Tensor,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -283,7 +288,7 @@ class ContentFilter(Module):
         Args:
             filtered: What :meth:`forward` gives.
             features: As in :meth:`forward`; masks are looked up.
-            user: One of the users of each item, whose gate is applied: positions among those that
+            row: One of the users of each item, whose gate is applied: the position among those that
                 ``filtered`` was asked for ``[B]``.
             item: ``[B]``.
             generator: Draws times and noise.
@@ -297,7 +302,7 @@ class ContentFilter(Module):
             h = denoiser.hidden(
                 self.schedule.add_noise(x, t, noise), t, f.cond.index_select(0, item)
             )
-            gate = None if f.gate is None else f.gate.index_select(0, user)
+            gate = None if f.gate is None else f.gate.index_select(0, row)
             error = (denoiser.noise(h, gate) - noise).pow(2).mean(dim=-1)
             losses.append(_mean_where(error, _present(features, name, item)))
         return torch.stack(losses).mean()
@@ -308,10 +313,9 @@ class ContentFilter(Module):
         content: Mapping[str, Tensor],
         features: Features,
         graph: CSRGraph,
-        user: Tensor,
+        row: Tensor,
         pos_item: Tensor,
         neg_item: Tensor,
-        user_id: Tensor | None = None,
     ) -> Tensor:
         r"""What the filter is for: to a user, their items look alike and others do not (ours).
 
@@ -333,20 +337,20 @@ class ContentFilter(Module):
             content: What :meth:`for_users` gives.
             features: As in :meth:`forward`; masks are looked up.
             graph: The interactions.
-            user: Positions among the users that these were asked for ``[B]``.
+            row: The user's position among those that ``filtered`` was asked for ``[B]``.
             pos_item: :math:`i`, an item of each user ``[B]``.
             neg_item: :math:`n`, an item that is none of the user's ``[B]``.
-            user_id: The users that these were asked for ``[N]``; all where ``None``.
         """
-        ids = user if user_id is None else user_id[user]
-        own = graph.contains(ids, pos_item).long()  # pruned ones are in no mean
-        num_items = graph.num_items_of_users[ids]
+        user_id = _user_id(filtered)
+        user = row if user_id is None else user_id[row]
+        own = graph.contains(user, pos_item).long()  # pruned ones are in no mean
+        num_items = graph.num_items_of_users[user]
         num_others = (num_items - own).clamp(min=1).view(-1, 1)
         pairs = torch.cat([pos_item, neg_item])
-        losses, differences, some = [], [], torch.zeros_like(user, dtype=torch.bool)
+        losses, differences, some = [], [], torch.zeros_like(row, dtype=torch.bool)
         for name, f in filtered.items():
-            pos, neg = self.for_pairs(name, f, user.repeat(2), pairs).chunk(2)
-            total = num_items.view(-1, 1) * content[name].index_select(0, user)
+            pos, neg = self.for_pairs(name, f, row.repeat(2), pairs).chunk(2)
+            total = num_items.view(-1, 1) * content[name].index_select(0, row)
             others = (total - own.view(-1, 1) * pos) / num_others
             usable = num_items > own
             for item in (pos_item, neg_item):
@@ -357,9 +361,25 @@ class ContentFilter(Module):
             losses.append(_mean_where(F.softplus(5 * (far - near)), usable))
             differences.append((near - far) * usable)
             some = some | usable
-        weights = self.modality_weights(filtered).index_select(0, user)
+        weights = self.modality_weights(filtered).index_select(0, row)
         joint = (weights * torch.stack(differences, dim=1)).sum(dim=1)
         return torch.stack(losses).mean() + _mean_where(F.softplus(-5 * joint), some)
+
+
+def _user_id(filtered: Mapping[str, Filtered]) -> Tensor | None:
+    return next(iter(filtered.values())).user_id
+
+
+def _check_users(user: Tensor, num_users: int) -> None:
+    if user.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    check_ids(user, num_users, "'user' holds user")
+    if bool((user[1:] <= user[:-1]).any()):
+        twice = user[1:][user[1:] <= user[:-1]][0]
+        raise ValueError(
+            f"'user' must be ascending and hold nobody twice (got {int(twice)} after one that is "
+            f"not below it); torch.unique makes it so"
+        )
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class GTC(GraphRecommender):
 
     Ours, where the published code differs: the denoisers are trained and see all of an item's
     users; inference draws no noise; embeddings are normalised, and ``score_scale`` sets the range
-    of scores; content enters one stream of propagation instead of one per modality, which measured
+    of scores; in a step the batch's users alone learn from the items that they condition; content
+    enters one stream of propagation instead of one per modality, which measured
     better on TikTok (``benchmarks/notes.md``).
 
     Args:
@@ -64,8 +65,9 @@ class GTC(GraphRecommender):
         filter_weight: Weight of the filter's own ranking loss
             (:meth:`~gtc_pyg.models.content_filter.ContentFilter.ranking_loss`).
         filter_in: Where a user's filter acts: ``'messages'``, ``'score'`` or ``'both'``.
-        content_batch_size: Largest number of a batch's interactions that the losses on content
-            look at: diffusion, filter and total correlation.
+        content_batch_size: How many of a batch's interactions, the first ones, the losses on
+            content look at: diffusion, filter and total correlation. More cost time; on planted
+            data gates told users apart better with all 2,048 (``benchmarks/notes.md``).
         negatives: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
         product_scale: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
         regularization: Weight of the squared length of the batch's embeddings.
@@ -105,9 +107,14 @@ class GTC(GraphRecommender):
             raise ValueError(
                 f"'filter_in' must be 'messages', 'score' or 'both' (got {filter_in!r})"
             )
-        for name, value in (("num_layers", num_layers), ("num_item_layers", num_item_layers)):
-            if value < 0:
-                raise ValueError(f"'{name}' must be at least 0 (got {value})")
+        sizes = {
+            "num_layers": (num_layers, 0),
+            "num_item_layers": (num_item_layers, 0),
+            "content_batch_size": (content_batch_size, 1),
+        }
+        for name, (value, least) in sizes.items():
+            if value < least:
+                raise ValueError(f"'{name}' must be at least {least} (got {value})")
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -193,7 +200,7 @@ class GTC(GraphRecommender):
         weights = self.content_strength * self.filter.modality_weights(filtered)
         if user is not None:
             users = users.index_select(0, user)
-        content = self.filter.for_users(filtered, graph, user)
+        content = self.filter.for_users(filtered, graph)
         factors = []
         for m, (name, f) in enumerate(filtered.items()):
             p = weights[:, m : m + 1] * normalize_rows(content[name])
@@ -241,7 +248,7 @@ class GTC(GraphRecommender):
             parts["diffusion"] = self.diffusion_weight * loss
         if self.filter_weight > 0:
             triple = (rows, pos_item, neg_item)
-            loss = self.filter.ranking_loss(filtered, content, features, graph, *triple, users)
+            loss = self.filter.ranking_loss(filtered, content, features, graph, *triple)
             parts["filter"] = self.filter_weight * loss
         if self.total_correlation_weight > 0:
             items = pos_item.unique()

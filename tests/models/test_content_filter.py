@@ -132,9 +132,9 @@ def test_asked_for_some_users_all_is_the_same(
     for asked, at in ((None, user), (some, row)):
         model.zero_grad()
         filtered = model(graph.features, item_emb, csr, asked)
-        content, triples = model.for_users(filtered, csr, asked), (at, pos, neg)
+        content, triples = model.for_users(filtered, csr), (at, pos, neg)
         losses = [
-            model.ranking_loss(filtered, content, graph.features, csr, *triples, asked),
+            model.ranking_loss(filtered, content, graph.features, csr, *triples),
             model.diffusion_loss(filtered, graph.features, at, pos, seeded()),
         ]
         mine = slice(None) if asked is not None else some
@@ -173,6 +173,38 @@ def test_an_item_teaches_the_users_that_were_asked_for(planted: Callable, condit
     for whole, named, *parts in zip(every, all_asked, *thirds, strict=True):
         torch.testing.assert_close(named, whole, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(torch.stack(parts).sum(0), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_users_learn_from_what_is_filtered_for_them(planted: Callable) -> None:
+    graph = planted()
+    model, csr, item_emb = filter_of(graph), csr_of(graph), items_of(graph)
+    user = torch.tensor([0, 7, 59])
+    grads = []
+    for asked, mine in ((None, user), (user, slice(None))):
+        model.zero_grad()
+        filtered = model(graph.features, item_emb, csr, asked)
+        filtered = {name: f._replace(h=f.h.detach()) for name, f in filtered.items()}
+        content = model.for_users(filtered, csr)
+        torch.stack([x[mine].pow(3).sum() for x in content.values()]).sum().backward()
+        grads.append([p.grad for p in (*model.views.parameters(), *gates_of(model))])
+    for every, some in zip(*grads, strict=True):
+        assert every.abs().sum() > 0
+        torch.testing.assert_close(some, every, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ([3, 3], r"'user' must be ascending and hold nobody twice \(got 3 after"),
+        ([7, 0], r"'user' must be ascending and hold nobody twice \(got 0 after"),
+        ([-1, 3], r"'user' holds user -1, expected 0 to 59"),
+        ([3, 60], r"'user' holds user 60, expected 0 to 59"),
+    ],
+)
+def test_users_out_of_order_are_refused(planted: Callable, user: list[int], message: str) -> None:
+    graph = planted()
+    with pytest.raises(ValueError, match=message):
+        filter_of(graph)(graph.features, items_of(graph), csr_of(graph), torch.tensor(user))
 
 
 def gates_of(model: ContentFilter) -> list[torch.nn.Parameter]:

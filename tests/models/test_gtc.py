@@ -276,6 +276,31 @@ def test_the_filters_own_losses_enter_by_their_weights(
     torch.testing.assert_close(parts["filter"], 0.3 * ranking)
 
 
+def test_losses_on_content_look_at_the_first_interactions_of_a_batch(
+    planted: Callable, batch_of: Callable
+) -> None:
+    graph = planted()
+    batch = batch_of(graph)
+    first = tuple(ids[:5] for ids in batch)
+    few, whole = (model_of(graph, content_batch_size=size) for size in (5, 10_000))
+    whole.load_state_dict(few.state_dict())
+    parts = few.loss(*batch, *arguments(graph), generator=seeded())
+    of_all = whole.loss(*batch, *arguments(graph), generator=seeded())
+    of_first = whole.loss(*first, *arguments(graph), generator=seeded())
+    for name, part in parts.items():
+        same, other = of_first, of_all
+        if name in ("ranking", "regularization"):
+            same, other = of_all, of_first
+        torch.testing.assert_close(part, same[name])
+        assert not torch.allclose(part, other[name], rtol=1e-3), name
+
+
+@pytest.mark.parametrize("name", ["num_layers", "num_item_layers", "content_batch_size"])
+def test_sizes_out_of_range_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}' must be at least [01] \(got -1\)"):
+        GTC(2, 2, {"image": 3}, **{name: -1})
+
+
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("filter_in", FILTER_IN)
 def test_users_with_the_same_items_are_told_the_same(
