@@ -10,6 +10,7 @@ ranked once, with the weights of the epoch that was best on validation.
 """
 
 from gtc_pyg.datasets import MMRecFolder
+from gtc_pyg.distributed import rank_zero_first
 from gtc_pyg.experiment import Settings, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -22,5 +23,6 @@ SETTINGS = {
 if __name__ == "__main__":
     args = parse_args(__doc__, root="data/baby")
     graph = ItemKNNGraph(k=10, weights={"image": 0.1, "text": 0.9})
-    dataset = MMRecFolder(args.root, "baby", pre_transform=graph)
+    with rank_zero_first():
+        dataset = MMRecFolder(args.root, "baby", pre_transform=graph)
     run("baby", dataset, SETTINGS, args)

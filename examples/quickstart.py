@@ -34,6 +34,7 @@ SETTINGS = {
             "content_strength": 0.2,
             "filter_weight": 1.0,
             "content_batch_size": 2048,
+            "user_ids": False,
             "edge_dropout": 0.5,
         },
     ),

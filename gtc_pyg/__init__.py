@@ -12,6 +12,7 @@ from gtc_pyg._version import __version__
 # part -> the extra that brings its optional packages
 _PARTS = {
     "datasets": "data",
+    "distributed": None,
     "evaluation": None,
     "experiment": "train",
     "explain": None,
@@ -20,6 +21,7 @@ _PARTS = {
     "loader": None,
     "models": None,
     "nn": None,
+    "row_wise_embedding": None,
     "transforms": None,
 }
 

@@ -19,6 +19,7 @@ import torch
 
 from gtc_pyg._version import __version__
 from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.distributed import rank, world_size
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult, fit
 from gtc_pyg.models import FREEDOM, GTC, GraphRecommender, LightGCN
@@ -108,7 +109,9 @@ def parse_args(
         argv: Arguments; those of the command line where ``None``.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="several processes: torchrun --nproc-per-node 2 -- examples/NAME.py [options]",
     )
     if root is not None:
         parser.add_argument("--root", default=root, help=f"folder with raw/ (default: {root})")
@@ -150,7 +153,8 @@ def run(
 ) -> dict[str, list[FitResult]]:
     r"""Trains the chosen models with the chosen seeds, prints the table, appends the rows.
 
-    Rows are appended after each run, so an interrupted command keeps what it finished.
+    Rows are appended after each run, so an interrupted command keeps what it finished. Of several
+    processes (``torchrun``) the first one alone prints and writes.
 
     Args:
         name: Name of the dataset in the rows.
@@ -167,7 +171,8 @@ def run(
     for model_name in args.models:
         chosen = settings[model_name]
         for seed in args.seed:
-            print(f"{NAMES[model_name]} on {name}, seed {seed}", file=sys.stderr)
+            if rank() == 0:
+                print(f"{NAMES[model_name]} on {name}, seed {seed}", file=sys.stderr)
             torch.manual_seed(seed)
             model = build_model(model_name, dataset, chosen.modalities, **chosen.model)
             _reset_peak()
@@ -185,7 +190,7 @@ def run(
                 progress=not args.quiet,
             )
             results.setdefault(model_name, []).append(result)
-            if args.out:
+            if args.out and rank() == 0:
                 shared = {
                     "dataset": name,
                     "model": model_name,
@@ -195,8 +200,9 @@ def run(
                 }
                 append_rows(args.out, _rows(shared, result, _peak_mib()))
     table = {NAMES[key]: [result.test for result in runs] for key, runs in results.items()}
-    print(f"\n{name}, test" + (f", mean of seeds {args.seed}" if len(args.seed) > 1 else ""))
-    print(format_table(table))
+    if rank() == 0:
+        print(f"\n{name}, test" + (f", mean of seeds {args.seed}" if len(args.seed) > 1 else ""))
+        print(format_table(table))
     return results
 
 
@@ -295,6 +301,8 @@ def _versions() -> str:
     names = ("torch", "torch-geometric", "lightning", "numpy")
     found = [f"{name} {importlib.metadata.version(name)}" for name in names]
     machine = f"{platform.machine()} {torch.get_num_threads()} threads"
+    if world_size() > 1:
+        machine += f" in each of {world_size()} processes"
     return "; ".join(
         [f"gtc-pyg {__version__}", *found, f"python {platform.python_version()}", machine]
     )

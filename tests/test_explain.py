@@ -118,6 +118,7 @@ def test_more_users_than_one_block_have_the_relevance_of_few() -> None:
     many = GTC(600, 4, {"image": 5, "text": 3}, 6, num_item_layers=0)
     many.filter.load_state_dict(model.filter.state_dict())
     many.item_emb.load_state_dict(model.item_emb.state_dict())
+    many.user_emb.weight.data = model.user_emb.weight.data.repeat(200, 1)
     # Each user 200 times: no mean over users changes.
     user, item = edges[USER_TO_ITEM]
     copies = torch.cat([torch.stack([user + 3 * n, item]) for n in range(200)], dim=1)

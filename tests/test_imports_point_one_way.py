@@ -11,13 +11,15 @@ ROOT = Path(__file__).parents[1]
 # part -> the parts of gtc_pyg that it may import, besides itself
 MAY_IMPORT = {
     "_version": set(),
+    "distributed": set(),
     "functional": set(),
     "nn": {"functional"},
     "models": {"functional", "nn"},
     "transforms": {"functional"},
-    "loader": {"transforms"},
+    "loader": {"transforms", "distributed"},
     "datasets": {"transforms"},
     "evaluation": {"functional"},
+    "row_wise_embedding": {"distributed", "functional"},
 }
 # nobody imports these but each other
 ON_TOP = {"explain", "recommend", "lightning", "experiment", "testing"}

@@ -12,6 +12,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.distributed import own_share, world_size
 from gtc_pyg.evaluation import Ranker
 from gtc_pyg.loader import InteractionLoader, SubgraphLoader
 
@@ -61,6 +62,8 @@ class GraphInputs:
 class InteractionDataModule(LightningDataModule):
     r"""Batches of a dataset: triples for training, users for evaluation.
 
+    Of several processes each ranks for its share of the users, so every user counts once.
+
     Args:
         dataset: Interactions with content.
         modalities: Content to use; all of it where ``None``.
@@ -70,6 +73,9 @@ class InteractionDataModule(LightningDataModule):
             step where ``None``. See :class:`~gtc_pyg.loader.SubgraphLoader`.
         exclude_validation: Whether validation items are no candidates when ranking for the test.
         seed: Seeds order and negatives.
+
+    Raises:
+        ValueError: For an unknown modality, or batches of fewer interactions than processes.
     """
 
     def __init__(
@@ -83,6 +89,11 @@ class InteractionDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if 1 <= batch_size < world_size():
+            raise ValueError(
+                f"'batch_size' must be at least the number of processes, {world_size()} (got "
+                f"{batch_size}): a batch is split over them"
+            )
         self.inputs = GraphInputs.from_data(dataset[0], modalities)
         self.modalities, self.num_neighbors = modalities, num_neighbors
         self.graph = dataset[0] if num_neighbors is not None else None
@@ -114,5 +125,6 @@ class InteractionDataModule(LightningDataModule):
         return self._users("test")
 
     def _users(self, split: str) -> DataLoader[Tensor]:
-        users = self.rankers[split].users.split(self.eval_batch_size)
+        users = self.rankers[split].users
+        users = users[own_share(users.numel())].split(self.eval_batch_size)
         return DataLoader(cast(Dataset[Tensor], users), batch_size=None)

@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.nn import Embedding
 from torch_geometric.data import HeteroData
 
+from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.evaluation import ranking_metrics
 from gtc_pyg.lightning.data_module import GraphInputs, InteractionDataModule
 from gtc_pyg.loader import InteractionBatch
-from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models import FREEDOM, GraphRecommender, LightGCN
+
+_MEANS_OF_ROWS = (LightGCN, FREEDOM)
 
 
 class RecommenderModule(LightningModule):
@@ -22,6 +25,16 @@ class RecommenderModule(LightningModule):
 
     Where batches bring a sampled graph, the embeddings of users and items get sparse gradients and
     :class:`torch.optim.SparseAdam`: a step costs what the batch touches, however many there are.
+
+    Of several processes (``torchrun``) all take the same steps, each batch being one of them
+    together, and each ranks for its share of the users:
+
+    - With the whole graph, a step is that of one process. Where the loss is a mean over the rows of
+      the batch (LightGCN, FREEDOM), each process takes its share of them. GTC's and any
+      other recommender's may compare rows with one another or draw noise for each, so every process
+      computes the whole batch from the same random numbers.
+    - With sampled graphs, each process takes its share of the batch and draws its own neighbours
+      and noise; losses and gradients are the means over the shares.
 
     Args:
         model: The recommender.
@@ -44,7 +57,8 @@ class RecommenderModule(LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         if self.automatic_optimization:
             return [torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)]
-        tables = {m.weight for m in self.modules() if isinstance(m, Embedding)}
+        # In the order of the modules: a resumed state is matched by position.
+        tables = dict.fromkeys(m.weight for m in self.modules() if isinstance(m, Embedding))
         rest = [p for p in self.parameters() if p not in tables]
         sparse = torch.optim.SparseAdam(list(tables), lr=self.lr)
         return [sparse, *([torch.optim.Adam(rest, lr=self.lr, fused=True)] if rest else [])]
@@ -68,7 +82,8 @@ class RecommenderModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.generator = torch.Generator(device=self.device)
-        self.generator.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        other = 0 if self.automatic_optimization else rank() * 7_368_787
+        self.generator.manual_seed(self.seed * 1_000_003 + self.current_epoch + other)
         if self.automatic_optimization:
             self.graph = self.model.training_graph(
                 self.inputs.edge_index_dict, self.inputs.edge_weight_dict, self.generator
@@ -78,11 +93,16 @@ class RecommenderModule(LightningModule):
         if isinstance(batch, HeteroData):
             features = GraphInputs.from_data(batch, self.data.modalities).features
             triple = cast(InteractionBatch, batch.triple)
-            graph = self.model.subgraph(batch)
+            graph, size = self.model.subgraph(batch), batch.num_triples
+            weight = own_rows(size)[1]
         else:
             triple, features, graph = batch, self.inputs.features, self.graph
+            size, weight = triple.user.numel(), 1.0
+            if type(self.model) in _MEANS_OF_ROWS:
+                share, weight = own_rows(size)
+                triple = InteractionBatch(*(rows[share] for rows in batch))
         parts = self.model.loss(*triple, features, graph, generator=self.generator)
-        loss = torch.stack(list(parts.values())).sum()
+        loss = weight * torch.stack(list(parts.values())).sum()
         if not self.automatic_optimization:
             optimizers: Any = self.optimizers()
             optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -91,9 +111,8 @@ class RecommenderModule(LightningModule):
             self.manual_backward(loss)
             for optimizer in optimizers:
                 optimizer.step()
-        size = triple.user.numel()
-        logged = {f"train/{name}": part.detach() for name, part in parts.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=size)
+        logged = {f"train/{name}": weight * part.detach() for name, part in parts.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
         return loss
 
@@ -104,14 +123,16 @@ class RecommenderModule(LightningModule):
         self.metrics.reset()
 
     def _rank(self, split: str, users: Tensor) -> None:
+        if users.numel() == 0:
+            return  # more processes than users
         user_emb, item_emb = self.embeddings
         self.data.rankers[split].update(self.metrics, user_emb, item_emb, users)
 
     def _report(self, split: str) -> None:
         values = self.metrics.compute()
         bar = ("Recall@20",)
-        for name, value in values.items():
-            self.log(f"{split}/{name}", value, prog_bar=name in bar)
+        for name, value in values.items():  # the same on all processes
+            self.log(f"{split}/{name}", value, prog_bar=name in bar, sync_dist=True)
         del self.embeddings
 
     def on_validation_epoch_start(self) -> None:

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.lightning.data_module import InteractionDataModule
+from gtc_pyg.lightning.processes import process_options
 from gtc_pyg.lightning.recommender_module import RecommenderModule
 from gtc_pyg.models import GraphRecommender
 
@@ -104,6 +105,9 @@ def fit(
     Writes below ``out``: the best and the last checkpoint (``checkpoints/<name>/``), a CSV log
     (``logs/<name>/``) and a TensorBoard log (``tensorboard/<name>/``).
 
+    Started by ``torchrun``, all processes train the model together and return the same; the first
+    one alone writes. :class:`RecommenderModule` says what is split.
+
     Args:
         model: The recommender; its weights should be drawn after seeding.
         dataset: Interactions with content.
@@ -119,7 +123,13 @@ def fit(
         out: Folder of checkpoints and logs.
         name: Name of the run inside it.
         progress: Whether to show a progress bar.
-        trainer_kwargs: Further arguments of Lightning's ``Trainer``.
+        trainer_kwargs: Further arguments of Lightning's ``Trainer``. Without ``torchrun`` there is
+            one device, and ``devices`` may choose it (``[1]``); started by it, leave ``devices``,
+            ``num_nodes`` and ``strategy`` out. ``use_distributed_sampler`` is then always off.
+
+    Raises:
+        ValueError: For an argument out of range, or devices or a strategy that do not match the
+            processes.
     """
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
@@ -154,7 +164,6 @@ def fit(
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "auto",
-        "devices": 1,
         "callbacks": callbacks,
         "logger": [
             CSVLogger(folder, name="logs", version=name),
@@ -165,15 +174,18 @@ def fit(
         "enable_progress_bar": progress,
         "enable_model_summary": False,
     }
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    wanted = dict(trainer_kwargs or {})
+    options |= wanted | process_options(wanted)
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Our loaders are no DataLoaders and have no workers to advise on.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
-        trainer = Trainer(**(options | dict(trainer_kwargs or {})))
+        trainer = Trainer(**options)
         trainer.fit(module, datamodule=data)
-        state = torch.load(checkpoint.best_model_path, weights_only=True)
+        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
         module.load_state_dict(state["state_dict"])
         test = trainer.test(module, datamodule=data, verbose=False)[0]
     best = state["epoch"]

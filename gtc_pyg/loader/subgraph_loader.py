@@ -11,6 +11,7 @@ from torch_geometric.loader import LinkNeighborLoader
 from torch_geometric.sampler import EdgeSamplerInput
 from torch_geometric.typing import EdgeType
 
+from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.loader.interaction_loader import InteractionBatch, NegativeSampler
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
@@ -30,6 +31,10 @@ class SubgraphLoader:
 
         features = {"image": batch["item"].x_image, "text": batch["item"].x_text}
         parts = model.loss(*batch.triple, features, model.subgraph(batch))
+
+    Of several processes each gets its share of every batch, with a sample around that share alone;
+    ``batch.num_triples`` counts those of all (:func:`~gtc_pyg.distributed.own_rows` says what the
+    mean of a share weighs). Order and negatives are those of one process.
 
     Args:
         data: Interactions in both directions, content and, where a model wants it, the item graph.
@@ -85,15 +90,20 @@ class SubgraphLoader:
         generator = torch.Generator().manual_seed(seed)
         self.epoch += 1
         order = torch.randperm(self.edge_label_index.size(1), generator=generator)
-        for step, rows in enumerate(order.split(self.batch_size)):
+        for step, start in enumerate(range(0, order.numel(), self.batch_size)):
+            rows = order[start : start + self.batch_size]  # split() holds all views at once
             user, item = self.edge_label_index[:, rows]
-            items = torch.cat([item, self.negatives(user, generator)])
+            share, _ = own_rows(rows.numel())
+            neg_item = self.negatives(user, generator)[share]
+            user, item = user[share], item[share]
+            items = torch.cat([item, neg_item])
             self.loader.input_data = EdgeSamplerInput(
                 None, user.repeat(2), items, input_type=USER_TO_ITEM
             )
             with torch.random.fork_rng(devices=[]):  # neighbours are drawn from the global state
-                torch.manual_seed(seed * 1_000_003 + step)
+                torch.manual_seed(seed * 1_000_003 + step + rank() * 7_368_787)
                 batch = self.loader(torch.arange(items.numel()))
-            pairs, num = batch[USER_TO_ITEM].edge_label_index, rows.numel()
+            pairs, num = batch[USER_TO_ITEM].edge_label_index, user.numel()
             batch.triple = InteractionBatch(pairs[0, :num], pairs[1, :num], pairs[1, num:])
+            batch.num_triples = rows.numel()
             yield batch

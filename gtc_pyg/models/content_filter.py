@@ -70,6 +70,8 @@ class ContentFilter(Module):
         start_step: :math:`t_0`, where the filter starts.
         num_sampling_steps: Denoising steps from :math:`t_0` to 0.
         incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
+        user_ids: Whether users reach the denoisers by ID embeddings, too: their own and the mean of
+            their items'.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ContentFilter(Module):
         start_step: int = 100,
         num_sampling_steps: int = 1,
         incomplete: Sequence[str] = (),
+        user_ids: bool = False,
     ) -> None:
         super().__init__()
         if not in_channels:
@@ -98,6 +101,7 @@ class ContentFilter(Module):
                 f"(got {num_sampling_steps}, {start_step}, {num_steps})"
             )
         self.incomplete = tuple(incomplete)
+        self.user_ids = user_ids
         times = torch.linspace(start_step, 0, num_sampling_steps + 1).round()
         self.times = [int(t) for t in times]
         self.schedule = NoiseSchedule(num_steps, schedule)
@@ -116,7 +120,7 @@ class ContentFilter(Module):
         self.views = ModuleDict(
             {
                 name: Sequential(
-                    Linear(channels, channels),
+                    Linear(2 * channels if user_ids else channels, channels),
                     SiLU(),
                     Linear(channels, channels),
                     LayerNorm(channels, elementwise_affine=False),
@@ -135,7 +139,12 @@ class ContentFilter(Module):
         self.lin_modality.reset_parameters()
 
     def forward(
-        self, features: Features, item_emb: Tensor, graph: CSRGraph, user: Tensor | None = None
+        self,
+        features: Features,
+        item_emb: Tensor,
+        graph: CSRGraph,
+        user: Tensor | None = None,
+        user_emb: Tensor | None = None,
     ) -> dict[str, Filtered]:
         r"""Filters the content of all items, without drawing noise.
 
@@ -148,18 +157,29 @@ class ContentFilter(Module):
             graph: The interactions.
             user: Users that the result is asked for, ascending and none twice ``[N]``; all where
                 ``None``.
+            user_emb: Embeddings of the users ``[U, D]`` where ``user_ids``; no gradient passes.
 
         Raises:
-            ValueError: Where ``user`` is not ascending or holds an unknown user (on the CPU).
+            ValueError: Where ``user`` is not ascending or holds an unknown user (on the CPU), or
+                ``user_emb`` is missing.
         """
         if user is not None:
             _check_users(user, graph.num_users)
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
-        out = {}
+        ids, out = None, {}
+        if self.user_ids:
+            if user_emb is None:
+                raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
+            own, of_items = (
+                user_emb.detach(),
+                graph.mean_of_items(normalize_rows(item_emb.detach())),
+            )
+            ids = normalize_rows(own) + normalize_rows(of_items)
+            ids = F.layer_norm(ids, ids.shape[1:])
         for name in self.encoders:
             encoder, denoiser = self.encoders[name], self.denoiser(name)
             x = encoder(features[name], features.get(f"has_{name}"))
-            view, user_gate, cond, gate = self._users(name, x, item, graph, user)
+            view, user_gate, cond, gate = self._users(name, x, item, graph, user, ids)
             x_t = self.schedule.levels(self.times[0], x)[0] * x
             for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
@@ -172,28 +192,37 @@ class ContentFilter(Module):
         return out
 
     def _users(
-        self, name: str, x: Tensor, item: Tensor, graph: CSRGraph, user: Tensor | None
+        self,
+        name: str,
+        x: Tensor,
+        item: Tensor,
+        graph: CSRGraph,
+        user: Tensor | None,
+        ids: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Users and their gates; items' conditions ``[I, D]`` and mean gates ``[I, H]``."""
-        denoiser, mean = self.denoiser(name), graph.mean_of_items(x.detach())
+        denoiser, seen = self.denoiser(name), graph.mean_of_items(x.detach())
+        seen = F.layer_norm(seen, seen.shape[1:])
+        if ids is not None:
+            seen = torch.cat([seen, ids], dim=-1)
 
-        def told(mean: Tensor) -> Tensor:
+        def told(seen: Tensor) -> Tensor:
             """What a user tells an item: how the denoiser sees them, and the gate's offset."""
-            view = self.views[name](F.layer_norm(mean, mean.shape[1:]))
+            view = self.views[name](seen)
             if denoiser.condition != "user":
                 return view
             # Items without users have the gate 1.
             return torch.cat([view, denoiser.gate(view) - 1], dim=-1)
 
-        rows = told(mean if user is None else mean.index_select(0, user))
+        rows = told(seen if user is None else seen.index_select(0, user))
         if denoiser.condition == "item":
             return rows, None, item, None
         if user is None:
             of_items = graph.mean_of_users(rows)
         else:
-            size = IN_CACHE if mean.device.type == "cpu" else max(graph.num_users, 1)
+            size = IN_CACHE if seen.device.type == "cpu" else max(graph.num_users, 1)
             with torch.no_grad():
-                every = torch.cat([told(part) for part in mean.split(size)])
+                every = torch.cat([told(part) for part in seen.split(size)])
             of_items = graph.mean_of_users(every, (user, rows))
         cond = item + of_items[:, : item.size(1)]
         if denoiser.condition != "user":

@@ -73,6 +73,9 @@ class GTC(GraphRecommender):
         regularization: Weight of the squared length of the batch's embeddings.
         edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
         incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
+        user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
+            their items. Better on real data; without it the filter is a matter of content alone,
+            and finds planted preferences better (``benchmarks/notes.md``).
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class GTC(GraphRecommender):
         regularization: float = 1e-4,
         edge_dropout: float = 0.0,
         incomplete: Sequence[str] = (),
+        user_ids: bool = True,
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
         if filter_in not in ("messages", "score", "both"):
@@ -138,6 +142,7 @@ class GTC(GraphRecommender):
             start_step,
             num_sampling_steps,
             incomplete,
+            user_ids,
         )
         self.gate = SimilarityGate(normalized=True)
         self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
@@ -186,7 +191,8 @@ class GTC(GraphRecommender):
                     f"'incomplete'"
                 )
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
-        return self.filter(content | masks, graph.rows(self.item_emb, "item"), graph, user)
+        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        return self.filter(content | masks, e_item, graph, user, e_user)
 
     def _embed(
         self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None

@@ -1,8 +1,95 @@
 import pytest
 import torch
 
-from benchmarks import growth
+from benchmarks import growth, growth_report
+from gtc_pyg.lightning import GraphInputs
+from gtc_pyg.loader import InteractionLoader
 from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+
+
+def row_of(interactions, us, **values):
+    """A row of the curves."""
+    return dict.fromkeys(growth.HEADER, "") | {
+        "what": "mini-batches",
+        "model": "gtc",
+        "interactions": str(interactions),
+        "fan_out": "[3, 2]",
+        "item_fan_out": "[2, 0]",
+        "batch": growth_report.MAIN,
+        "steps": "200",
+        "threads": "2",
+        "sampled_users": "500",
+        "sampled_items": "600",
+        "step_s": "0.02",
+        "quartile_1_s": "0.01",
+        "quartile_3_s": "0.03",
+        "sampling_s": "0.005",
+        "us_per_interaction": str(us),
+        "epoch_extrapolated_s": "7260",
+        "setup_peak_mib": "2000",
+        "peak_mib": "1100",
+        "tables_mib": "500",
+        "content_mib": "300",
+        "adjacency_mib": "250",
+        **values,
+    }
+
+
+def test_the_page_shows_the_committed_rows():
+    page = growth_report.PAGE.read_text()
+    rows = growth.read_rows()
+    assert growth_report.with_tables(page, rows) == page
+    assert growth_report.PLOT.exists() == (growth_report.FIGURE in page)
+
+
+def test_every_row_says_what_it_came_from_and_is_there_once():
+    rows = growth.read_rows()
+    keys = [tuple(row[key] for key in growth.KEY) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert row["commit"] and row["versions"] and row["seed"], row
+        if row["what"] == "mini-batches":
+            assert all(row.values()), row
+            assert int(row["steps"]) >= 200, row
+
+
+def test_tables_by_hand():
+    rows = [row_of(10**5, 400), row_of(2 * 10**7, 400 * 1.1**2.30103)]
+    first, last = growth_report.time_table(rows).splitlines()[-2:]
+    cells = "| GTC | 100,000 | 1,100 | 20.0 (10.0 to 30.0) | 25% | 400 |  | 2.0 h |"
+    assert first == cells
+    assert "| +10% |" in last
+    assert growth_report.memory_table(rows).splitlines()[-1] == (
+        "| GTC | 20,000,000 | 2,000 | 1,100 | 500 | 300 | 250 | 50 |"
+    )
+    items = row_of(30_000, 100, what="item graph", items="30000", step_s="3.0")
+    shown = "| 30,000 | 2 | 3.0 | 100 | 1,100 | 300 | 3,433 |"
+    assert growth_report.item_table([*rows, items]).splitlines()[-1] == shown
+    with pytest.raises(ValueError, match="a size stands twice"):
+        growth_report.time_table([*rows, rows[0]])
+
+
+def test_other_batches_have_tables_of_their_own_and_no_curve():
+    rows = [row_of(10**5, 400), row_of(10**5, 200, batch="256")]
+    table = growth_report.time_table(rows)
+    assert table.index("**Batch of 32**") < table.index("**Batch of 256**")
+    assert len(growth_report.memory_table(rows).splitlines()) == 3
+    whole = growth_report.time_table(
+        [row_of(10**5, 5, what="whole graph", fan_out="")], "whole graph"
+    )
+    assert "fan-out" not in whole
+
+
+def test_a_page_without_marks_is_refused():
+    with pytest.raises(ValueError, match="lacks '<!-- plot -->'"):
+        growth_report.with_tables("# page", [])
+
+
+def test_the_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "growth.png"
+    growth_report.draw([row_of(10**5, 400), row_of(10**6, 420)], path)
+    assert path.stat().st_size > 10_000
 
 
 def test_planted_graphs_have_the_sizes_and_groups_that_are_promised():
@@ -25,22 +112,48 @@ def test_planted_graphs_have_the_sizes_and_groups_that_are_promised():
 
 def test_what_must_grow_is_counted_by_hand():
     data = growth.planted(2_000)
-    model = growth.model_of("lightgcn", data)
-    edges = 2 * (2 * data[USER_TO_ITEM].edge_index.size(1) + 10 * 40)
-    expected = 12 * 64 * (100 + 40) + 4 * 2 * 40 * 128 + 16 * edges
-    assert growth.expected_mib(model, data) == pytest.approx(expected / 2**20)
+    model = growth.model_of("freedom", data)
+    users, items, edges = 100, 40, data[USER_TO_ITEM].edge_index.size(1)
+    inputs = GraphInputs.from_data(data)
+    graph = model.training_graph(inputs.edge_index_dict, inputs.edge_weight_dict)
+    stored = growth.stored_mib(model, data, [data, graph])
+    assert stored["tables_mib"] * 2**20 == 12 * 64 * (users + items)
+    assert stored["content_mib"] * 2**20 == 4 * 2 * items * 128
+    given = 2 * 16 * edges + (16 + 4) * 10 * items  # edge_index both ways, weighted similar items
+    similar = graph[SIMILAR_ITEMS].values().numel()  # those drawn twice are one
+    csr = 4 * (2 * edges + similar) + 8 * (users + 1 + 2 * (items + 1))
+    # Columns are half of the sorted edge_index, which stays as a whole.
+    csr += 16 * (2 * edges + similar)
+    assert stored["adjacency_mib"] * 2**20 == given + csr
+    loader = InteractionLoader(data[USER_TO_ITEM].edge_index, users, items)
+    more = growth.stored_mib(model, data, [data, graph, loader])["adjacency_mib"]
+    keys = 8 * edges + 2 * 8 * users  # of the negatives: keys, and two numbers for every user
+    assert (more - stored["adjacency_mib"]) * 2**20 == pytest.approx(keys)
+
+
+def test_lightgcn_is_given_what_it_reads():
+    data = growth.planted(2_000)
+    growth.model_of("lightgcn", data)
+    assert set(data.edge_types) == {USER_TO_ITEM, ITEM_TO_USER}
+    assert not [key for key in data["item"] if key.startswith("x_")]
 
 
 @pytest.mark.slow
-def test_a_short_run_gives_every_column(tmp_path, capsys):
+def test_a_short_run_gives_every_column(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
-    out = tmp_path / "rows.csv"
-    options = ["--models", "lightgcn", "--steps", "2", "--fan-out", "2", "--threads", "1"]
+    out, threads = tmp_path / "rows.csv", str(torch.get_num_threads())
+    common = ["--steps", "2", "--warm-up", "1", "--threads", threads, "--out", str(out)]
     for _ in range(2):  # the second finds its row and does nothing
-        growth.main(["--interactions", "4000", *options, "--out", str(out)])
-    growth.main(["--items", "500", "--threads", "1", "--out", str(out)])
-    training, items = growth.read_rows(out)
+        growth.main(["--interactions", "4000", "--models", "gtc", *common])
+    here = {"whole graph": growth.measure, "item graph": growth.measure_items}
+    monkeypatch.setattr(growth, "in_fresh_process", lambda run: here[run["what"]](run))
+    growth.main(["--whole", "--interactions", "4000", "--models", "freedom", *common])
+    growth.main(["--items", "500", "--threads", threads, "--out", str(out)])
+    training, whole, items = growth.read_rows(out)
     assert all(training.values())
-    assert float(training["step_s"]) > float(training["sampling_s"]) > 0
+    for row in (training, whole):
+        assert float(row["step_s"]) > float(row["sampling_s"]) > 0
+    assert growth_report.rest_mib(training) > 0
+    assert (whole["what"], whole["sampled_users"]) == ("whole graph", whole["users"])
     assert (items["what"], items["items"]) == ("item graph", "500")
     assert "item graph" in capsys.readouterr().out

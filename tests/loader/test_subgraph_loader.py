@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -155,6 +158,53 @@ def test_sampled_neighbours_stand_for_all_of_them_on_average(planted: Callable) 
     assert spread < 0.12 * expected[often].pow(2).mean().sqrt()
 
 
+@pytest.mark.parametrize("how", ["numpy", "torch"])
+def test_content_may_stay_in_a_file(planted: Callable, tmp_path: Path, how: str) -> None:
+    graph = planted()
+    kept, mapped = data_of(graph), data_of(graph)
+    for name, x in graph.features.items():
+        path = tmp_path / f"{name}.npy"
+        if how == "numpy":
+            np.save(path, x.numpy())
+            rows = torch.from_numpy(np.load(path, mmap_mode="c"))
+        else:
+            path.write_bytes(x.numpy().tobytes())
+            rows = torch.from_file(str(path), size=x.numel(), dtype=x.dtype).view_as(x)
+        mapped["item"][f"x_{name}"] = rows
+    loaders = [SubgraphLoader(data, [3, 2], 20) for data in (kept, mapped)]
+    for name in graph.features:  # no copy of the whole
+        held = loaders[1].data["item"][f"x_{name}"]
+        assert held.data_ptr() == mapped["item"][f"x_{name}"].data_ptr()
+    model = models_of(graph)[2]
+    for batch, from_file in zip(*loaders, strict=True):
+        losses = []
+        for of in (batch, from_file):
+            features = {name: of["item"][f"x_{name}"] for name in graph.features}
+            generator = torch.Generator().manual_seed(0)
+            parts = model.loss(*of.triple, features, model.subgraph(of), generator=generator)
+            losses.append(torch.stack(list(parts.values())))
+        for name in graph.features:
+            key = f"x_{name}"
+            assert torch.equal(batch["item"][key], from_file["item"][key])
+            whole = mapped["item"][key].untyped_storage().data_ptr()
+            assert from_file["item"][key].untyped_storage().data_ptr() != whole
+        assert torch.equal(*losses)
+
+
+def test_a_batch_takes_no_memory_for_those_to_come() -> None:
+    data = HeteroData()
+    data["user"].num_nodes, data["item"].num_nodes = 1000, 50
+    edges = torch.stack([torch.arange(40_000) // 40, torch.arange(40_000) % 40])
+    data[USER_TO_ITEM].edge_index, data[ITEM_TO_USER].edge_index = edges, edges.flip(0)
+    loader = SubgraphLoader(data, [1], batch_size=1)
+    next(iter(loader))
+    tracemalloc.start()
+    next(iter(loader))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000  # 40,000 tensors are some MB
+
+
 def test_epochs_differ_and_come_back_from_the_seed(planted: Callable) -> None:
     data = data_of(planted())
 
@@ -178,3 +228,21 @@ def test_wrong_arguments_are_named(planted: Callable) -> None:
         SubgraphLoader(data, batch_size=0)
     with pytest.raises(ValueError, match="no interactions"):
         SubgraphLoader(data, edge_label_index=torch.empty(2, 0, dtype=torch.long))
+
+
+def test_shares_of_processes_are_the_batches_of_one(
+    planted: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(planted())
+    num = data[USER_TO_ITEM].edge_index.size(1)
+
+    def triples(rank: int, total: int) -> list[Tensor]:
+        for name, value in (("RUN_ID", "none"), ("RANK", rank), ("WORLD_SIZE", total)):
+            monkeypatch.setenv(f"TORCHELASTIC_{name}" if name == "RUN_ID" else name, str(value))
+        batches = list(SubgraphLoader(data, [2], batch_size=63, seed=3))
+        assert sum(batch.num_triples for batch in batches) == num
+        return [torch.stack(pairs(batch)) for batch in batches]
+
+    one, first, second = triples(0, 1), triples(0, 2), triples(1, 2)
+    for whole, *shares in zip(one, first, second, strict=True):
+        assert torch.equal(torch.cat(shares, dim=1), whole)

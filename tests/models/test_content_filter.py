@@ -207,6 +207,25 @@ def test_users_out_of_order_are_refused(planted: Callable, user: list[int], mess
         filter_of(graph)(graph.features, items_of(graph), csr_of(graph), torch.tensor(user))
 
 
+def test_ids_tell_the_denoisers_of_a_user_where_they_are_asked_to(planted: Callable) -> None:
+    graph = planted()
+    csr, item_emb = csr_of(graph), items_of(graph).requires_grad_()
+    user_emb = torch.randn(graph.num_users, 8, generator=seeded()).requires_grad_()
+    model = filter_of(graph, user_ids=True)
+    filtered = model(graph.features, item_emb, csr, user_emb=user_emb)
+    mean = csr[ITEM_TO_USER].to_dense()
+    mean = mean / mean.sum(1, keepdim=True).clamp(min=1)
+    for name, out in filtered.items():
+        content = F.layer_norm(mean @ out.x, (8,))
+        ids = F.normalize(user_emb) + F.normalize(mean @ F.normalize(item_emb))
+        view = model.views[name](torch.cat([content, F.layer_norm(ids, (8,))], dim=1))
+        torch.testing.assert_close(out.user, view, rtol=1e-4, atol=1e-4)
+        out.user.sum().backward(retain_graph=True)
+    assert user_emb.grad is None and item_emb.grad is None
+    with pytest.raises(ValueError, match="'user_emb' must be given where 'user_ids' is on"):
+        model(graph.features, item_emb, csr)
+
+
 def gates_of(model: ContentFilter) -> list[torch.nn.Parameter]:
     r"""Weights of the gates, of a filter that has any."""
     lins = [denoiser.lin_gate for denoiser in model.denoisers.values()]

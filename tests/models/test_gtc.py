@@ -309,6 +309,7 @@ def test_users_with_the_same_items_are_told_the_same(
     # Content so long that it alone decides.
     graph = twins(planted())
     settings = {"condition": condition, "filter_in": filter_in, "content_strength": 1e4}
+    settings["user_ids"] = False
     model = model_of(graph, **settings)
     with torch.no_grad():
         user_emb, item_emb = model(*arguments(graph))

@@ -1,0 +1,30 @@
+"""The example of row-wise tables prints the losses of one process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "row_wise_tables.py"
+
+
+def start(*launcher: str) -> list[str]:
+    command = [sys.executable, *launcher, str(SCRIPT), "--epochs", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")
+
+
+def test_two_processes_hold_half_of_the_rows_each_and_print_the_losses_of_one():
+    pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
+    assert len(SCRIPT.read_text().splitlines()) <= 60
+    one = start()
+    two = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
+    assert "".join(two).count("holds 450 of 900 rows") == 2
+    losses = [[line for line in lines if line.startswith("epoch")] for lines in (one, two)]
+    assert len(losses[0]) == 2
+    for expected, got in zip(*losses, strict=True):
+        assert float(got.split()[-1]) == pytest.approx(float(expected.split()[-1]), abs=2e-6)

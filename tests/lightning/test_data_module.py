@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from gtc_pyg.lightning import GraphInputs, InteractionDataModule
+
+
+def test_content_can_be_chosen_and_an_unknown_modality_is_named(dataset):
+    data = InteractionDataModule(dataset, modalities=["text"])
+    assert list(data.inputs.features) == ["text"]
+    with pytest.raises(ValueError, match=r"\['smell'\].*\['image', 'text'\]"):
+        InteractionDataModule(dataset, modalities=["smell"])
+
+
+def test_presence_masks_travel_with_the_content(dataset):
+    data = dataset[0]
+    data["item"].has_text = torch.arange(dataset.num_items) % 2 == 0
+    inputs = GraphInputs.from_data(data)
+    assert list(inputs.features) == ["image", "text", "has_text"]
+    assert inputs.features["has_text"].dtype == torch.bool
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 100])
+def test_shares_of_users_are_ranked_once_and_none_is_without_a_batch(dataset, monkeypatch, total):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", str(total))
+    ranked = []
+    for rank in range(total):
+        monkeypatch.setenv("RANK", str(rank))
+        data = InteractionDataModule(dataset, eval_batch_size=7)
+        batches = list(data.val_dataloader())
+        assert len(batches) >= 1  # Lightning would leave out what the others wait for
+        ranked += batches
+    assert torch.equal(torch.cat(ranked), data.rankers["val"].users)
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(dataset, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match=r"number of processes, 3 \(got 2\)"):
+        InteractionDataModule(dataset, batch_size=2)

@@ -1,0 +1,54 @@
+import torch
+from torch.nn import Embedding, ModuleList
+
+from gtc_pyg.evaluation import evaluate
+from gtc_pyg.lightning import RecommenderModule
+from gtc_pyg.models import LightGCN
+
+
+def test_mini_batches_are_seeded_and_reach_every_weight(
+    dataset, tmp_path, sampling, make_gtc, train
+):
+    options = {"epochs": 2, "num_neighbors": sampling}
+    runs = [
+        train(make_gtc(dataset), dataset, tmp_path / str(i), **options, seed=i // 2)
+        for i in range(3)
+    ]
+    first, second, other = (run.model.state_dict() for run in runs)
+    start = make_gtc(dataset).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["item_emb.weight"], other["item_emb.weight"])
+    still = {key for key in first if torch.equal(first[key], start[key])}
+    assert still <= {"filter.schedule.alpha_bar"}
+
+
+def test_sparse_tables_come_in_the_order_of_the_modules_so_that_a_state_can_be_resumed():
+    tables = ModuleList(Embedding(2, 2) for _ in range(30))
+    module = RecommenderModule(tables)
+    module.automatic_optimization = False
+    (optimizer,) = module.configure_optimizers()
+    found = optimizer.param_groups[0]["params"]
+    assert [id(p) for p in found] == [id(table.weight) for table in tables]
+
+
+def test_a_mini_batch_moves_the_embeddings_it_touches_alone(dataset, tmp_path, sampling, train):
+    model = LightGCN(dataset.num_users, dataset.num_items, 8)
+    before = {key: x.clone() for key, x in model.state_dict().items()}
+    limit = {"trainer_kwargs": {"limit_train_batches": 1}}
+    train(model, dataset, tmp_path, epochs=1, batch_size=1, num_neighbors=[1], **limit)
+    moved = [int((x != before[key]).any(dim=1).sum()) for key, x in model.state_dict().items()]
+    assert all(0 < num < 12 for num in moved)
+
+
+def test_mini_batches_learn_what_the_whole_graph_learns(
+    dataset, tmp_path, sampling, train, embed, labels
+):
+    recalls = []
+    for i, num_neighbors in enumerate((None, sampling)):
+        torch.manual_seed(0)
+        model = LightGCN(dataset.num_users, dataset.num_items, 16)
+        start = evaluate(*embed(model, dataset), labels(dataset, "val"), [labels(dataset, "train")])
+        result = train(model, dataset, tmp_path / str(i), epochs=8, num_neighbors=num_neighbors)
+        assert result.val["Recall@20"] > start["Recall@20"] + 0.05
+        recalls.append(result.val["Recall@20"])
+    assert abs(recalls[0] - recalls[1]) < 0.1

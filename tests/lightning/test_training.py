@@ -1,0 +1,85 @@
+import csv
+
+import pytest
+import torch
+
+from gtc_pyg.evaluation import evaluate
+from gtc_pyg.models import GTC, LightGCN
+
+
+def test_the_best_epoch_has_the_highest_validation_recall(dataset, tmp_path, make_gtc, train):
+    result = train(make_gtc(dataset), dataset, tmp_path)
+    recalls = [row["val/Recall@20"] for row in result.history]
+    assert len(recalls) == 4
+    assert result.best_epoch == 1 + recalls.index(max(recalls))
+    assert result.val["Recall@20"] == max(recalls)
+    assert result.seconds_per_epoch > 0
+
+
+def test_the_best_epoch_is_read_to_the_cpu_whatever_device_wrote_it(
+    dataset, tmp_path, train, monkeypatch
+):
+    devices, load = [], torch.load
+
+    def spy(*arguments, **options):
+        devices.append(options.get("map_location"))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", spy)
+    model = LightGCN(dataset.num_users, dataset.num_items, hidden_channels=8)
+    train(model, dataset, tmp_path, epochs=1)
+    assert devices[0] == "cpu"
+
+
+def test_reported_metrics_are_those_of_the_returned_model(
+    dataset, tmp_path, make_gtc, train, embed, labels
+):
+    result = train(make_gtc(dataset), dataset, tmp_path)
+    seen = [labels(dataset, "train")]
+    for split, reported in (("val", result.val), ("test", result.test)):
+        expected = evaluate(*embed(result.model, dataset), labels(dataset, split), seen)
+        assert reported == pytest.approx(expected, abs=1e-6)
+
+
+def test_validation_items_are_left_out_on_test_by_option(dataset, tmp_path, train, embed, labels):
+    model = LightGCN(dataset.num_users, dataset.num_items, hidden_channels=8)
+    result = train(model, dataset, tmp_path, exclude_validation=True)
+    seen = [labels(dataset, "train"), labels(dataset, "val")]
+    expected = evaluate(*embed(result.model, dataset), labels(dataset, "test"), seen)
+    assert result.test == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights(dataset, tmp_path, make_gtc, train):
+    runs = [train(make_gtc(dataset), dataset, tmp_path / str(i)) for i in range(2)]
+    other = train(make_gtc(dataset), dataset, tmp_path / "other", seed=1)
+    first, second = (run.model.state_dict() for run in runs)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert runs[0].history == runs[1].history
+    assert any(not torch.equal(first[key], other.model.state_dict()[key]) for key in first)
+
+
+def test_training_stops_when_validation_stops_rising(dataset, tmp_path, make_gtc, train):
+    result = train(make_gtc(dataset), dataset, tmp_path, lr=0.0, epochs=30, patience=3)
+    assert len(result.history) == 4
+    assert result.best_epoch == 1
+
+
+def test_checkpoints_and_logs_are_written_and_hold_no_pickled_code(
+    dataset, tmp_path, make_gtc, train
+):
+    result = train(make_gtc(dataset), dataset, tmp_path, name="run")
+    for name in ("best", "last"):
+        path = tmp_path / "checkpoints" / "run" / f"{name}.ckpt"
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert any(key.startswith("model.filter.denoisers.") for key in state)
+    with (tmp_path / "logs" / "run" / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    for column in ("train/ranking", "train/diffusion", "train/total_correlation", "val/MAP@5"):
+        assert column in columns
+    assert list((tmp_path / "tensorboard" / "run").glob("events*"))
+    assert isinstance(result.model, GTC)
+
+
+def test_an_impossible_number_of_epochs_is_refused(dataset, tmp_path, make_gtc, train):
+    with pytest.raises(ValueError, match="'epochs' must be at least 1"):
+        train(make_gtc(dataset), dataset, tmp_path, epochs=0)
