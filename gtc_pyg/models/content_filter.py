@@ -231,9 +231,9 @@ class ContentFilter(Module):
         return rows[:, :width], 1 + rows[:, width:], cond, 1 + of_items[:, width:]
 
     def modality_weights(self, filtered: Mapping[str, Filtered]) -> Tensor:
-        r"""How much each user listens to each modality, :math:`a` ``[N, M]``, on average 1."""
+        r"""How much each user listens to each modality, :math:`a` ``[N, M]``, between 0 and 2."""
         user = torch.cat([f.user for f in filtered.values()], dim=-1)
-        return len(filtered) * self.lin_modality(user).softmax(dim=-1)
+        return 2 * torch.sigmoid(self.lin_modality(user))
 
     def denoiser(self, name: str) -> ConditionalDenoiser:
         r"""The denoiser of a modality."""
