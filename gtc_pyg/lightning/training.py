@@ -128,11 +128,16 @@ def fit(
             ``num_nodes`` and ``strategy`` out. ``use_distributed_sampler`` is then always off.
 
     Raises:
-        ValueError: For an argument out of range, or devices or a strategy that do not match the
-            processes.
+        ValueError: For an argument out of range, mini-batches of a model that prunes interactions,
+            devices or a strategy that do not match the processes.
     """
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
+    if num_neighbors is not None and model.edge_dropout > 0:
+        raise ValueError(
+            f"'num_neighbors' samples the graph, so that no interactions are pruned besides: make "
+            f"the model with edge_dropout=0 (got {model.edge_dropout})"
+        )
     seed_everything(seed, verbose=False)
     data = InteractionDataModule(
         dataset,

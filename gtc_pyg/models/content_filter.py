@@ -55,9 +55,9 @@ class ContentFilter(Module):
     pair.
 
     A user reaches the denoiser of a modality as a small network of the mean content of their items
-    (ours): whoever has the same items has the same filter, users who came after training too. With
-    the users' ID embeddings instead the gates hardly found what is planted
-    (``benchmarks/notes.md``).
+    (ours): whoever has the same items has the same filter, users who came after training too.
+    ``user_ids`` adds what ID embeddings say of a user. With these alone the gates hardly found what
+    is planted (``benchmarks/notes.md``).
 
     Args:
         in_channels: Width of each modality's content, one modality or more.

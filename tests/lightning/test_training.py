@@ -58,6 +58,13 @@ def test_the_same_seed_gives_the_same_weights(dataset, tmp_path, make_gtc, train
     assert any(not torch.equal(first[key], other.model.state_dict()[key]) for key in first)
 
 
+def test_mini_batches_of_a_model_that_prunes_are_refused(dataset, tmp_path, make_gtc, train):
+    model = make_gtc(dataset, edge_dropout=0.5)
+    with pytest.raises(ValueError, match=r"edge_dropout=0 \(got 0.5\)"):
+        train(model, dataset, tmp_path, num_neighbors=[5, 5])
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_stops_when_validation_stops_rising(dataset, tmp_path, make_gtc, train):
     result = train(make_gtc(dataset), dataset, tmp_path, lr=0.0, epochs=30, patience=3)
     assert len(result.history) == 4
