@@ -10,14 +10,17 @@ Measured are
 - relevance(u, block): how much the content filtered for u changes when that block of the items'
   content is replaced by its mean, with the gates as they were (``fixed gates``), and with the
   gates of the changed input (``all of the input``);
-- share(u, modality): the share of the variance of u's scores that goes with the modality.
+- share(u, modality): the share of the variance of u's scores that goes when the user's filter drops
+  the modality, less the same with the filters of other users (mean of 20 permutations): what the
+  user's own filter adds. And, ``erased``, what goes when the modality's content is erased, which is
+  not due to filters alone: whose items have something in common in a modality shows in it, too.
 
-Both are divided by their mean over users and compared with the truth by the AUC: the chance that a
-planted entry is larger than another one (0.5 is guessing). ``preferred`` are the blocks of the
-modality that a user prefers, ``all`` those of both. What can be known of the other modality from a
-user's few items is limited, and the ``ceiling`` says how far: the AUC of the length of their items'
-mean raw content, which is given the blocks. Controls: each user filtered by the gate of another
-(mean of 20 permutations), and the condition 'item'.
+Each is taken relative to its mean over users and compared with the truth by the AUC: the chance
+that a planted entry is larger than another one (0.5 is guessing). ``preferred`` are the blocks of
+the modality that a user prefers, ``all`` those of both. What can be known of the other modality
+from a user's few items is limited, and the ``ceiling`` says how far: the AUC of the length of their
+items' mean raw content, which is given the blocks. Controls: each user filtered by the gate (of a
+share: by the whole filter) of another, 20 permutations, and the condition 'item'.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ import argparse
 import csv
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,7 +38,7 @@ from torch import Tensor
 
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import _commit, _versions
-from gtc_pyg.explain import filter_relevance, score_share
+from gtc_pyg.explain import filter_relevance, filter_share, score_share
 from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
@@ -66,13 +68,18 @@ MODEL = {
     "user_ids": False,
     "edge_dropout": 0.5,
 }
-TABLE = {
-    "relevance, fixed gates": "relevance of a block, fixed gates",
-    "relevance, all of the input": "relevance of a block, all of the input",
-    "relevance, another user's gate": "control: the gate of another user",
-    "ceiling": "reference: mean raw content of the user's items",
-    "share of the score": "share of a modality in the score",
-}
+SHOWN = [  # label, condition, measure
+    ("relevance of a block, fixed gates", "user", "relevance, fixed gates"),
+    ("relevance of a block, all of the input", "user", "relevance, all of the input"),
+    ("control: the gate of another user", "user", "relevance, another user's gate"),
+    ("control: condition 'item'", "item", "relevance, fixed gates"),
+    ("reference: mean raw content of the user's items", "user", "ceiling"),
+    ("share of a modality that the user's filter adds", "user", "share of the score"),
+    ("control: the filter of another user", "user", "share of the score, another user's filter"),
+    ("control: condition 'item'", "item", "share of the score"),
+    ("share of a modality, erased for everybody", "user", "share of the score, erased"),
+    ("the same, condition 'item'", "item", "share of the score, erased"),
+]
 
 
 def auc(value: Tensor, truth: Tensor) -> float:
@@ -134,9 +141,22 @@ def measure(
             for users, chosen in (("preferred", prefers), ("all", torch.ones_like(prefers))):
                 mean = statistics.fmean(auc(value[chosen], truth[chosen]) for value in values)
                 rows.append((key, name, users, mean))
-    shares = [score_share(model, inputs.features, graph, name) for name in inputs.features]
-    share = auc(torch.stack(shares, dim=1), user.preferred_modality)
-    return [*rows, ("share of the score", "both", "all", share)]
+
+    def shares(filter_of: Tensor | None = None) -> Tensor:
+        found = (filter_share(model, inputs.features, graph, m, filter_of) for m in inputs.features)
+        return torch.stack(list(found), dim=1)
+
+    of_others = torch.stack([shares(filter_of) for filter_of in others])
+    added = [shares() - of_others.mean(dim=0), *(of_others - of_others.mean(dim=0))]
+    # Differences may be negative: relative to their mean over users by subtraction.
+    own, *theirs = (auc(1 + x - x.mean(dim=0), user.preferred_modality) for x in added)
+    erased = [score_share(model, inputs.features, graph, name) for name in inputs.features]
+    found = {
+        "share of the score": own,
+        "share of the score, another user's filter": statistics.fmean(theirs),
+        "share of the score, erased": auc(torch.stack(erased, dim=1), user.preferred_modality),
+    }
+    return [*rows, *((key, "both", "all", value) for key, value in found.items())]
 
 
 def train(
@@ -150,6 +170,7 @@ def train(
     widths = {name: x.size(1) for name, x in dataset.features.items()}
     torch.manual_seed(seed)
     model = GTC(dataset.num_users, dataset.num_items, widths, condition=condition, **MODEL)
+    model.start_from(dataset[0]["user", "rates", "item"].edge_index)
     result = fit(
         model,
         dataset,
@@ -214,49 +235,23 @@ def table(rows: list[dict[str, str]]) -> str:
         "| AUC, mean (lowest to highest) | preferred modality | both modalities |",
         "|---|---|---|",
     ]
-    for key, label in TABLE.items():
-        if key == "share of the score":
-            lines.append(f"| {label} | | {cell(condition='user', measure=key)} |")
-            continue
-        cells = (cell(condition="user", measure=key, users=users) for users in ("preferred", "all"))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    cells = (
-        cell(condition="item", measure="relevance, fixed gates", users=users)
-        for users in ("preferred", "all")
-    )
-    lines.append(f"| control: condition `'item'` | {' | '.join(cells)} |")
-    share = cell(condition="item", measure="share of the score")
-    lines.append(f"| share of a modality in the score, condition `'item'` | | {share} |")
+    for label, condition, measure in SHOWN:
+        wanted = {"condition": condition, "measure": measure}
+        preferred = "" if measure.startswith("share") else cell(**wanted, users="preferred")
+        lines.append(f"| {label} | {preferred} | {cell(**wanted, users='all')} |")
     return "\n".join(lines)
 
 
 def plot(rows: list[dict[str, str]], path: Path) -> None:
     """Each seed and modality a point, for each measure."""
-    bars: list[tuple[str, Callable[[], list[float]]]] = [
-        (label, lambda key=key: _select(rows, condition="user", measure=key, users="preferred"))
-        for key, label in list(TABLE.items())[:4]
-    ]
-    bars.append(
-        (
-            "control: condition 'item'",
-            lambda: _select(
-                rows, condition="item", measure="relevance, fixed gates", users="preferred"
-            ),
-        )
-    )
-    bars.append(
-        (
-            TABLE["share of the score"],
-            lambda: _select(rows, condition="user", measure="share of the score"),
-        )
-    )
-    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    for y, (_, values) in enumerate(bars):
-        found = values()
+    figure, axis = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
+    for y, (_, condition, measure) in enumerate(SHOWN):
+        users = "all" if measure.startswith("share") else "preferred"
+        found = _select(rows, condition=condition, measure=measure, users=users)
         axis.plot(found, [y] * len(found), "o", alpha=0.6)
     axis.axvline(0.5, color="grey", linestyle=":", label="chance")
     axis.axvline(0.9, color="green", linestyle="--", label="0.9")
-    axis.set_yticks(range(len(bars)), [label for label, _ in bars])
+    axis.set_yticks(range(len(SHOWN)), [label for label, *_ in SHOWN])
     axis.invert_yaxis()
     axis.set(xlabel="AUC (a point for each seed and modality)", xlim=(0.4, 1.02))
     axis.margins(y=0.12)

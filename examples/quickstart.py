@@ -16,7 +16,7 @@ from scipy.stats import mannwhitneyu
 
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import NAMES, Settings, parse_args, run
-from gtc_pyg.explain import filter_relevance, score_share
+from gtc_pyg.explain import filter_relevance, filter_share
 from gtc_pyg.lightning import FitResult, GraphInputs
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
@@ -44,7 +44,7 @@ SETTINGS = {
 def relevance(
     model: GTC, dataset: PlantedPreferences
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Of the blocks of a modality to the filter [U, B], of the modalities in the scores [U, M]."""
+    """Of blocks to the filter [U, B], and of modalities in what it adds to the scores [U, M]."""
     inputs = GraphInputs.from_data(dataset[0])
     edges, weights = inputs.edge_index_dict, inputs.edge_weight_dict
     blocks, shares = {}, []
@@ -53,7 +53,7 @@ def relevance(
             filter_relevance(model, inputs.features, edges, name, b) for b in dataset.block_slices
         ]
         blocks[name] = torch.stack(found, dim=1)
-        shares.append(score_share(model, inputs.features, edges, name, edge_weight_dict=weights))
+        shares.append(filter_share(model, inputs.features, edges, name, edge_weight_dict=weights))
     return blocks, torch.stack(shares, dim=1)
 
 

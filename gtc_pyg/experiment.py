@@ -76,7 +76,7 @@ def build_model(
     modalities: Sequence[str] | None = None,
     **settings: Any,
 ) -> GraphRecommender:
-    r"""A recommender by name, sized for a dataset.
+    r"""A recommender by name, sized for a dataset; GTC starts from its training interactions.
 
     Args:
         name: ``'gtc'``, ``'freedom'`` or ``'lightgcn'``.
@@ -93,7 +93,10 @@ def build_model(
     if name != "lightgcn":
         names = dataset.modalities if modalities is None else modalities
         sizes.append({m: dataset.features[m].size(1) for m in names})
-    return MODELS[name](*sizes, **settings)
+    model = MODELS[name](*sizes, **settings)
+    if isinstance(model, GTC):
+        model.start_from(dataset[0]["user", "rates", "item"].edge_index)
+    return model
 
 
 def parse_args(

@@ -8,7 +8,7 @@ from torch import Tensor
 from gtc_pyg.models import GTC
 from gtc_pyg.models.graph_recommender import EdgeIndexDict, EdgeWeightDict, Features
 
-__all__ = ["filter_relevance", "score_share"]
+__all__ = ["filter_relevance", "filter_share", "score_share"]
 
 
 @torch.no_grad()
@@ -52,8 +52,7 @@ def filter_relevance(
     graph, other = model.csr_graph(edge_index_dict), _erase(model, features, name, columns)
     whole = model.filter_content(features, graph)[name]
     gate = whole.gate
-    if gate_of is not None and gate_of.shape != (model.num_users,):
-        raise ValueError(f"'gate_of' must be [{model.num_users}] (got {list(gate_of.shape)})")
+    _check_of(model, "gate_of", gate_of)
     if gate is not None and gate_of is not None:
         gate = gate[gate_of]
     erased = model.filter_content(other, graph)[name]
@@ -66,6 +65,55 @@ def filter_relevance(
         )
         out.append((whole_of - erased_of).norm(dim=-1).mean(dim=-1).expand(users.numel()))
     return torch.cat(out)
+
+
+@torch.no_grad()
+def filter_share(
+    model: GTC,
+    features: Features,
+    edge_index_dict: EdgeIndexDict,
+    name: str,
+    filter_of: Tensor | None = None,
+    edge_weight_dict: EdgeWeightDict | None = None,
+) -> Tensor:
+    r"""The share of the variance of a user's scores that goes when their filter drops a modality.
+
+    .. math:: \frac{\mathrm{cov}_i(y_{ui}, \; y_{ui} - y'_{ui})}{\mathrm{var}_i(y_{ui})},
+
+    with :math:`y'` the scores where the user does not listen to the modality, :math:`a_u^m = 0`.
+    Items keep all their content, unlike in :func:`score_share`.
+
+    Args:
+        model: A trained GTC.
+        features: Content of each modality ``[I, F_m]``.
+        edge_index_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
+        name: The modality.
+        filter_of: Whose gates and weights of modalities each user is given ``[U]``; their own where
+            ``None``. What their own add to the mean over permutations is due to the user.
+        edge_weight_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
+
+    Returns:
+        ``[U]``.
+
+    Example:
+        >>> from gtc_pyg.datasets import PlantedPreferences
+        >>> data = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)[0]
+        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0)
+        >>> content = {"image": data["item"].x_image}
+        >>> filter_share(model, content, data.edge_index_dict, "image").shape
+        torch.Size([30])
+    """
+    _check_name(model, name)
+    _check_of(model, "filter_of", filter_of)
+    graph = model.csr_graph(edge_index_dict, edge_weight_dict)
+    filtered = model.filter_content(features, graph)
+    if filter_of is not None:
+        for key, f in filtered.items():
+            gate = None if f.gate is None else f.gate[filter_of]
+            filtered[key] = f._replace(gate=gate, weight=f.weight[filter_of])
+    deaf = filtered[name]._replace(weight=torch.zeros_like(filtered[name].weight))
+    whole, other = (model._embed(f, graph)[:2] for f in (filtered, {**filtered, name: deaf}))
+    return _share(whole, other)
 
 
 @torch.no_grad()
@@ -96,10 +144,14 @@ def score_share(
         ``[U]``.
     """
     graph = model.csr_graph(edge_index_dict, edge_weight_dict)
-    user_emb, item_emb = model(features, graph)
-    other_user, other_item = model(_erase(model, features, name, columns), graph)
+    return _share(model(features, graph), model(_erase(model, features, name, columns), graph))
+
+
+def _share(whole: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """Of the variance of each user's scores, what the other scores lack ``[U]``."""
+    (user_emb, item_emb), (other_user, other_item) = whole, other
     out = []
-    for users in torch.arange(model.num_users, device=user_emb.device).split(1024):
+    for users in torch.arange(user_emb.size(0), device=user_emb.device).split(1024):
         score = user_emb[users] @ item_emb.t()
         change = score - other_user[users] @ other_item.t()
         centred = score - score.mean(dim=1, keepdim=True)
@@ -109,8 +161,7 @@ def score_share(
 
 def _erase(model: GTC, features: Features, name: str, columns: slice | Tensor) -> dict[str, Tensor]:
     """The content with the mean of the items that have it in these columns."""
-    if name not in model.filter.encoders:
-        raise ValueError(f"'name' must be one of {list(model.filter.encoders)} (got {name!r})")
+    _check_name(model, name)
     chosen = torch.arange(features[name].size(1))[columns] if name in features else None
     if chosen is not None and chosen.numel() == 0:
         raise ValueError(f"'columns' must select some of {features[name].size(1)} (got {columns})")
@@ -120,3 +171,13 @@ def _erase(model: GTC, features: Features, name: str, columns: slice | Tensor) -
     )
     x[:, columns] = (x if present is None else x[present])[:, columns].mean(dim=0)
     return {**features, name: x}
+
+
+def _check_name(model: GTC, name: str) -> None:
+    if name not in model.filter.encoders:
+        raise ValueError(f"'name' must be one of {list(model.filter.encoders)} (got {name!r})")
+
+
+def _check_of(model: GTC, argument: str, users: Tensor | None) -> None:
+    if users is not None and users.shape != (model.num_users,):
+        raise ValueError(f"'{argument}' must be [{model.num_users}] (got {list(users.shape)})")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtc_pyg.explain import filter_relevance, score_share
+from gtc_pyg.explain import filter_relevance, filter_share, score_share
 from gtc_pyg.models import GTC, GraphRecommender
 from gtc_pyg.models.graph_recommender import ITEM_TO_USER, USER_TO_ITEM
 
@@ -195,9 +195,11 @@ def test_nothing_is_changed_and_no_gradient_passes(unchanged: Callable) -> None:
     model, features, edges = tiny()
     with unchanged(model, features, edges):
         relevance = filter_relevance(model, features, edges, "image", slice(0, 2))
-        share = score_share(model, features, edges, "image", slice(0, 2))
-    assert not relevance.requires_grad
-    assert not share.requires_grad
+        shares = [
+            score_share(model, features, edges, "image", slice(0, 2)),
+            filter_share(model, features, edges, "image", torch.tensor([2, 0, 1])),
+        ]
+    assert not any(x.requires_grad for x in (relevance, *shares))
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -209,6 +211,10 @@ def test_wrong_arguments_are_named() -> None:
             filter_relevance(model, features, edges, name)
         with pytest.raises(ValueError, match=message):
             score_share(model, features, edges, name)
+        with pytest.raises(ValueError, match=message):
+            filter_share(model, features, edges, name)
+    with pytest.raises(ValueError, match=r"'filter_of' must be \[3\] \(got \[2\]\)"):
+        filter_share(model, features, edges, "image", filter_of=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"'gate_of' must be \[3\] \(got \[2\]\)"):
         filter_relevance(model, features, edges, "image", gate_of=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"'columns' must select some of 5 "):
@@ -218,3 +224,48 @@ def test_wrong_arguments_are_named() -> None:
         filter_relevance(model, features, edges, "text")
     with pytest.raises(ValueError, match=r"'edge_index_dict' lacks .*rev_rates"):
         filter_relevance(model, features, {USER_TO_ITEM: edges[USER_TO_ITEM]}, "image")
+
+
+@pytest.mark.parametrize("filter_in", ["messages", "score", "both"])
+def test_the_filters_share_equals_its_part_of_the_scores(planted: Callable, filter_in: str) -> None:
+    graph = planted()
+    model = model_of(graph, filter_in=filter_in, content_strength=0.5)
+    given = graph.features, graph.edge_index_dict
+    csr = model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
+    others = torch.randperm(graph.num_users, generator=torch.Generator().manual_seed(1))
+    for filter_of in (None, others):
+        whose = torch.arange(graph.num_users) if filter_of is None else filter_of
+        with torch.no_grad():
+            filtered = model.filter_content(graph.features, csr)
+            filtered = {
+                name: f._replace(gate=f.gate[whose], weight=f.weight[whose])
+                for name, f in filtered.items()
+            }
+            user_emb, item_emb, content = model._embed(filtered, csr)
+            text = filtered["text"]
+            p = 0.5 * text.weight.view(-1, 1) * torch.nn.functional.normalize(content["text"])
+            part = torch.zeros(graph.num_users, graph.num_items)
+            if filter_in != "score":
+                part += p @ item_emb[:, :8].t()
+            if filter_in != "messages":
+                left, right = model.filter.factors("text", text, p)
+                part += left @ right.t()
+            score = user_emb @ item_emb.t()
+        out = filter_share(model, *given, "text", filter_of, graph.edge_weight_dict)
+        for u in range(graph.num_users):
+            both = torch.stack([score[u], model.score_scale * part[u]]).double()
+            share = torch.cov(both)[0, 1] / score[u].double().var()
+            torch.testing.assert_close(out[u], share.float(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("condition", ["item", "neighbors"])
+def test_a_filter_that_is_alike_for_everybody_is_no_users_own(
+    planted: Callable, condition: str
+) -> None:
+    graph = planted()
+    given = model_of(graph, condition=condition), graph.features, graph.edge_index_dict
+    weights = {"edge_weight_dict": graph.edge_weight_dict}
+    others = torch.randperm(graph.num_users)
+    own, theirs = (filter_share(*given, "image", of, **weights) for of in (None, others))
+    assert own.unique().numel() > 1
+    torch.testing.assert_close(own, theirs, rtol=0, atol=0)

@@ -6,7 +6,12 @@ from gtc_pyg.functional.contrast import (
     multilinear_inner_product,
     total_correlation,
 )
-from gtc_pyg.functional.linear import principal_axes, ridge_predictions, spectral_items
+from gtc_pyg.functional.linear import (
+    principal_axes,
+    ridge_predictions,
+    spectral_factors,
+    spectral_items,
+)
 from gtc_pyg.functional.rows import normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
     check_ids,
@@ -38,6 +43,7 @@ __all__ = [
     "select_columns",
     "degree_sensitive_sample",
     "principal_axes",
+    "spectral_factors",
     "spectral_items",
     "ridge_predictions",
     "inner_product_topk",

@@ -22,17 +22,62 @@ def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int)
     Returns:
         ``[I, min(dim, U, I)]``; zeros for items without interactions.
     """
+    to_user, to_item, axes = _leading(edge_index, num_users, num_items, dim, regularized=False)
+    return to_item @ (to_user @ axes)
+
+
+def spectral_factors(
+    edge_index: Tensor, num_users: int, num_items: int, dim: int
+) -> tuple[Tensor, Tensor]:
+    r"""The best product of low rank, :math:`P Q^\top`, of the normalised interactions.
+
+    Normalised are they by degrees to which a tenth of the mean degree is added, as in `"Regularized
+    Spectral Clustering under the Degree-Corrected Stochastic Blockmodel"
+    <https://arxiv.org/abs/1309.4111>`_ (all of it, there):
+
+    .. math::
+        (D_u + \tau_u)^{-1/2} R (D_i + \tau_i)^{-1/2} \approx U S V^\top,
+        \quad P = U S^{1/2}, \quad Q = V S^{1/2}.
+
+    Without, each small part of the graph that hangs together by itself has a leading vector of its
+    own, and few are left for the rest. By 20 power iterations from a fixed start.
+
+    Args:
+        edge_index: Interactions ``[2, E]``, users and items.
+        num_users: Number of users :math:`U`.
+        num_items: Number of items :math:`I`.
+        dim: Number of vectors :math:`K`.
+
+    Returns:
+        ``[U, K]`` and ``[I, K]`` with :math:`K` at most ``min(U, I)``, largest value first; zeros
+        where there are no interactions.
+    """
+    to_user, to_item, axes = _leading(edge_index, num_users, num_items, dim, regularized=True)
+    left, values, right = torch.linalg.svd(to_user @ axes, full_matrices=False)
+    scale = values.clamp(min=1e-12).sqrt()
+    # Products, not the axes themselves: rows without interactions are zero, and not nearly so.
+    return to_user @ (axes @ right.t()) / scale, to_item @ left / scale
+
+
+def _leading(
+    edge_index: Tensor, num_users: int, num_items: int, dim: int, regularized: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised interactions ``[U, I]``, their transpose, and items' leading axes ``[I, K]``."""
     user, item = edge_index
-    degree = torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)
     to_csr(edge_index, num_items, num_users)  # refuses ids out of range
-    weight = (degree[0][user] * degree[1][item]).to(torch.get_default_dtype()).rsqrt()
+    factors = []
+    for index, size in ((user, num_users), (item, num_items)):
+        degree = torch.bincount(index, minlength=size).to(torch.get_default_dtype())
+        added = 0.1 * degree.mean() if regularized else 0.0
+        factors.append((degree + added).rsqrt().index_select(0, index))
+    weight = factors[0] * factors[1]
     to_item = to_csr(edge_index, num_items, num_users, weight)
     to_user = to_csr(edge_index.flip(0), num_users, num_items, weight)
     generator = torch.Generator().manual_seed(0)
     axes = torch.randn(num_items, min(dim, num_users, num_items), generator=generator).to(weight)
     for _ in range(20):
         axes = torch.linalg.qr(to_item @ (to_user @ axes)).Q
-    return to_item @ (to_user @ axes)
+    return to_user, to_item, axes
 
 
 def principal_axes(x: Tensor, num: int) -> Tensor:

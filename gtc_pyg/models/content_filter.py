@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import LayerNorm, Linear, Module, ModuleDict, Sequential, SiLU
+from torch.nn import LayerNorm, Linear, Module, ModuleDict, Parameter, Sequential, SiLU
 
 from gtc_pyg.functional import check_ids, normalize_rows, spmm
 from gtc_pyg.models.csr_graph import CSRGraph, Features
@@ -30,10 +30,12 @@ class Filtered(NamedTuple):
     """Filtered by the mean gate of the item's users ``[I, D]``."""
     cond: Tensor
     """The items' conditions ``[I, D]``."""
-    user: Tensor
-    """The users asked for as the denoiser sees them ``[N, D]``."""
+    user: Tensor | None
+    """The users asked for as the denoiser sees them ``[N, D]``; not with ``'item'``."""
     gate: Tensor | None
     """Their gates ``[N, H]``, where the condition is ``'user'``."""
+    weight: Tensor
+    """How much they listen to the modality, :math:`a`, between 0 and 2 ``[N]``."""
     user_id: Tensor | None
     """Who they are ``[N]``; all users where ``None``."""
 
@@ -57,7 +59,9 @@ class ContentFilter(Module):
     A user reaches the denoiser of a modality as a small network of the mean content of their items
     (ours): whoever has the same items has the same filter, users who came after training too.
     ``user_ids`` adds what ID embeddings say of a user. With these alone the gates hardly found what
-    is planted (``benchmarks/notes.md``).
+    is planted (``benchmarks/notes.md``). How much a user listens to each modality depends on the
+    same network; with the conditions ``'item'`` and ``'neighbors'``, whose filter is alike for
+    everybody, it is one learned number for all.
 
     Args:
         in_channels: Width of each modality's content, one modality or more.
@@ -117,6 +121,7 @@ class ContentFilter(Module):
                 for name in in_channels
             }
         )
+        # Who is not looked at needs no network.
         self.views = ModuleDict(
             {
                 name: Sequential(
@@ -126,9 +131,13 @@ class ContentFilter(Module):
                     LayerNorm(channels, elementwise_affine=False),
                 )
                 for name in in_channels
+                if condition != "item"
             }
         )
-        self.lin_modality = Linear(len(in_channels) * channels, len(in_channels))
+        num = len(in_channels)
+        self.lin_modality = Linear(num * channels, num) if condition == "user" else None
+        if self.lin_modality is None:
+            self.modality_bias = Parameter(torch.zeros(num))
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
@@ -136,7 +145,10 @@ class ContentFilter(Module):
             cast(ModalityEncoder | ConditionalDenoiser, module).reset_parameters()
         for lin in (m for m in self.views.modules() if isinstance(m, Linear)):
             lin.reset_parameters()
-        self.lin_modality.reset_parameters()
+        if self.lin_modality is None:
+            torch.nn.init.zeros_(self.modality_bias)
+        else:
+            self.lin_modality.reset_parameters()
 
     def forward(
         self,
@@ -176,10 +188,15 @@ class ContentFilter(Module):
             )
             ids = normalize_rows(own) + normalize_rows(of_items)
             ids = F.layer_norm(ids, ids.shape[1:])
-        for name in self.encoders:
-            encoder, denoiser = self.encoders[name], self.denoiser(name)
-            x = encoder(features[name], features.get(f"has_{name}"))
-            view, user_gate, cond, gate = self._users(name, x, item, graph, user, ids)
+        encoded = {
+            name: encoder(features[name], features.get(f"has_{name}"))
+            for name, encoder in self.encoders.items()
+        }
+        users = {name: self._users(name, x, item, graph, user, ids) for name, x in encoded.items()}
+        num_users = graph.num_users if user is None else user.numel()
+        weights = self._modality_weights([view for view, *_ in users.values()], num_users)
+        for (name, x), weight in zip(encoded.items(), weights, strict=True):
+            denoiser, (view, user_gate, cond, gate) = self.denoiser(name), users[name]
             x_t = self.schedule.levels(self.times[0], x)[0] * x
             for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
@@ -188,7 +205,7 @@ class ContentFilter(Module):
             signal, sigma = self.schedule.levels(self.times[-2], x)
             base = torch.addcdiv(-sigma / signal * denoiser.lin_out.bias, x_t, signal)
             x_hat = self._gated(name, base, h, gate)
-            out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate, user)
+            out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate, weight, user)
         return out
 
     def _users(
@@ -199,9 +216,12 @@ class ContentFilter(Module):
         graph: CSRGraph,
         user: Tensor | None,
         ids: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
         """Users and their gates; items' conditions ``[I, D]`` and mean gates ``[I, H]``."""
-        denoiser, seen = self.denoiser(name), graph.mean_of_items(x.detach())
+        denoiser = self.denoiser(name)
+        if denoiser.condition == "item":
+            return None, None, item, None
+        seen = graph.mean_of_items(x.detach())
         seen = F.layer_norm(seen, seen.shape[1:])
         if ids is not None:
             seen = torch.cat([seen, ids], dim=-1)
@@ -215,8 +235,6 @@ class ContentFilter(Module):
             return torch.cat([view, denoiser.gate(view) - 1], dim=-1)
 
         rows = told(seen if user is None else seen.index_select(0, user))
-        if denoiser.condition == "item":
-            return rows, None, item, None
         if user is None:
             of_items = graph.mean_of_users(rows)
         else:
@@ -230,10 +248,12 @@ class ContentFilter(Module):
         width = item.size(1)
         return rows[:, :width], 1 + rows[:, width:], cond, 1 + of_items[:, width:]
 
-    def modality_weights(self, filtered: Mapping[str, Filtered]) -> Tensor:
-        r"""How much each user listens to each modality, :math:`a` ``[N, M]``, between 0 and 2."""
-        user = torch.cat([f.user for f in filtered.values()], dim=-1)
-        return 2 * torch.sigmoid(self.lin_modality(user))
+    def _modality_weights(self, users: Sequence[Tensor | None], num_users: int) -> Sequence[Tensor]:
+        """Of each modality ``[N]``."""
+        if self.lin_modality is None:
+            return (2 * torch.sigmoid(self.modality_bias)).expand(num_users, -1).unbind(dim=1)
+        seen = torch.cat([user for user in users if user is not None], dim=-1)
+        return (2 * torch.sigmoid(self.lin_modality(seen))).unbind(dim=1)
 
     def denoiser(self, name: str) -> ConditionalDenoiser:
         r"""The denoiser of a modality."""
@@ -390,8 +410,8 @@ class ContentFilter(Module):
             losses.append(_mean_where(F.softplus(5 * (far - near)), usable))
             differences.append((near - far) * usable)
             some = some | usable
-        weights = self.modality_weights(filtered).index_select(0, row)
-        joint = (weights * torch.stack(differences, dim=1)).sum(dim=1)
+        weights = torch.stack([f.weight.index_select(0, row) for f in filtered.values()])
+        joint = (weights * torch.stack(differences)).sum(dim=0)
         return torch.stack(losses).mean() + _mean_where(F.softplus(-5 * joint), some)
 
 

@@ -3,7 +3,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
+from gtc_pyg.functional import (
+    principal_axes,
+    ridge_predictions,
+    spectral_factors,
+    spectral_items,
+)
 
 
 def test_principal_axes_are_the_directions_of_largest_variance() -> None:
@@ -52,3 +57,38 @@ def test_spectral_axes_are_the_leading_singular_vectors() -> None:
     values = torch.linalg.svdvals(dense)[:6]
     torch.testing.assert_close(torch.linalg.svdvals(x), values.pow(2), rtol=2e-2, atol=1e-3)
     assert x[dense.sum(0) == 0].abs().sum() == 0
+
+
+def test_spectral_factors_are_the_best_product_of_low_rank() -> None:
+    num_users, num_items = 50, 30
+    dense = torch.rand(num_users, num_items, generator=torch.Generator().manual_seed(0)) > 0.8
+    dense[:, :3] = False
+    dense[7] = False
+    user, item = factors = spectral_factors(dense.nonzero().t(), num_users, num_items, 4)
+    assert [x.shape for x in factors] == [(50, 4), (30, 4)]
+    assert all((x.norm(dim=1) > 0).equal(dense.any(1 - d)) for d, x in enumerate(factors))
+    degrees = dense.sum(1, keepdim=True).float(), dense.sum(0, keepdim=True).float()
+    whole = dense.float()
+    for degree in degrees:
+        whole = whole / (degree + 0.1 * degree.mean()).sqrt()
+    left, values, right = torch.linalg.svd(whole)
+    best = left[:, :4] * values[:4] @ right[:4]
+    # After 20 iterations the axes still mix with the next ones a little.
+    lost, least = (whole - user @ item.t()).norm(), (whole - best).norm()
+    assert least <= lost < 1.001 * least
+    for x in factors:  # balanced, largest first
+        torch.testing.assert_close(x.t() @ x, values[:4].diag(), rtol=2e-2, atol=1e-2)
+
+
+def test_spectral_factors_see_past_small_parts_of_the_graph() -> None:
+    # Four planted groups of 20 users and 20 items, and 30 pairs that touch nothing else.
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(80) // 20
+    chance = torch.where(group.view(-1, 1) == group, 0.4, 0.05)
+    edges = (torch.rand(80, 80, generator=generator) < chance).nonzero().t()
+    alone = torch.arange(80, 110).expand(2, -1)
+    user, item = spectral_factors(torch.cat([edges, alone], dim=1), 110, 110, 6)
+    for x in (user[:80], item[:80]):
+        x = torch.nn.functional.normalize(x)
+        nearest = (x @ x.t()).fill_diagonal_(-1).argmax(dim=1)
+        assert (group[nearest] == group).float().mean() > 0.9

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
@@ -60,6 +61,11 @@ def without_some_images(graph: SimpleNamespace) -> Tensor:
     return graph.features["has_image"]
 
 
+def weights_of(filtered: dict[str, Filtered]) -> Tensor:
+    r"""``[N, M]``."""
+    return torch.stack([out.weight for out in filtered.values()], dim=1)
+
+
 def start(model: ContentFilter, name: str, out: Filtered, u: int, i: int) -> Tensor:
     r"""The content of item i filtered for user u, from the equation."""
     level = model.schedule.alpha_bar[model.times[-2]].to(out.h.dtype)
@@ -83,7 +89,8 @@ def test_it_equals_the_denoising_steps_one_by_one(
         times = {1: [90, 0], 4: [90, 68, 45, 22, 0]}[num_sampling_steps]
         for t, t_next in pairwise(times):
             edges = graph.edge_index_dict[USER_TO_ITEM]
-            noise = model.denoisers[name]((out.user, item), edges, x_t, t)
+            user = torch.randn(graph.num_users, 8) if condition == "item" else out.user
+            noise = model.denoisers[name]((user, item), edges, x_t, t)
             x_t = model.schedule.step(x_t, t, t_next, noise)
         torch.testing.assert_close(out.x, x)
         torch.testing.assert_close(out.x_hat, x_t, rtol=1e-5, atol=1e-5)
@@ -138,7 +145,7 @@ def test_asked_for_some_users_all_is_the_same(
             model.diffusion_loss(filtered, graph.features, at, pos, seeded()),
         ]
         mine = slice(None) if asked is not None else some
-        weights = model.modality_weights(filtered)[mine]
+        weights = weights_of(filtered)[mine]
         rows = [x[mine] for x in content.values()]
         pairs = [model.for_pairs(name, out, at, pos) for name, out in filtered.items()]
         total = sum(losses) + sum((x * x).sum() for x in [weights, *rows, *pairs])
@@ -165,7 +172,7 @@ def test_an_item_teaches_the_users_that_were_asked_for(planted: Callable, condit
         torch.stack([out.x_hat.pow(3).sum() for out in filtered.values()]).sum().backward()
         of_views = [p.grad for p in (*model.views.parameters(), *gates_of(model))]
         if condition == "item":
-            assert all(grad is None for grad in of_views)
+            assert not of_views  # nobody is looked at
             return
         grads.append([g if g is not None else torch.zeros(()) for g in of_views])
     every, all_asked, *thirds = grads
@@ -280,7 +287,10 @@ def test_users_with_the_same_items_have_the_same_filter(planted: Callable, condi
     model = filter_of(graph, condition=condition)
     filtered, csr = run(model, graph)
     for name, out in filtered.items():
-        torch.testing.assert_close(out.user[0], out.user[1])
+        assert (out.user is None) == (condition == "item")
+        if out.user is not None:
+            torch.testing.assert_close(out.user[0], out.user[1])
+        torch.testing.assert_close(out.weight[0], out.weight[1])
         content = model.for_users(filtered, csr)[name]
         torch.testing.assert_close(content[0], content[1])
         items = torch.arange(graph.num_items)
@@ -325,7 +335,7 @@ def test_weights_of_modalities_are_1_on_average(planted: Callable) -> None:
     for modalities in (("image",), ("image", "text"), ("image", "text", "sound")):
         graph = planted(*modalities)
         model = filter_of(graph)
-        weights = model.modality_weights(run(model, graph)[0])
+        weights = weights_of(run(model, graph)[0])
         assert weights.shape == (graph.num_users, len(modalities))
         assert ((weights > 0) & (weights < 2)).all()
 
@@ -334,10 +344,25 @@ def test_weights_of_modalities_are_told_by_all_that_a_user_is(planted: Callable)
     graph = planted()
     model = filter_of(graph)
     filtered, lin = run(model, graph)[0], model.lin_modality
-    for u, weights in enumerate(model.modality_weights(filtered)):
+    for u, weights in enumerate(weights_of(filtered)):
         told = torch.cat([filtered["image"].user[u], filtered["text"].user[u]])
         expected = 2 / (1 + (-lin.weight @ told - lin.bias).exp())
         torch.testing.assert_close(weights, expected)
+
+
+@pytest.mark.parametrize("condition", ["item", "neighbors"])
+def test_a_filter_that_is_alike_for_everybody_weighs_modalities_alike(
+    planted: Callable, condition: str
+) -> None:
+    graph = planted()
+    model = filter_of(graph, condition=condition)
+    assert (weights_of(run(model, graph)[0]) == 1).all()
+    model.modality_bias.data.copy_(torch.tensor([-1.0, 2.0]))
+    expected = [2 / (1 + math.exp(1.0)), 2 / (1 + math.exp(-2.0))]
+    for asked in (None, torch.tensor([3, 5])):
+        weights = weights_of(model(graph.features, items_of(graph), csr_of(graph), asked))
+        assert weights.shape == (graph.num_users if asked is None else 2, 2)
+        torch.testing.assert_close(weights, torch.tensor([expected]).expand_as(weights))
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -375,7 +400,7 @@ def ranking_by_loop(
     triples: tuple[Tensor, ...],
 ) -> Tensor:
     r"""The filter's own ranking loss, each pair filtered from the equation."""
-    dense, weights = csr[ITEM_TO_USER].to_dense(), model.modality_weights(filtered)
+    dense, weights = csr[ITEM_TO_USER].to_dense(), weights_of(filtered)
     triples = list(zip(*(ids.tolist() for ids in triples), strict=True))
     joint: dict[int, Tensor] = {}
     losses = []
