@@ -67,7 +67,7 @@ def run_one(dataset: InteractionDataset, model: str, fan_out: str, seed: int) ->
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         result = fit(
-            build_model(model, dataset, chosen.modalities, **chosen.model),
+            build_model(model, dataset, chosen.modalities, chosen.spectral_start, **chosen.model),
             dataset,
             lr=chosen.lr,
             epochs=chosen.epochs,

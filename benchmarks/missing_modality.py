@@ -69,8 +69,8 @@ HEADER = [
 KEY = HEADER[:6]
 DATASETS = {"lfm2k": (LFM2k, "text"), "tiktok": (TikTok, "image")}
 SETTINGS = {  # those of examples/lfm2k.py and examples/tiktok.py
-    "lfm2k": {"lr": 0.005, "epochs": 100, "patience": 20, "model": {"score_scale": 5.0}},
-    "tiktok": {"lr": 0.005, "epochs": 60, "patience": 10, "model": {"score_scale": 1.5}},
+    "lfm2k": {"lr": 0.002, "epochs": 100, "patience": 20, "model": {"score_scale": 8.0}},
+    "tiktok": {"lr": 0.002, "epochs": 60, "patience": 10, "model": {"score_scale": 1.5}},
 }
 TRAINED = ["complete", "zero", "mean", "fill"]
 MEASURED = ["mean", "neighbors", "others", "ridge", "fill"]
@@ -181,7 +181,7 @@ def run_one(args: argparse.Namespace, row: dict[str, object]) -> dict[str, objec
         settings = SETTINGS[args.dataset]
         torch.manual_seed(seed)
         more = {"incomplete": (modality,)} if has is not None else {}
-        model = build_model("gtc", dataset, modalities, **settings["model"], **more)
+        model = build_model("gtc", dataset, modalities, True, **settings["model"], **more)
         with tempfile.TemporaryDirectory() as folder:
             result = fit(
                 model,

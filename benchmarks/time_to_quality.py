@@ -26,6 +26,7 @@ import runpy
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from gtc_pyg import experiment
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import NAMES, Settings, _commit, _versions
 from gtc_pyg.lightning import FitResult
+from gtc_pyg.models import GTC
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "time_to_quality.csv"
@@ -59,7 +61,7 @@ CONDITIONS = ["dataset", "epochs", "threads", "machine", "malloc"]
 KEY = [*CONDITIONS, "model", "seed"]
 METRICS = ["val_recall@20", "val_ndcg@20", "test_recall@20", "test_ndcg@20"]
 LISTS = ["train_s", "evaluation_s", "val_recall@20_by_epoch"]
-HEADER = [*KEY, "best_epoch", *METRICS, "process", "commit", "versions", *LISTS]
+HEADER = [*KEY, "best_epoch", *METRICS, "process", "commit", "versions", "start_s", *LISTS]
 TARGET = 1.5
 SHARES = (1.0, 0.99, 0.95)
 COLORS = {"lightgcn": "#555555", "freedom": "tab:orange", "gtc": "tab:blue"}
@@ -120,17 +122,30 @@ def train(
     dataset: InteractionDataset,
     settings: Mapping[str, Settings],
     logs: Path,
-) -> FitResult:
-    """One run as the example script makes it, without its table and its progress bar."""
+) -> tuple[FitResult, float]:
+    """One run as the example script makes it, without its table and its progress bar.
+
+    With it the seconds that the model took to start from the interactions.
+    """
     limit = ["--epochs", str(epochs)] if epochs else []
     options = ["--models", model, "--seed", str(seed), *limit, "--logs", str(logs), "--quiet"]
     args = experiment.parse_args(None, argv=options)
+    starts, start_from = [0.0], GTC.start_from
+
+    def timed(model: GTC, edge_index: torch.Tensor) -> None:
+        before = time.perf_counter()
+        start_from(model, edge_index)
+        starts.append(time.perf_counter() - before)
+
     gc.collect()
-    with contextlib.redirect_stdout(io.StringIO()):
-        return experiment.run(name, dataset, settings, args)[model][0]
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        mock.patch.object(GTC, "start_from", timed),
+    ):
+        return experiment.run(name, dataset, settings, args)[model][0], sum(starts)
 
 
-def row_of(key: Mapping[str, object], result: FitResult) -> dict[str, object]:
+def row_of(key: Mapping[str, object], result: FitResult, start: float) -> dict[str, object]:
     """The row of a run."""
     return {
         **key,
@@ -142,6 +157,7 @@ def row_of(key: Mapping[str, object], result: FitResult) -> dict[str, object]:
         "process": PROCESS,
         "commit": _commit(),
         "versions": _versions(),
+        "start_s": f"{start:.4f}",
         "train_s": " ".join(f"{s:.4f}" for s in result.seconds),
         "evaluation_s": " ".join(f"{s:.4f}" for s in result.evaluation_seconds),
         "val_recall@20_by_epoch": " ".join(f"{row['val/Recall@20']:.7f}" for row in result.history),
@@ -176,8 +192,8 @@ def run(args: argparse.Namespace) -> None:
                     given = dataset, settings, work / "logs"
                     with contextlib.redirect_stderr(io.StringIO()):
                         train(name, model, seed, 1, *given)
-                    result = train(name, model, seed, args.epochs, *given)
-                    append_row(args.out, row_of(key, result))
+                    result, start = train(name, model, seed, args.epochs, *given)
+                    append_row(args.out, row_of(key, result, start))
                     shown = f"{name} {model} seed {seed}: {len(result.seconds)} epochs"
                     print(f"{shown}, {sum(result.seconds):.1f} s", file=sys.stderr, flush=True)
 
@@ -221,19 +237,23 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: of each epoch the seconds, those of its evaluation, and validation Recall@20."""
+    """One run: of each epoch the seconds, those of its evaluation, and validation Recall@20.
+
+    ``start`` are the seconds before the first one, in which GTC starts from the interactions.
+    """
 
     seconds: list[float]
     evaluation: list[float]
     recall: list[float]
     row: Mapping[str, str]
+    start: float = 0.0
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Run":
         lists = [[float(x) for x in row[key].split()] for key in LISTS]
         if len({len(x) for x in lists}) != 1 or not lists[0]:
             raise ValueError(f"the lists of {[row[key] for key in KEY]} differ in length")
-        return cls(*lists, row)
+        return cls(*lists, row, float(row["start_s"]))
 
     @property
     def best(self) -> float:
@@ -241,20 +261,21 @@ class Run:
         return max(self.recall)
 
     def clock(self, account: str) -> list[float]:
-        """Seconds at the end of each epoch.
+        """Seconds at the end of each epoch, the start included.
 
         Args:
             account: ``'measured'``, training seconds so far; ``'steady'``, the median epoch times
                 the number of epochs; ``'evaluated'``, as measured with evaluations.
         """
         if account == "measured":
-            return list(accumulate(self.seconds))
+            return list(accumulate(self.seconds, initial=self.start))[1:]
         if account == "steady":
             median = statistics.median(self.seconds)
-            return [median * epoch for epoch in range(1, len(self.seconds) + 1)]
+            return [self.start + median * epoch for epoch in range(1, len(self.seconds) + 1)]
         if account == "evaluated":
             both = zip(self.seconds, self.evaluation, strict=True)
-            return list(accumulate(train + evaluation for train, evaluation in both))
+            each = (train + evaluation for train, evaluation in both)
+            return list(accumulate(each, initial=self.start))[1:]
         raise ValueError(f"'account' must be measured, steady or evaluated (got {account!r})")
 
 

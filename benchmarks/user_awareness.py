@@ -170,7 +170,6 @@ def train(
     widths = {name: x.size(1) for name, x in dataset.features.items()}
     torch.manual_seed(seed)
     model = GTC(dataset.num_users, dataset.num_items, widths, condition=condition, **MODEL)
-    model.start_from(dataset[0]["user", "rates", "item"].edge_index)
     result = fit(
         model,
         dataset,

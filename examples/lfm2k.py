@@ -14,7 +14,9 @@ from gtc_pyg.experiment import Settings, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
-    "gtc": Settings(lr=0.005, epochs=100, patience=20, model={"score_scale": 5.0}),
+    "gtc": Settings(
+        lr=0.002, epochs=100, patience=20, model={"score_scale": 8.0}, spectral_start=True
+    ),
     "freedom": Settings(lr=0.005, epochs=150, patience=20, model={"edge_dropout": 0.0}),
     "lightgcn": Settings(lr=0.005, epochs=150, patience=20),
 }

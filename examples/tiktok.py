@@ -14,7 +14,7 @@ from gtc_pyg.experiment import Settings, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
-    "gtc": Settings(lr=0.005, epochs=60, model={"score_scale": 1.5}),
+    "gtc": Settings(lr=0.002, epochs=60, model={"score_scale": 1.5}, spectral_start=True),
     "freedom": Settings(lr=0.005, epochs=60, model={"edge_dropout": 0.0}),
     "lightgcn": Settings(lr=0.005, epochs=60),
 }

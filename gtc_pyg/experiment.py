@@ -68,24 +68,29 @@ class Settings:
     batch_size: int = 2048
     modalities: Sequence[str] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    spectral_start: bool = False
+    """Whether ID embeddings start from the interactions (GTC alone)."""
 
 
 def build_model(
     name: str,
     dataset: InteractionDataset,
     modalities: Sequence[str] | None = None,
+    spectral_start: bool = False,
     **settings: Any,
 ) -> GraphRecommender:
-    r"""A recommender by name, sized for a dataset; GTC starts from its training interactions.
+    r"""A recommender by name, sized for a dataset.
 
     Args:
         name: ``'gtc'``, ``'freedom'`` or ``'lightgcn'``.
         dataset: Gives the numbers of users and items and the widths of the content.
         modalities: Content to use; all of it where ``None``.
+        spectral_start: Whether ID embeddings start from the training interactions
+            (:meth:`~gtc_pyg.models.GTC.start_from`).
         **settings: Arguments of the model.
 
     Raises:
-        ValueError: For an unknown model.
+        ValueError: For an unknown model, or a start that it does not know.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}, expected one of {', '.join(MODELS)}")
@@ -94,7 +99,9 @@ def build_model(
         names = dataset.modalities if modalities is None else modalities
         sizes.append({m: dataset.features[m].size(1) for m in names})
     model = MODELS[name](*sizes, **settings)
-    if isinstance(model, GTC):
+    if spectral_start:
+        if not isinstance(model, GTC):
+            raise ValueError(f"'spectral_start' is for 'gtc' (got {name!r})")
         model.start_from(dataset[0]["user", "rates", "item"].edge_index)
     return model
 
@@ -177,7 +184,9 @@ def run(
             if rank() == 0:
                 print(f"{NAMES[model_name]} on {name}, seed {seed}", file=sys.stderr)
             torch.manual_seed(seed)
-            model = build_model(model_name, dataset, chosen.modalities, **chosen.model)
+            model = build_model(
+                model_name, dataset, chosen.modalities, chosen.spectral_start, **chosen.model
+            )
             _reset_peak()
             result = fit(
                 model,

@@ -12,8 +12,6 @@ from gtc_pyg.functional import check_ids, normalize_rows, spmm
 from gtc_pyg.models.csr_graph import CSRGraph, Features
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
-IN_CACHE = 2048  # rows of users that go through their small networks at a time
-
 
 class Filtered(NamedTuple):
     r"""Content of one modality on its way through the filter."""
@@ -160,16 +158,19 @@ class ContentFilter(Module):
     ) -> dict[str, Filtered]:
         r"""Filters the content of all items, without drawing noise.
 
-        All users of an item are looked at; of them those learn that the result is asked for.
+        All users of an item are looked at; of them those learn that the result is asked for. In
+        training, where the graph has a history, the others are as they were when they were last
+        asked for, or at its beginning.
 
         Args:
             features: Content of each modality ``[I, F_m]``.
-            item_emb: Embeddings of the items ``[I, D]``; no gradient passes to them: a filter that
-                shapes what it is guided by turns them into a memory of content.
+            item_emb: Embeddings of the items ``[I, D]``, of unit length; no gradient passes to
+                them: a filter that shapes what it is guided by turns them into a memory of content.
             graph: The interactions.
             user: Users that the result is asked for, ascending and none twice ``[N]``; all where
                 ``None``.
-            user_emb: Embeddings of the users ``[U, D]`` where ``user_ids``; no gradient passes.
+            user_emb: Embeddings of the users ``[U, D]`` where ``user_ids``, of unit length; no
+                gradient passes.
 
         Raises:
             ValueError: Where ``user`` is not ascending or holds an unknown user (on the CPU), or
@@ -178,21 +179,15 @@ class ContentFilter(Module):
         if user is not None:
             _check_users(user, graph.num_users)
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
-        ids, out = None, {}
-        if self.user_ids:
-            if user_emb is None:
-                raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
-            own, of_items = (
-                user_emb.detach(),
-                graph.mean_of_items(normalize_rows(item_emb.detach())),
-            )
-            ids = normalize_rows(own) + normalize_rows(of_items)
-            ids = F.layer_norm(ids, ids.shape[1:])
+        if self.user_ids and user_emb is None:
+            raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
+        ids = (user_emb.detach(), item_emb.detach()) if user_emb is not None else None
         encoded = {
             name: encoder(features[name], features.get(f"has_{name}"))
             for name, encoder in self.encoders.items()
         }
         users = {name: self._users(name, x, item, graph, user, ids) for name, x in encoded.items()}
+        out = {}
         num_users = graph.num_users if user is None else user.numel()
         weights = self._modality_weights([view for view, *_ in users.values()], num_users)
         for (name, x), weight in zip(encoded.items(), weights, strict=True):
@@ -203,7 +198,8 @@ class ContentFilter(Module):
                 x_t = self.schedule.step(x_t, t, t_next, noise)
             h = denoiser.hidden(x_t, self.times[-2], cond)
             signal, sigma = self.schedule.levels(self.times[-2], x)
-            base = torch.addcdiv(-sigma / signal * denoiser.lin_out.bias, x_t, signal)
+            start = x if len(self.times) == 2 else x_t / signal  # else they are the same
+            base = start - sigma / signal * denoiser.lin_out.bias
             x_hat = self._gated(name, base, h, gate)
             out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate, weight, user)
         return out
@@ -215,38 +211,50 @@ class ContentFilter(Module):
         item: Tensor,
         graph: CSRGraph,
         user: Tensor | None,
-        ids: Tensor | None,
+        ids: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
         """Users and their gates; items' conditions ``[I, D]`` and mean gates ``[I, H]``."""
         denoiser = self.denoiser(name)
         if denoiser.condition == "item":
             return None, None, item, None
-        seen = graph.mean_of_items(x.detach())
-        seen = F.layer_norm(seen, seen.shape[1:])
-        if ids is not None:
-            seen = torch.cat([seen, ids], dim=-1)
-
-        def told(seen: Tensor) -> Tensor:
-            """What a user tells an item: how the denoiser sees them, and the gate's offset."""
-            view = self.views[name](seen)
-            if denoiser.condition != "user":
-                return view
-            # Items without users have the gate 1.
-            return torch.cat([view, denoiser.gate(view) - 1], dim=-1)
-
-        rows = told(seen if user is None else seen.index_select(0, user))
+        own = self._told(name, x, graph, user, ids)
+        rows = torch.cat(own, dim=-1)
         if user is None:
             of_items = graph.mean_of_users(rows)
         else:
-            size = IN_CACHE if seen.device.type == "cpu" else max(graph.num_users, 1)
-            with torch.no_grad():
-                every = torch.cat([told(part) for part in seen.split(size)])
+            history = graph.history if torch.is_grad_enabled() else None
+            if history is None or name not in history:
+                with torch.no_grad():
+                    every = torch.cat(self._told(name, x, graph, None, ids), dim=-1)
+            else:
+                every = history[name].index_copy_(0, user, rows.detach())
+            if history is not None:
+                history[name] = every
             of_items = graph.mean_of_users(every, (user, rows))
-        cond = item + of_items[:, : item.size(1)]
+        cond, *offset = of_items.split([x.size(1) for x in own], dim=-1)
         if denoiser.condition != "user":
-            return rows, None, cond, None
-        width = item.size(1)
-        return rows[:, :width], 1 + rows[:, width:], cond, 1 + of_items[:, width:]
+            return own[0], None, item + cond, None
+        return own[0], 1 + own[1], item + cond, 1 + offset[0]
+
+    def _told(
+        self,
+        name: str,
+        x: Tensor,
+        graph: CSRGraph,
+        user: Tensor | None,
+        ids: tuple[Tensor, Tensor] | None,
+    ) -> list[Tensor]:
+        """What users tell their items: how the denoiser sees them, and the gate's offset from 1."""
+        items, denoiser = graph.items_of(user), self.denoiser(name)
+        seen = spmm(*items, x.detach())
+        seen = F.layer_norm(seen, seen.shape[1:])
+        if self.user_ids and ids is not None:
+            told = ids[0] if user is None else ids[0].index_select(0, user)
+            told = told + normalize_rows(spmm(*items, ids[1]))
+            seen = torch.cat([seen, F.layer_norm(told, told.shape[1:])], dim=-1)
+        view = self.views[name](seen)
+        # Items without users have the gate 1.
+        return [view, denoiser.gate(view) - 1] if denoiser.condition == "user" else [view]
 
     def _modality_weights(self, users: Sequence[Tensor | None], num_users: int) -> Sequence[Tensor]:
         """Of each modality ``[N]``."""

@@ -49,11 +49,21 @@ class CSRGraph(dict[EdgeType, Tensor]):
     Args:
         edges: Edge type to CSR.
         nodes: Of a sub-graph, the sampled nodes; ``None`` where the graph is whole.
+        history: Where a model in training keeps rows of earlier steps, for one epoch, as in
+            `GNNAutoScale <https://arxiv.org/abs/2106.05609>`_; ``None`` where every step must be
+            exact.
     """
 
-    def __init__(self, edges: Mapping[EdgeType, Tensor], nodes: SampledNodes | None = None) -> None:
+    def __init__(
+        self,
+        edges: Mapping[EdgeType, Tensor],
+        nodes: SampledNodes | None = None,
+        history: dict[str, Tensor] | None = None,
+    ) -> None:
         super().__init__(edges)
         self.nodes = nodes
+        self.history = history
+        self._asked: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         self.num_items, self.num_users = self[USER_TO_ITEM].shape
 
     def rows(self, embedding: Embedding, kind: str) -> Tensor:
@@ -88,7 +98,9 @@ class CSRGraph(dict[EdgeType, Tensor]):
         adj, transposed = self._items_of_users
         if user is None:
             return adj, transposed
-        return select_rows(adj, user), select_columns(transposed, user)
+        if self._asked is None or self._asked[0] is not user:  # of one batch several times
+            self._asked = user, (select_rows(adj, user), select_columns(transposed, user))
+        return self._asked[1]
 
     def mean_of_users(self, x: Tensor, learning: tuple[Tensor, Tensor] | None = None) -> Tensor:
         r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users.

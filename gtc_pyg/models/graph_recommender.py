@@ -158,7 +158,10 @@ class GraphRecommender(Module):
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
     ) -> CSRGraph:
-        r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned."""
+        r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned.
+
+        It has a ``history``, see :class:`~gtc_pyg.models.CSRGraph`: make another one each epoch.
+        """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
             to_user = graph[ITEM_TO_USER]
@@ -173,7 +176,7 @@ class GraphRecommender(Module):
             to_item = to_csr(edge_index, self.num_items, self.num_users)
             to_user = to_csr(edge_index.flip(0), self.num_users, self.num_items)
             graph = CSRGraph({**graph, USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
-        return graph
+        return CSRGraph(graph, graph.nodes, history={})
 
     @staticmethod
     def _content(features: Features, name: str, num_items: int) -> Tensor:

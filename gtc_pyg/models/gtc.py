@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from gtc_pyg.models.graph_recommender import (
     GraphRecommender,
 )
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
+
+
+class _IDs(NamedTuple):
+    """ID embeddings of a graph's users and items, and the same at unit length."""
+
+    user: Tensor
+    item: Tensor
+    unit_user: Tensor
+    unit_item: Tensor
 
 
 class GTC(GraphRecommender):
@@ -41,8 +51,9 @@ class GTC(GraphRecommender):
 
     Ours, where the published code differs: the denoisers are trained and see all of an item's
     users; inference draws no noise; embeddings are normalised, and ``score_scale`` sets the range
-    of scores; in a step the batch's users alone learn from the items that they condition; content
-    enters one stream of propagation instead of one per modality, which measured better on TikTok
+    of scores; in a step the batch's users alone learn from the items that they condition, and in
+    :meth:`training_graph` the others are as they were when they were last in one; content enters
+    one stream of propagation instead of one per modality, which measured better on TikTok
     (``benchmarks/notes.md``). ID embeddings may start from the interactions instead of at random
     (:meth:`start_from`), which takes far fewer epochs.
 
@@ -72,8 +83,6 @@ class GTC(GraphRecommender):
         negatives: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
         product_scale: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
         regularization: Weight of the squared length of the batch's embeddings.
-        embedding_length: Of ID embeddings at the start. Their directions alone count, so the longer
-            they are the slower they turn.
         edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
         incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
         user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
@@ -105,7 +114,6 @@ class GTC(GraphRecommender):
         negatives: str = "n",
         product_scale: str = "sqrt_dim",
         regularization: float = 1e-4,
-        embedding_length: float = 0.2,
         edge_dropout: float = 0.0,
         incomplete: Sequence[str] = (),
         user_ids: bool = True,
@@ -123,10 +131,6 @@ class GTC(GraphRecommender):
         for name, (value, least) in sizes.items():
             if value < least:
                 raise ValueError(f"'{name}' must be at least {least} (got {value})")
-        if not 0 < embedding_length < float("inf"):
-            raise ValueError(
-                f"'embedding_length' must be positive and finite (got {embedding_length})"
-            )
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -138,7 +142,6 @@ class GTC(GraphRecommender):
         self.filter_in = filter_in
         self.content_batch_size = content_batch_size
         self.regularization = regularization
-        self.embedding_length = embedding_length
         self.user_emb = Embedding(num_users, hidden_channels)
         self.item_emb = Embedding(num_items, hidden_channels)
         self.filter = ContentFilter(
@@ -160,26 +163,28 @@ class GTC(GraphRecommender):
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
         for embedding in (self.user_emb, self.item_emb):
-            std = self.embedding_length / self.hidden_channels**0.5
-            torch.nn.init.normal_(embedding.weight, std=std)
+            torch.nn.init.normal_(embedding.weight, std=0.025)
         self.filter.reset_parameters()
         self.total_correlation.reset_parameters()
 
     @torch.no_grad()
-    def start_from(self, edge_index: Tensor) -> None:
+    def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
         r"""Lets ID embeddings start from the interactions, instead of at random.
 
-        They take the directions of :func:`~gtc_pyg.functional.spectral_factors`, at the length
-        ``embedding_length``. Rows without interactions, and columns beyond the number of factors,
-        stay as they are.
+        They take the directions of :func:`~gtc_pyg.functional.spectral_factors`. Rows without
+        interactions, and columns beyond the number of factors, stay as they are.
 
         Args:
             edge_index: Training interactions ``[2, E]``, users and items.
+            length: Of the embeddings. Their directions alone count, so the longer they are the
+                slower they turn.
         """
+        if not 0 < length < float("inf"):
+            raise ValueError(f"'length' must be positive and finite (got {length})")
         channels = self.hidden_channels
         tables = spectral_factors(edge_index, self.num_users, self.num_items, channels)
         for embedding, factors in zip((self.user_emb, self.item_emb), tables, strict=True):
-            start = self.embedding_length * normalize_rows(factors)
+            start = length * normalize_rows(factors)
             known = factors.norm(dim=1, keepdim=True) > 0
             weight = embedding.weight[:, : factors.size(1)]
             weight.copy_(torch.where(known, start.to(weight), weight))
@@ -191,8 +196,7 @@ class GTC(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> tuple[Tensor, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        user_emb, item_emb, _ = self._embed(self.filter_content(features, graph), graph)
-        return user_emb, item_emb
+        return self._embed(self.filter_content(features, graph), graph)[:2]
 
     def filter_content(
         self,
@@ -210,6 +214,15 @@ class GTC(GraphRecommender):
             user: Users that it is asked for, ascending and none twice; all where ``None``.
         """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        return self._filter(features, graph, self._ids(graph), user)
+
+    def _ids(self, graph: CSRGraph) -> _IDs:
+        user, item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        return _IDs(user, item, normalize_rows(user), normalize_rows(item))
+
+    def _filter(
+        self, features: Features, graph: CSRGraph, ids: _IDs, user: Tensor | None
+    ) -> dict[str, Filtered]:
         content = {
             name: self._content(features, name, graph.num_items) for name in self.filter.encoders
         }
@@ -220,17 +233,19 @@ class GTC(GraphRecommender):
                     f"'incomplete'"
                 )
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
-        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
-        return self.filter(content | masks, e_item, graph, user, e_user)
+        return self.filter(content | masks, ids.unit_item, graph, user, ids.unit_user)
 
     def _embed(
-        self, filtered: Mapping[str, Filtered], graph: CSRGraph, user: Tensor | None = None
+        self,
+        filtered: Mapping[str, Filtered],
+        graph: CSRGraph,
+        user: Tensor | None = None,
+        ids: _IDs | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Users (those that ``filtered`` was asked for), all items, and the users' content."""
-        e_user = normalize_rows(graph.rows(self.user_emb, "user"))
-        e_item = normalize_rows(graph.rows(self.item_emb, "item"))
-        fused, _ = self.gate(e_item, [normalize_rows(f.x_hat) for f in filtered.values()])
-        out = graph.layer_mean(torch.cat([e_user, fused]), self.num_layers)
+        ids = ids or self._ids(graph)
+        fused, _ = self.gate(ids.unit_item, [normalize_rows(f.x_hat) for f in filtered.values()])
+        out = graph.layer_mean(torch.cat([ids.unit_user, fused]), self.num_layers)
         users, items = out.split([graph.num_users, graph.num_items])
         if user is not None:
             users = users.index_select(0, user)
@@ -266,11 +281,11 @@ class GTC(GraphRecommender):
             raise ValueError("'user' must hold at least one (got none)")
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         users, rows = user.unique(return_inverse=True)
-        filtered = self.filter_content(features, graph, user=users)
-        user_emb, item_emb, content = self._embed(filtered, graph, users)
-        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        ids = self._ids(graph)
+        filtered = self._filter(features, graph, ids, users)
+        user_emb, item_emb, content = self._embed(filtered, graph, users, ids)
         both = torch.cat([pos_item, neg_item])
-        ego = torch.cat([e_user.index_select(0, user), e_item.index_select(0, both)])
+        ego = torch.cat([ids.user.index_select(0, user), ids.item.index_select(0, both)])
         size = ego.pow(2).sum() / (2 * user.numel())
         parts = {
             "ranking": self._rank_loss(user_emb, item_emb, rows, pos_item, neg_item),
@@ -289,7 +304,7 @@ class GTC(GraphRecommender):
             items = pos_item.unique()
             # Content is drawn to what interactions say of an item, and not the other way round.
             views = [f.x_hat.index_select(0, items) for f in filtered.values()]
-            views = [e_item.detach().index_select(0, items), *views]
+            views = [ids.item.detach().index_select(0, items), *views]
             has = [features.get(f"has_{name}") for name in filtered]
             masks = [None, *(mask if mask is None else mask[items] for mask in has)]
             loss = self.total_correlation(views, masks, generator)

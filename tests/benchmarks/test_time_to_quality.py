@@ -20,6 +20,7 @@ def row_of(model, seconds, recall, seed=0, evaluation=None, **more):
         "model": model,
         "seed": str(seed),
         "process": str(seed),
+        "start_s": "0",
         **dict(zip(bench.LISTS, (" ".join(map(str, x)) for x in lists), strict=True)),
         **more,
     }
@@ -69,6 +70,9 @@ def test_seconds_until_lightgcns_best_by_hand():
     assert bench.times(group, "freedom", 1.0, "measured") == [None]
     assert bench.times(group, "lightgcn", 0.95, "measured") == [2.0]
     assert bench.ratios(group, "freedom", 0.95, "measured") == [1.5]
+    started = group_of(LIGHTGCN, GTC | {"start_s": "0.5"})
+    for account, seconds in (("measured", 9.5), ("steady", 4.5), ("evaluated", 15.5)):
+        assert bench.times(started, "gtc", 1.0, account) == [seconds]
     with pytest.raises(ValueError, match="'account' must be measured, steady or evaluated"):
         bench.times(group, "gtc", 1.0, "cpu")
 
@@ -200,6 +204,7 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
     for row in rows:
         assert all(row.values())
         run = bench.Run.from_row(row)
+        assert (run.start > 0) == (row["model"] == "gtc")  # which starts from the interactions
         assert len(run.seconds) == len(run.evaluation) == len(run.recall) == 3
         assert min(*run.seconds, *run.evaluation) > 0
         assert run.recall[int(row["best_epoch"]) - 1] == run.best
@@ -218,9 +223,9 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
 def test_the_warm_up_changes_nothing(tmp_path, little):
     dataset, settings = bench.example("planted", tmp_path)
     given = dataset, settings, tmp_path
-    first = bench.train("planted", "lightgcn", 0, 2, *given)
+    first, _ = bench.train("planted", "lightgcn", 0, 2, *given)
     bench.train("planted", "lightgcn", 0, 1, *given)
-    again = bench.train("planted", "lightgcn", 0, 2, *given)
+    again, _ = bench.train("planted", "lightgcn", 0, 2, *given)
     assert again.history == first.history
     assert again.test == first.test
     assert first.seconds_per_epoch == pytest.approx(sum(first.seconds) / 2)

@@ -224,7 +224,7 @@ def test_ids_tell_the_denoisers_of_a_user_where_they_are_asked_to(planted: Calla
     mean = mean / mean.sum(1, keepdim=True).clamp(min=1)
     for name, out in filtered.items():
         content = F.layer_norm(mean @ out.x, (8,))
-        ids = F.normalize(user_emb) + F.normalize(mean @ F.normalize(item_emb))
+        ids = user_emb + F.normalize(mean @ item_emb)
         view = model.views[name](torch.cat([content, F.layer_norm(ids, (8,))], dim=1))
         torch.testing.assert_close(out.user, view, rtol=1e-4, atol=1e-4)
         out.user.sum().backward(retain_graph=True)
@@ -596,3 +596,50 @@ def test_wrong_arguments_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ContentFilter(in_channels, **kwargs)
+
+
+@pytest.mark.parametrize("condition", ["neighbors", "user"])
+@pytest.mark.parametrize("user_ids", [False, True])
+def test_users_not_asked_for_are_as_they_were_when_they_last_were(
+    planted: Callable, condition: str, user_ids: bool
+) -> None:
+    graph = planted()
+    item_emb, user_emb = items_of(graph), torch.randn(graph.num_users, 8, generator=seeded())
+    exact = GraphRecommender(graph.num_users, graph.num_items).csr_graph(graph.edge_index_dict)
+    training = csr_of(graph)
+    assert exact.history is None and training.history == {}
+    model = filter_of(graph, condition=condition, user_ids=user_ids)
+    mean = exact[USER_TO_ITEM].to_dense()
+    mean = mean / mean.sum(1, keepdim=True).clamp(min=1)
+
+    def told() -> dict[str, Tensor]:
+        filtered = model(graph.features, item_emb, exact, user_emb=user_emb)
+        parts = {name: [f.user, f.gate] for name, f in filtered.items()}
+        return {
+            name: torch.cat([x for x in part if x is not None], dim=1).detach()
+            for name, part in parts.items()
+        }
+
+    known = told()  # at the beginning all are looked at
+    for asked in (torch.arange(0, 60, 3), torch.tensor([1, 3]), torch.tensor([7])):
+        for name, rows in told().items():
+            known[name][asked] = rows[asked]
+        out = model(graph.features, item_emb, training, asked, user_emb)
+        for name, f in out.items():
+            expected = mean @ known[name]
+            torch.testing.assert_close(f.cond - F.layer_norm(item_emb, (8,)), expected[:, :8])
+            torch.testing.assert_close(f.user, known[name][asked][:, :8])
+            gate = None if f.gate is None else expected[:, 8:]
+            x_hat = model._gated(name, f.base, f.h, gate)
+            torch.testing.assert_close(f.x_hat, x_hat, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():  # a step; and looking does not write
+            torch.manual_seed(int(asked[0]))
+            for p in model.parameters():
+                p.add_(0.3 * torch.randn_like(p))
+            model(graph.features, item_emb, training, torch.arange(60), user_emb)
+    stale = model(graph.features, item_emb, training, torch.tensor([0]), user_emb)
+    again = model(graph.features, item_emb, csr_of(graph), torch.tensor([0]), user_emb)
+    whole = model(graph.features, item_emb, exact, user_emb=user_emb)
+    for name in graph.in_channels:
+        torch.testing.assert_close(again[name].x_hat, whole[name].x_hat, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(stale[name].x_hat, whole[name].x_hat, atol=1e-2)
