@@ -122,13 +122,16 @@ def train(
     dataset: InteractionDataset,
     settings: Mapping[str, Settings],
     logs: Path,
+    rows: Path | None = None,
 ) -> tuple[FitResult, float]:
     """One run as the example script makes it, without its table and its progress bar.
 
-    With it the seconds that the model took to start from the interactions.
+    With it the seconds that the model took to start from the interactions. Its metrics are
+    appended to ``rows``, as the script's ``--out`` does.
     """
-    limit = ["--epochs", str(epochs)] if epochs else []
-    options = ["--models", model, "--seed", str(seed), *limit, "--logs", str(logs), "--quiet"]
+    more = ["--epochs", str(epochs)] if epochs else []
+    more += ["--out", str(rows)] if rows else []
+    options = ["--models", model, "--seed", str(seed), *more, "--logs", str(logs), "--quiet"]
     args = experiment.parse_args(None, argv=options)
     starts, start_from = [0.0], GTC.start_from
 
@@ -192,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
                     given = dataset, settings, work / "logs"
                     with contextlib.redirect_stderr(io.StringIO()):
                         train(name, model, seed, 1, *given)
-                    result, start = train(name, model, seed, args.epochs, *given)
+                    result, start = train(name, model, seed, args.epochs, *given, args.metrics)
                     append_row(args.out, row_of(key, result, start))
                     shown = f"{name} {model} seed {seed}: {len(result.seconds)} epochs"
                     print(f"{shown}, {sum(result.seconds):.1f} s", file=sys.stderr, flush=True)
@@ -592,6 +595,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
     parser.add_argument("--work", type=Path, help="folder of processed data and checkpoints")
     parser.add_argument("--out", type=Path, default=ROWS, help="CSV file of the result rows")
+    parser.add_argument(
+        "--metrics", type=Path, help="append all metrics, as --out of a script does"
+    )
     parser.add_argument("--report", action="store_true", help="write the page's tables, draw")
     return parser.parse_args(argv)
 

@@ -1,3 +1,5 @@
+import csv
+import dataclasses
 import itertools
 
 import pytest
@@ -198,13 +200,20 @@ def little(monkeypatch):
 def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little):
     options = ["--datasets", "planted", "--epochs", "3", "--seed", "1"]
     out = ["--out", str(tmp_path / "rows.csv"), "--work", str(tmp_path / "work")]
-    bench.main([*options, *out])
+    bench.main([*options, *out, "--metrics", str(tmp_path / "metrics.csv")])
     rows = bench.read_rows(tmp_path / "rows.csv")
+    with (tmp_path / "metrics.csv").open() as file:  # of runs, not of what warms up
+        found = {
+            (row["model"], row["value"])
+            for row in csv.DictReader(file)
+            if (row["split"], row["metric"], row["k"]) == ("test", "recall", "20")
+        }
+    assert found == {(row["model"], row["test_recall@20"]) for row in rows}
     assert [row["model"] for row in rows] == ["freedom", "gtc", "lightgcn"]  # seed 1: one further
     for row in rows:
         assert all(row.values())
         run = bench.Run.from_row(row)
-        assert (run.start > 0) == (row["model"] == "gtc")  # which starts from the interactions
+        assert run.start == 0  # the quickstart begins at random
         assert len(run.seconds) == len(run.evaluation) == len(run.recall) == 3
         assert min(*run.seconds, *run.evaluation) > 0
         assert run.recall[int(row["best_epoch"]) - 1] == run.best
@@ -223,6 +232,8 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
 def test_the_warm_up_changes_nothing(tmp_path, little):
     dataset, settings = bench.example("planted", tmp_path)
     given = dataset, settings, tmp_path
+    started = dataclasses.replace(settings["gtc"], spectral_start=True)
+    assert bench.train("planted", "gtc", 0, 1, dataset, {"gtc": started}, tmp_path)[1] > 0
     first, _ = bench.train("planted", "lightgcn", 0, 2, *given)
     bench.train("planted", "lightgcn", 0, 1, *given)
     again, _ = bench.train("planted", "lightgcn", 0, 2, *given)
