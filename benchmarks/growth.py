@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py                              # 10^5 to 2 x 10^7 interactions
     python benchmarks/growth.py --interactions 1000000 --batch 256 --models gtc
-    python benchmarks/growth.py --whole --batch 2048 --interactions 100000 1000000 --steps 20
+    python benchmarks/growth.py --whole --batch 2048 --steps 20 --turn 4 --interactions 1000000
     python benchmarks/growth.py --items 30000 300000         # item graphs, all pairs
     python benchmarks/growth.py --report                     # table, plot, page
 
@@ -11,17 +11,22 @@ Planted graphs with 20 interactions a user and 67 an item, so 2 x 10^7 have 1,00
 of five stay within one. An item's ten similar items are drawn from its group (that graph's own cost
 is measured by --items). LightGCN, which reads neither content nor item graph, gets neither.
 
-Each size has a process of its own. It trains --steps steps at a fixed fan-out, after 20 that are
-not counted, and reports the time of a step, the share of sampling in it, how much graph a step saw,
-and the peak memory of set-up and of training beside what tables with their optimizer states,
-content and adjacency take. An epoch is extrapolated from these steps. --whole trains with the whole
-graph in every step instead. A row for each run is appended to --out; runs whose row is there are
-skipped. Processes keep freed memory as docs/speed.md describes. Linux only.
+Each size has a process of its own, and for one model all are kept ready. Turn by turn, in
+alternating order, each trains a few steps at a fixed fan-out while the others wait, so that a noisy
+machine slows all alike. A turn begins with steps that are not timed, a quarter as many as those
+that are: they find the caches of another process. A row has the time of a step, its ratio to the
+next smaller size and to the smallest in the same rounds, the share of sampling, how much graph a
+step saw, and the peak memory of set-up and of training beside what tables with their optimizer
+states, content and adjacency take. An epoch is extrapolated from these steps. --whole trains with
+the whole graph in every step instead. The rows of a model are appended to --out when all sizes have
+their steps; what is there is skipped. Processes keep freed memory as docs/speed.md describes. Linux
+only.
 """
 
 import argparse
 import csv
 import ctypes
+import itertools
 import json
 import os
 import statistics
@@ -43,42 +48,28 @@ from gtc_pyg.loader import InteractionLoader, SubgraphLoader
 from gtc_pyg.models import FREEDOM, GTC, GraphRecommender, LightGCN
 from gtc_pyg.transforms import ItemKNNGraph
 
+try:
+    from benchmarks import speed
+    from benchmarks.speed_worker import spread
+except ModuleNotFoundError:  # run as a script
+    import speed
+    from speed_worker import spread
+
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "growth.csv"
-HEADER = [
-    "what",
-    "model",
-    "interactions",
-    "users",
-    "items",
-    "fan_out",
-    "item_fan_out",
-    "batch",
-    "steps",
-    "seed",
-    "sampled_users",
-    "sampled_items",
-    "sampled_edges",
-    "step_s",
-    "quartile_1_s",
-    "quartile_3_s",
-    "sampling_s",
-    "us_per_interaction",
-    "epoch_extrapolated_s",
-    "setup_peak_mib",
-    "peak_mib",
-    "tables_mib",
-    "content_mib",
-    "adjacency_mib",
-    "threads",
-    "commit",
-    "versions",
-]
-KEY = ["what", "model", "interactions", "fan_out", "item_fan_out", "batch", "seed", "threads"]
+KEY = ["what", "model", "interactions", "sizes", "fan_out", "item_fan_out"]
+KEY += ["batch", "seed", "threads"]
+HEADER = [*KEY, "users", "items", "steps", "rounds"]
+HEADER += ["sampled_users", "sampled_items", "sampled_edges"]
+HEADER += ["step_s", "quartile_1_s", "quartile_3_s", "sampling_s", "us_per_interaction"]
+HEADER += ["to_previous_median", "to_previous_q1", "to_previous_q3"]
+HEADER += ["to_smallest_median", "to_smallest_q1", "to_smallest_q3"]
+HEADER += ["epoch_steps", "epoch_extrapolated_s", "setup_peak_mib", "peak_mib"]
+HEADER += ["tables_mib", "content_mib", "adjacency_mib", "commit", "versions"]
 MODALITIES, WIDTH, WARM_UP, MIB = ("image", "text"), 128, 20, 2**20
 TO_ITEM, TO_USER = ("user", "rates", "item"), ("item", "rev_rates", "user")
 SIMILAR = ("item", "similar", "item")
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+Turn = list[tuple[float, float]]
 
 
 def planted(num_interactions: int, seed: int = 0) -> HeteroData:
@@ -195,109 +186,187 @@ def touch_states(optimizers: list[torch.optim.Optimizer]) -> None:
                     value.add_(0)
 
 
-def measure(run: dict[str, Any]) -> dict[str, object]:
-    """One size and model, in this process."""
-    torch.set_num_threads(run["threads"])
-    seed, whole, base = run["seed"], run["what"] == "whole graph", status_mib("VmRSS")
-    data = planted(run["interactions"], seed)
-    num_users, num_items = data["user"].num_nodes, data["item"].num_nodes
-    num = data[TO_ITEM].edge_index.size(1)
-    torch.manual_seed(seed)
-    model = model_of(run["model"], data)
-    optimizers = optimizers_of(model, sparse=not whole)
-    generator = torch.Generator().manual_seed(seed)
-    loader: InteractionLoader | SubgraphLoader
-    held: list[object]
-    if whole:
-        inputs = GraphInputs.from_data(data)
-        graph = model.training_graph(inputs.edge_index_dict, inputs.edge_weight_dict, generator)
-        edges = data[TO_ITEM].edge_index
-        loader = InteractionLoader(edges, num_users, num_items, run["batch"], seed)
-        held = [data, loader, graph]
-    else:
-        fan_out = json.loads(run["fan_out"])
-        hops = {TO_ITEM: fan_out, TO_USER: fan_out, SIMILAR: json.loads(run["item_fan_out"])}
-        hops = {key: hops[key] for key in data.edge_types}
-        loader = SubgraphLoader(data, hops, run["batch"], seed)
-        held = [data, loader]
-    setup = status_mib("VmHWM") - base
-    ctypes.CDLL(None).malloc_trim(0)  # what set-up has freed is none of training's
-    Path("/proc/self/clear_refs").write_text("5")  # the next peak is that of training
-    times, sampling, sampled = [], [], []
-    stream = iter(loader)
-    while len(times) < run["steps"] + run["warm_up"]:
-        start = time.perf_counter()
-        batch = next(stream, None)
-        if batch is None:
-            stream = iter(loader)
-            continue
-        drawn = time.perf_counter()
-        if whole:
-            triple, features = batch, inputs.features
+class Training:
+    """One size and model in this process, which trains when it is told to."""
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        torch.set_num_threads(run["threads"])
+        self.run, self.whole, self.base = run, run["what"] == "whole graph", status_mib("VmRSS")
+        self.data = data = planted(run["interactions"], run["seed"])
+        sizes, edges = (data["user"].num_nodes, data["item"].num_nodes), data[TO_ITEM].edge_index
+        torch.manual_seed(run["seed"])
+        self.model = model_of(run["model"], data)
+        self.generator = torch.Generator().manual_seed(run["seed"])
+        self.loader: InteractionLoader | SubgraphLoader
+        if self.whole:
+            inputs = GraphInputs.from_data(data)
+            self.features = inputs.features
+            self.graph = self.model.training_graph(
+                inputs.edge_index_dict, inputs.edge_weight_dict, self.generator
+            )
+            self.loader = InteractionLoader(edges, *sizes, run["batch"], run["seed"])
         else:
-            triple, graph = batch.triple, model.subgraph(batch)
-            features = GraphInputs.from_data(batch).features
-        parts = model.loss(*triple, features, graph, generator=generator)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        torch.stack(list(parts.values())).sum().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        if triple.user.numel() == run["batch"]:
-            times.append(time.perf_counter() - start)
-            sampling.append(drawn - start)
-            num_edges = sum(adj.values().numel() for adj in graph.values())
-            sampled.append((graph.num_users, graph.num_items, num_edges))
-            if len(times) == 1:
-                touch_states(optimizers)
-    peak = status_mib("VmHWM") - base
-    times, sampling = times[run["warm_up"] :], sampling[run["warm_up"] :]
-    step, quartiles = statistics.median(times), statistics.quantiles(times, n=4)
-    stored = stored_mib(model, data, held)
-    stored["adjacency_mib"] += 8 * num / MIB  # the order of the epoch, which its iterator holds
-    counts = [round(statistics.fmean(column)) for column in zip(*sampled, strict=True)]
-    return {
-        "users": num_users,
-        "items": num_items,
-        **dict(zip(("sampled_users", "sampled_items", "sampled_edges"), counts, strict=True)),
-        "step_s": f"{step:.5f}",
-        "quartile_1_s": f"{quartiles[0]:.5f}",
-        "quartile_3_s": f"{quartiles[2]:.5f}",
-        "sampling_s": f"{statistics.median(sampling):.5f}",
-        "us_per_interaction": f"{1e6 * step / run['batch']:.1f}",
-        "epoch_extrapolated_s": f"{step * num / run['batch']:.0f}",
-        "setup_peak_mib": f"{setup:.0f}",
-        "peak_mib": f"{peak:.0f}",
-        **{key: f"{value:.0f}" for key, value in stored.items()},
-    }
+            fan_out = json.loads(run["fan_out"])
+            hops = {TO_ITEM: fan_out, TO_USER: fan_out, SIMILAR: json.loads(run["item_fan_out"])}
+            hops = {key: hops[key] for key in data.edge_types}
+            self.loader = SubgraphLoader(data, hops, run["batch"], run["seed"])
+        self.sampled: list[tuple[int, int, int]] = []
+        self.steps = self._steps()
+        self.setup = status_mib("VmHWM") - self.base
+        ctypes.CDLL(None).malloc_trim(0)  # what set-up has freed is none of training's
+        Path("/proc/self/clear_refs").write_text("5")  # the next peak is that of training
+
+    def _steps(self) -> Iterator[tuple[float, float]]:
+        """Trains a step at each ``next``: its seconds, and those of sampling among them."""
+        optimizers = optimizers_of(self.model, sparse=not self.whole)
+        while True:
+            stream, start = iter(self.loader), time.perf_counter()
+            for batch in stream:
+                drawn = time.perf_counter()
+                if self.whole:
+                    triple, features, graph = batch, self.features, self.graph
+                else:
+                    triple, graph = batch.triple, self.model.subgraph(batch)
+                    features = GraphInputs.from_data(batch).features
+                parts = self.model.loss(*triple, features, graph, generator=self.generator)
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                torch.stack(list(parts.values())).sum().backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+                seconds = time.perf_counter() - start
+                if not self.sampled:
+                    touch_states(optimizers)
+                if triple.user.numel() == self.run["batch"]:  # an epoch's last may be smaller
+                    num_edges = sum(adj.values().numel() for adj in graph.values())
+                    self.sampled.append((graph.num_users, graph.num_items, num_edges))
+                    yield seconds, drawn - start
+                start = time.perf_counter()
+
+    def time(self, number: int, untimed: int) -> list[tuple[float, float]]:
+        """What some steps took, after some that are not timed."""
+        return list(itertools.islice(self.steps, untimed, untimed + number))
+
+    def about(self) -> dict[str, Any]:
+        """Sizes and memory, columns of the row."""
+        peak = status_mib("VmHWM") - self.base
+        num = self.data[TO_ITEM].edge_index.size(1)
+        held = [self.data, self.loader, self.graph if self.whole else None]
+        stored = stored_mib(self.model, self.data, held)
+        stored["adjacency_mib"] += 8 * num / MIB  # the order of the epoch, its iterator's
+        counts = [round(statistics.fmean(column)) for column in zip(*self.sampled, strict=True)]
+        return {
+            "users": self.data["user"].num_nodes,
+            "items": self.data["item"].num_nodes,
+            **dict(zip(("sampled_users", "sampled_items", "sampled_edges"), counts, strict=True)),
+            "epoch_steps": -(-num // self.run["batch"]),
+            "setup_peak_mib": f"{self.setup:.0f}",
+            "peak_mib": f"{peak:.0f}",
+            **{key: f"{value:.0f}" for key, value in stored.items()},
+        }
 
 
-def measure_items(run: dict[str, Any]) -> dict[str, object]:
+class ItemGraph:
     """The exact item graph of two modalities, k = 10, in this process."""
-    torch.set_num_threads(run["threads"])
-    base, data = status_mib("VmRSS"), HeteroData()
-    data["item"].num_nodes = num_items = run["interactions"]
-    generator = torch.Generator().manual_seed(run["seed"])
-    add_content(data, max(4, num_items // 200), generator)
-    content = sum(data["item"][f"x_{name}"].nbytes for name in MODALITIES) / MIB
-    Path("/proc/self/clear_refs").write_text("5")
-    start = time.perf_counter()
-    ItemKNNGraph(k=10, progress=True)(data)
-    seconds = time.perf_counter() - start
-    return {
-        "items": num_items,
-        "step_s": f"{seconds:.1f}",
-        "us_per_interaction": f"{1e6 * seconds / num_items:.1f}",
-        "peak_mib": f"{status_mib('VmHWM') - base:.0f}",
-        "content_mib": f"{content:.0f}",
-    }
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        self.run = run
+
+    def about(self) -> dict[str, object]:
+        """Makes the graph: time and memory, columns of the row."""
+        torch.set_num_threads(self.run["threads"])
+        base, data = status_mib("VmRSS"), HeteroData()
+        data["item"].num_nodes = num_items = self.run["interactions"]
+        generator = torch.Generator().manual_seed(self.run["seed"])
+        add_content(data, max(4, num_items // 200), generator)
+        content = sum(data["item"][f"x_{name}"].nbytes for name in MODALITIES) / MIB
+        Path("/proc/self/clear_refs").write_text("5")
+        start = time.perf_counter()
+        ItemKNNGraph(k=10, progress=True)(data)
+        seconds = time.perf_counter() - start
+        return {
+            "items": num_items,
+            "step_s": f"{seconds:.1f}",
+            "us_per_interaction": f"{1e6 * seconds / num_items:.1f}",
+            "peak_mib": f"{status_mib('VmHWM') - base:.0f}",
+            "content_mib": f"{content:.0f}",
+        }
 
 
-def in_fresh_process(run: dict[str, Any]) -> dict[str, object]:
-    command = [sys.executable, str(Path(__file__)), "--worker", json.dumps(run)]
-    env = os.environ | KEEP | {"OMP_NUM_THREADS": str(run["threads"]), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
-    return json.loads(done.stdout.splitlines()[-1])
+class Worker(speed.Worker):
+    """A process of its own for one run, a :class:`Training` or :class:`ItemGraph`."""
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        # Threads that wait sleep: those of other sizes are on the same cores.
+        threads = {"OMP_NUM_THREADS": str(run["threads"]), "OMP_WAIT_POLICY": "passive"}
+        self.name = f"{run['what']}, {run['model']}, {run['interactions']}"
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), "--worker", json.dumps(run)],
+            env=os.environ | speed.KEEP | threads | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+
+def measure(runs: list[dict[str, Any]], turn: int, warm_up: int) -> list[dict[str, object]]:
+    """The rows of runs that take turns. An item graph is alone and has none."""
+    workers: list[Worker] = []
+    turns: list[list[Turn]] = [[] for _ in runs]
+    try:
+        for run in runs:  # set up one after the other
+            workers.append(Worker(run))
+            if run["rounds"]:
+                workers[-1].ask("time", 0, warm_up)
+        pairs = list(zip(workers, turns, strict=True))
+        for i in range(runs[0]["rounds"] or 0):
+            for worker, own in pairs[:: 1 - 2 * (i % 2)]:
+                own.append(worker.ask("time", turn, max(1, turn // 4)))
+        rows = [run | worker.ask("about") for run, worker in zip(runs, workers, strict=True)]
+    finally:
+        for worker in workers:
+            worker.process.communicate()  # closes its input, at which it ends
+    return with_times(rows, turns) if runs[0]["rounds"] else rows
+
+
+def with_times(rows: list[dict[str, Any]], turns: list[list[Turn]]) -> list[dict[str, object]]:
+    """Rows with medians over steps, and with ratios to other sizes of medians of the same round.
+
+    Args:
+        rows: Of each size, the smallest first.
+        turns: Of each size in each round: seconds of each step, and of sampling in it.
+    """
+    medians = [[statistics.median(step for step, _ in turn) for turn in own] for own in turns]
+    timed = []
+    for i, row in enumerate(rows):
+        steps, sampling = zip(*itertools.chain.from_iterable(turns[i]), strict=True)
+        q1, step, q3 = statistics.quantiles(steps, n=4, method="inclusive")
+        others = {"previous": medians[max(i - 1, 0)], "smallest": medians[0]}
+        ratios = {
+            f"to_{name}_{key}": f"{value:.4f}"
+            for name, other in others.items()
+            for key, value in spread(medians[i], other).items()
+        }
+        times = {
+            "step_s": f"{step:.5f}",
+            "quartile_1_s": f"{q1:.5f}",
+            "quartile_3_s": f"{q3:.5f}",
+            "sampling_s": f"{statistics.median(sampling):.5f}",
+            "us_per_interaction": f"{1e6 * step / row['batch']:.1f}",
+            "epoch_extrapolated_s": f"{step * row['epoch_steps']:.0f}",
+        }
+        timed.append(row | times | ratios)
+    return timed
+
+
+def serve(run: dict[str, Any]) -> None:
+    """Answers the commands on standard input, a line of JSON each, until it is closed."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    task = (ItemGraph if run["what"] == "item graph" else Training)(run)
+    for line in sys.stdin:
+        command, *args = json.loads(line)
+        print(json.dumps(getattr(task, command)(*args)), file=answers, flush=True)
 
 
 def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
@@ -308,35 +377,41 @@ def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append_row(path: Path, row: dict[str, object]) -> None:
-    """Appends a row; the file is written beside and renamed."""
-    rows, beside = [*read_rows(path), row], path.with_name(path.name + ".part")
+def append_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    """Appends rows, all or none; the file is written beside and renamed."""
+    every, beside = [*read_rows(path), *rows], path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, HEADER, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(every)
     os.replace(beside, path)
 
 
-def runs_of(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What the options ask for, without what only a run can tell."""
+def runs_of(args: argparse.Namespace) -> list[list[dict[str, Any]]]:
+    """What the options ask for: groups of runs that take turns."""
     shared = {"threads": args.threads, "seed": args.seed}
     if args.items:
-        empty = dict.fromkeys(["model", "fan_out", "item_fan_out", "batch"], "")
-        return [{"what": "item graph", "interactions": n, **empty, **shared} for n in args.items]
+        empty = ["model", "sizes", "fan_out", "item_fan_out", "batch", "rounds"]
+        alone = {"what": "item graph", **dict.fromkeys(empty, ""), **shared}
+        return [[alone | {"interactions": n}] for n in args.items]
     hops = {"fan_out": json.dumps(args.fan_out), "item_fan_out": json.dumps(args.item_fan_out)}
+    sizes, rounds = sorted(set(args.interactions)), -(-args.steps // args.turn)
     return [
-        {
-            "what": "whole graph" if args.whole else "mini-batches",
-            "model": model,
-            "interactions": n,
-            **(dict.fromkeys(hops, "") if args.whole else hops),
-            "batch": args.batch,
-            "steps": args.steps,
-            **shared,
-        }
-        for n in args.interactions
+        [
+            {
+                "what": "whole graph" if args.whole else "mini-batches",
+                "model": model,
+                "interactions": n,
+                "sizes": json.dumps(sizes),
+                **(dict.fromkeys(hops, "") if args.whole else hops),
+                "batch": args.batch,
+                "steps": rounds * args.turn,
+                "rounds": rounds,
+                **shared,
+            }
+            for n in sizes
+        ]
         for model in args.models
     ]
 
@@ -355,7 +430,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--item-fan-out", type=int, nargs="+", default=[2, 0], help="similar items (default: 2 0)"
     )
-    parser.add_argument("--steps", type=int, default=500, help="measured steps (default: 500)")
+    parser.add_argument("--steps", type=int, default=500, help="timed, each size (default: 500)")
+    parser.add_argument("--turn", type=int, default=20, help="timed in a turn (default: 20)")
     parser.add_argument("--warm-up", type=int, default=WARM_UP, help="steps before (default: 20)")
     parser.add_argument("--whole", action="store_true", help="the whole graph in every step")
     parser.add_argument("--items", type=int, nargs="+", help="measure item graphs of these sizes")
@@ -367,14 +443,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(args.fan_out) != len(args.item_fan_out):
         parser.error("--fan-out and --item-fan-out must have as many hops")
+    if not 1 <= args.turn < args.steps:
+        parser.error(f"--steps must be more than a turn of {args.turn} (got {args.steps})")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.worker:
-        run = json.loads(args.worker)
-        print(json.dumps((measure_items if run["what"] == "item graph" else measure)(run)))
+        serve(json.loads(args.worker))
         return
     if args.report:
         try:
@@ -383,14 +460,17 @@ def main(argv: list[str] | None = None) -> None:
             from growth_report import write
         write(read_rows(args.out))
         return
-    for run in runs_of(args):
+    for runs in runs_of(args):
         done = [[row[key] for key in KEY] for row in read_rows(args.out)]
-        if [str(run[key]) for key in KEY] in done:
+        if [str(runs[0][key]) for key in KEY] in done:
             continue
-        row = run | in_fresh_process(run | {"warm_up": args.warm_up})
-        append_row(args.out, row | {"commit": _commit(), "versions": _versions()})
-        shown = ("what", "model", "interactions", "step_s", "us_per_interaction", "peak_mib")
-        print(", ".join(f"{key} {row[key]}" for key in shown if row[key] != ""), flush=True)
+        rows = measure(runs, args.turn, args.warm_up)
+        source = {"commit": _commit(), "versions": _versions()}
+        append_rows(args.out, [row | source for row in rows])
+        shown = ["what", "model", "interactions", "step_s", "us_per_interaction"]
+        shown += ["to_smallest_median", "peak_mib"]
+        for row in rows:
+            print(", ".join(f"{key} {row[key]}" for key in shown if row.get(key)), flush=True)
 
 
 if __name__ == "__main__":

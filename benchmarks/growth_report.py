@@ -1,5 +1,6 @@
 """Tables and plot of docs/growth.md from the rows of benchmarks/growth.py."""
 
+import json
 import math
 import statistics
 from pathlib import Path
@@ -28,11 +29,18 @@ def curve(rows: list[Row], what: str, model: str, batch: str) -> list[Row]:
     return sorted(found, key=lambda row: int(row["interactions"]))
 
 
-def growth_per_tenfold(before: Row, after: Row) -> float:
-    """By what share the time per interaction grows when interactions become ten times as many."""
-    time = float(after["us_per_interaction"]) / float(before["us_per_interaction"])
-    size = int(after["interactions"]) / int(before["interactions"])
-    return time ** (1 / math.log10(size)) - 1
+def growth_per_tenfold(row: Row, to: str) -> list[float]:
+    """By what share the time per interaction grows when interactions become ten times as many.
+
+    Median and quartiles over rounds, beside the ``"previous"`` or the ``"smallest"`` size of the
+    same rounds; nothing for the smallest.
+    """
+    sizes, size = json.loads(row["sizes"]), int(row["interactions"])
+    other = sizes[max(sizes.index(size) - 1, 0)] if to == "previous" else sizes[0]
+    if other == size:
+        return []
+    exponent = 1 / math.log10(size / other)
+    return [float(row[f"to_{to}_{key}"]) ** exponent - 1 for key in ("median", "q1", "q3")]
 
 
 def rest_mib(row: Row) -> float:
@@ -44,12 +52,11 @@ def rest_mib(row: Row) -> float:
 def time_table(rows: list[Row], what: str = "mini-batches") -> str:
     """Time by batch, model and size, and how it grows."""
     head = ["", "interactions", "nodes a step", "step, ms", "of it sampling", "µs / interaction"]
-    head += ["per tenfold", "epoch (extrapolated)"]
+    head += ["per tenfold, from the size before", "from the smallest", "epoch (extrapolated)"]
     lines = []
     for batch in sorted({row["batch"] for row in rows if row["what"] == what}, key=int):
         body = []
         for model, name in NAMES.items():
-            before = None
             for row in curve(rows, what, model, batch):
                 step, share = float(row["step_s"]), float(row["sampling_s"]) / float(row["step_s"])
                 quartiles = [1e3 * float(row[f"quartile_{q}_s"]) for q in (1, 3)]
@@ -57,13 +64,14 @@ def time_table(rows: list[Row], what: str = "mini-batches") -> str:
                 cells = [name, f"{int(row['interactions']):,}", f"{nodes:,}"]
                 cells += [f"{1e3 * step:.1f} ({quartiles[0]:.1f} to {quartiles[1]:.1f})"]
                 cells += [f"{share:.0%}", f"{float(row['us_per_interaction']):.0f}"]
-                cells += ["" if before is None else f"{growth_per_tenfold(before, row):+.0%}"]
+                for to in ("previous", "smallest"):
+                    shown = [f"{growth:+.0%}" for growth in growth_per_tenfold(row, to)]
+                    cells += [f"{shown[0]} ({shown[1]} to {shown[2]})" if shown else ""]
                 body.append(_row([*cells, _duration(float(row["epoch_extrapolated_s"]))]))
-                before = row
         first = next(row for row in rows if (row["what"], row["batch"]) == (what, batch))
         hops = f", fan-out {first['fan_out']}, similar items {first['item_fan_out']}"
         title = f"**Batch of {batch}**" + (hops if first["fan_out"] else "")
-        title += f", {first['steps']} steps, {first['threads']} threads"
+        title += f", {first['steps']} steps in {first['rounds']} turns, {first['threads']} threads"
         lines += [title, "", _row(head), _row(["---"] * len(head)), *body, ""]
     return "\n".join(lines).rstrip() or NONE
 

@@ -114,7 +114,7 @@ def measure(
 
         def content(features: dict[str, Tensor]) -> Tensor:
             filtered = model.filter_content(features, graph)[name]
-            return model.filter.for_pairs(name, filtered, users, items)
+            return filtered.for_pairs(users, items)
 
         before, columns = content(inputs.features), []
         for block in blocks:

@@ -60,8 +60,7 @@ def filter_relevance(
     out = []
     for users in torch.arange(model.num_users, device=items.device).split(256):
         whole_of, erased_of = (
-            model.filter.for_pairs(name, f._replace(gate=gate), users.view(-1, 1), items)
-            for f in (whole, erased)
+            f._replace(gate=gate).for_pairs(users.view(-1, 1), items) for f in (whole, erased)
         )
         out.append((whole_of - erased_of).norm(dim=-1).mean(dim=-1).expand(users.numel()))
     return torch.cat(out)

@@ -248,7 +248,7 @@ def test_the_filters_share_equals_its_part_of_the_scores(planted: Callable, filt
             if filter_in != "score":
                 part += p @ item_emb[:, :8].t()
             if filter_in != "messages":
-                left, right = model.filter.factors("text", text, p)
+                left, right = text.factors(p)
                 part += left @ right.t()
             score = user_emb @ item_emb.t()
         out = filter_share(model, *given, "text", filter_of, graph.edge_weight_dict)

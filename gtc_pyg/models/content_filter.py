@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,32 +10,8 @@ from torch.nn import LayerNorm, Linear, Module, ModuleDict, Parameter, Sequentia
 
 from gtc_pyg.functional import check_ids, normalize_rows, spmm
 from gtc_pyg.models.csr_graph import CSRGraph, Features
+from gtc_pyg.models.filtered import Filtered, gated
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
-
-
-class Filtered(NamedTuple):
-    r"""Content of one modality on its way through the filter."""
-
-    x: Tensor
-    """Encoded content ``[I, D]``."""
-    x_t: Tensor
-    """Where the last denoising step starts ``[I, D]``."""
-    base: Tensor
-    """What the last denoising step leaves of it for everybody ``[I, D]``."""
-    h: Tensor
-    """The trunk's features at that step ``[I, H]``, free of any one user."""
-    x_hat: Tensor
-    """Filtered by the mean gate of the item's users ``[I, D]``."""
-    cond: Tensor
-    """The items' conditions ``[I, D]``."""
-    user: Tensor | None
-    """The users asked for as the denoiser sees them ``[N, D]``; not with ``'item'``."""
-    gate: Tensor | None
-    """Their gates ``[N, H]``, where the condition is ``'user'``."""
-    weight: Tensor
-    """How much they listen to the modality, :math:`a`, between 0 and 2 ``[N]``."""
-    user_id: Tensor | None
-    """Who they are ``[N]``; all users where ``None``."""
 
 
 class ContentFilter(Module):
@@ -50,9 +26,7 @@ class ContentFilter(Module):
         \underbrace{- \sqrt{\tfrac{1 - \bar\alpha_t}{\bar\alpha_t}} \, W_o}_{V}
         (g_u \odot h_i)
 
-    is affine in :math:`g_u \odot h_i`, so what all items of a user tell that user
-    (:meth:`for_users`), and inner products with all items (:meth:`factors`), need no network per
-    pair.
+    is affine in :math:`g_u \odot h_i`: :class:`~gtc_pyg.models.filtered.Filtered` holds its parts.
 
     A user reaches the denoiser of a modality as a small network of the mean content of their items
     (ours): whoever has the same items has the same filter, users who came after training too.
@@ -182,14 +156,18 @@ class ContentFilter(Module):
         if self.user_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
         ids = (user_emb.detach(), item_emb.detach()) if user_emb is not None else None
+        asked = self._by_ids(graph, user, ids)
         encoded = {
             name: encoder(features[name], features.get(f"has_{name}"))
             for name, encoder in self.encoders.items()
         }
-        users = {name: self._users(name, x, item, graph, user, ids) for name, x in encoded.items()}
+        users = {
+            name: self._users(name, x, item, graph, user, ids, asked) for name, x in encoded.items()
+        }
         out = {}
         num_users = graph.num_users if user is None else user.numel()
         weights = self._modality_weights([view for view, *_ in users.values()], num_users)
+        signal, sigma = self.schedule.levels(self.times[-2], item)
         for (name, x), weight in zip(encoded.items(), weights, strict=True):
             denoiser, (view, user_gate, cond, gate) = self.denoiser(name), users[name]
             x_t = self.schedule.levels(self.times[0], x)[0] * x
@@ -197,11 +175,22 @@ class ContentFilter(Module):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
                 x_t = self.schedule.step(x_t, t, t_next, noise)
             h = denoiser.hidden(x_t, self.times[-2], cond)
-            signal, sigma = self.schedule.levels(self.times[-2], x)
-            start = x if len(self.times) == 2 else x_t / signal  # else they are the same
+            start = x if len(self.times) == 2 else x_t / signal  # the same after one step
             base = start - sigma / signal * denoiser.lin_out.bias
-            x_hat = self._gated(name, base, h, gate)
-            out[name] = Filtered(x, x_t, base, h, x_hat, cond, view, user_gate, weight, user)
+            to_content = -sigma / signal * denoiser.lin_out.weight
+            out[name] = Filtered(
+                x=x,
+                x_t=x_t,
+                base=base,
+                h=h,
+                to_content=to_content,
+                x_hat=gated(base, h, gate, to_content),
+                cond=cond,
+                user=view,
+                gate=user_gate,
+                weight=weight,
+                user_id=user,
+            )
         return out
 
     def _users(
@@ -212,12 +201,13 @@ class ContentFilter(Module):
         graph: CSRGraph,
         user: Tensor | None,
         ids: tuple[Tensor, Tensor] | None,
+        asked: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
         """Users and their gates; items' conditions ``[I, D]`` and mean gates ``[I, H]``."""
         denoiser = self.denoiser(name)
         if denoiser.condition == "item":
             return None, None, item, None
-        own = self._told(name, x, graph, user, ids)
+        own = self._told(name, x, graph, user, asked)
         rows = torch.cat(own, dim=-1)
         if user is None:
             of_items = graph.mean_of_users(rows)
@@ -225,7 +215,8 @@ class ContentFilter(Module):
             history = graph.history if torch.is_grad_enabled() else None
             if history is None or name not in history:
                 with torch.no_grad():
-                    every = torch.cat(self._told(name, x, graph, None, ids), dim=-1)
+                    whole = self._by_ids(graph, None, ids)
+                    every = torch.cat(self._told(name, x, graph, None, whole), dim=-1)
             else:
                 every = history[name].index_copy_(0, user, rows.detach())
             if history is not None:
@@ -242,19 +233,26 @@ class ContentFilter(Module):
         x: Tensor,
         graph: CSRGraph,
         user: Tensor | None,
-        ids: tuple[Tensor, Tensor] | None,
+        by_ids: Tensor | None,
     ) -> list[Tensor]:
         """What users tell their items: how the denoiser sees them, and the gate's offset from 1."""
-        items, denoiser = graph.items_of(user), self.denoiser(name)
-        seen = spmm(*items, x.detach())
+        denoiser, seen = self.denoiser(name), spmm(*graph.items_of(user), x.detach())
         seen = F.layer_norm(seen, seen.shape[1:])
-        if self.user_ids and ids is not None:
-            told = ids[0] if user is None else ids[0].index_select(0, user)
-            told = told + normalize_rows(spmm(*items, ids[1]))
-            seen = torch.cat([seen, F.layer_norm(told, told.shape[1:])], dim=-1)
+        if by_ids is not None:
+            seen = torch.cat([seen, by_ids], dim=-1)
         view = self.views[name](seen)
         # Items without users have the gate 1.
         return [view, denoiser.gate(view) - 1] if denoiser.condition == "user" else [view]
+
+    def _by_ids(
+        self, graph: CSRGraph, user: Tensor | None, ids: tuple[Tensor, Tensor] | None
+    ) -> Tensor | None:
+        """What ID embeddings say of users: their own, and the mean of their items'."""
+        if not self.user_ids or ids is None:
+            return None
+        own = ids[0] if user is None else ids[0].index_select(0, user)
+        out = own + normalize_rows(spmm(*graph.items_of(user), ids[1]))
+        return F.layer_norm(out, out.shape[1:])
 
     def _modality_weights(self, users: Sequence[Tensor | None], num_users: int) -> Sequence[Tensor]:
         """Of each modality ``[N]``."""
@@ -267,33 +265,6 @@ class ContentFilter(Module):
         r"""The denoiser of a modality."""
         return cast(ConditionalDenoiser, self.denoisers[name])
 
-    def _map(self, name: str) -> Tensor:
-        """:math:`V`, ``[D, H]``."""
-        lin = self.denoiser(name).lin_out
-        signal, sigma = self.schedule.levels(self.times[-2], lin.weight)
-        return -sigma / signal * lin.weight
-
-    def _gated(self, name: str, base: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
-        h, to_content = h if gate is None else gate * h, self._map(name).t()
-        if base.shape[:-1] == h.shape[:-1] and h.dim() == 2:
-            return torch.addmm(base, h, to_content)
-        return base + h @ to_content
-
-    def for_pairs(self, name: str, filtered: Filtered, row: Tensor, item: Tensor) -> Tensor:
-        r"""Content of a modality, filtered for pairs of users and items.
-
-        Args:
-            name: A modality.
-            filtered: What :meth:`forward` gives for it.
-            row: The user's position among those that it was asked for ``[...]``.
-            item: ``[...]``, or a shape that broadcasts with it.
-
-        Returns:
-            :math:`\hat x_{ui}`, ``[..., D]``.
-        """
-        gate = None if filtered.gate is None else _rows(filtered.gate, row)
-        return self._gated(name, _rows(filtered.base, item), _rows(filtered.h, item), gate)
-
     def for_users(self, filtered: Mapping[str, Filtered], graph: CSRGraph) -> dict[str, Tensor]:
         r"""What a user's items tell them, filtered for them: the mean of :math:`\hat x_{ui}`.
 
@@ -305,30 +276,7 @@ class ContentFilter(Module):
             For each modality ``[N, D]``, of the users that ``filtered`` was asked for; zeros
             without items.
         """
-        items, out = graph.items_of(_user_id(filtered)), {}
-        for name, f in filtered.items():
-            out[name] = self._gated(name, spmm(*items, f.base), spmm(*items, f.h), f.gate)
-        return out
-
-    def factors(self, name: str, filtered: Filtered, p: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Vectors whose inner products are :math:`\langle p_u, \hat x_{ui} \rangle` of all pairs.
-
-        .. math::
-            \langle p_u, \hat x_{ui} \rangle = \langle p_u, \text{base}_i \rangle
-            + \langle g_u \odot V^\top p_u, h_i \rangle
-
-        Args:
-            name: A modality.
-            filtered: What :meth:`forward` gives for it.
-            p: What each user looks for ``[N, D]``.
-
-        Returns:
-            ``[N, D + H]`` and ``[I, D + H]``.
-        """
-        wanted = p @ self._map(name)
-        if filtered.gate is not None:
-            wanted = wanted * filtered.gate
-        return torch.cat([p, wanted], dim=-1), torch.cat([filtered.base, filtered.h], dim=-1)
+        return {name: f.for_users(graph) for name, f in filtered.items()}
 
     def diffusion_loss(
         self,
@@ -350,19 +298,19 @@ class ContentFilter(Module):
             item: ``[B]``.
             generator: Draws times and noise.
         """
-        losses = []
-        for name, f in filtered.items():
+        x = torch.stack([f.x.detach().index_select(0, item) for f in filtered.values()])
+        t = self.schedule.sample_times(x.size(0) * x.size(1), generator)
+        noise = self.schedule.sample_noise(x, generator)
+        x_t = self.schedule.add_noise(x.flatten(0, 1), t, noise.flatten(0, 1)).view_as(x)
+        predicted = []
+        for (name, f), x_m, t_m in zip(filtered.items(), x_t, t.view(x.shape[:2]), strict=True):
             denoiser = self.denoiser(name)
-            x = f.x.detach().index_select(0, item)
-            t = self.schedule.sample_times(x.size(0), generator)
-            noise = self.schedule.sample_noise(x, generator)
-            h = denoiser.hidden(
-                self.schedule.add_noise(x, t, noise), t, f.cond.index_select(0, item)
-            )
+            h = denoiser.hidden(x_m, t_m, f.cond.index_select(0, item))
             gate = None if f.gate is None else f.gate.index_select(0, row)
-            error = (denoiser.noise(h, gate) - noise).pow(2).mean(dim=-1)
-            losses.append(_mean_where(error, _present(features, name, item)))
-        return torch.stack(losses).mean()
+            predicted.append(denoiser.noise(h, gate))
+        error = (torch.stack(predicted) - noise).pow(2).mean(dim=-1)
+        present = _present(features, filtered, item)
+        return _mean_where(error, present).mean()
 
     def ranking_loss(
         self,
@@ -398,33 +346,25 @@ class ContentFilter(Module):
             pos_item: :math:`i`, an item of each user ``[B]``.
             neg_item: :math:`n`, an item that is none of the user's ``[B]``.
         """
-        user_id = _user_id(filtered)
+        every = list(filtered.values())
+        user_id = every[0].user_id
         user = row if user_id is None else user_id[row]
         own = graph.contains(user, pos_item).long()  # pruned ones are in no mean
         num_items = graph.num_items_of_users[user]
-        num_others = (num_items - own).clamp(min=1).view(-1, 1)
-        pairs = torch.cat([pos_item, neg_item])
-        losses, differences, some = [], [], torch.zeros_like(row, dtype=torch.bool)
-        for name, f in filtered.items():
-            pos, neg = self.for_pairs(name, f, row.repeat(2), pairs).chunk(2)
-            total = num_items.view(-1, 1) * content[name].index_select(0, row)
-            others = (total - own.view(-1, 1) * pos) / num_others
-            usable = num_items > own
-            for item in (pos_item, neg_item):
-                present = _present(features, name, item)
-                usable = usable if present is None else usable & present
-            others, pos, neg = (normalize_rows(x) for x in (others, pos, neg))
-            near, far = (others * pos).sum(dim=-1), (others * neg).sum(dim=-1)
-            losses.append(_mean_where(F.softplus(5 * (far - near)), usable))
-            differences.append((near - far) * usable)
-            some = some | usable
-        weights = torch.stack([f.weight.index_select(0, row) for f in filtered.values()])
-        joint = (weights * torch.stack(differences)).sum(dim=0)
-        return torch.stack(losses).mean() + _mean_where(F.softplus(-5 * joint), some)
-
-
-def _user_id(filtered: Mapping[str, Filtered]) -> Tensor | None:
-    return next(iter(filtered.values())).user_id
+        pairs = row.repeat(2), torch.cat([pos_item, neg_item])
+        both = torch.stack([f.for_pairs(*pairs) for f in every])
+        total = torch.stack([content[name].index_select(0, row) for name in filtered])
+        others = num_items.view(-1, 1) * total - own.view(-1, 1) * both.chunk(2, dim=1)[0]
+        others = normalize_rows(others / (num_items - own).clamp(min=1).view(-1, 1))
+        pos, neg = normalize_rows(both).chunk(2, dim=1)
+        usable = (num_items > own).expand(others.shape[:2])
+        for item in (pos_item, neg_item):
+            usable = usable & _present(features, filtered, item)
+        difference = ((pos - neg) * others).sum(dim=-1)
+        weight = torch.stack([f.weight.index_select(0, row) for f in every])
+        joint = (weight * difference * usable).sum(dim=0)
+        first = _mean_where(F.softplus(-5 * difference), usable).mean()
+        return first + _mean_where(F.softplus(-5 * joint), usable.any(dim=0))
 
 
 def _check_users(user: Tensor, num_users: int) -> None:
@@ -439,14 +379,13 @@ def _check_users(user: Tensor, num_users: int) -> None:
         )
 
 
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    return x.index_select(0, index.reshape(-1)).view(*index.shape, x.size(1))
+def _present(features: Features, filtered: Mapping[str, Filtered], item: Tensor) -> Tensor:
+    """Which of the items have which modality ``[M, B]`` (bool)."""
+    masks = [features.get(f"has_{name}") for name in filtered]
+    whole = torch.ones_like(item, dtype=torch.bool)
+    return torch.stack([whole if mask is None else mask[item] for mask in masks])
 
 
-def _present(features: Features, name: str, item: Tensor) -> Tensor | None:
-    mask = features.get(f"has_{name}")
-    return None if mask is None else mask[item]
-
-
-def _mean_where(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x.mean() if mask is None else (x * mask).sum() / mask.sum().clamp(min=1)
+def _mean_where(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the last dimension, where the mask is true; 0 where it nowhere is."""
+    return (x * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)

@@ -40,6 +40,13 @@ class SampledNodes(NamedTuple):
     """Number of users of each item in the whole graph ``[I]``."""
 
 
+class _OfUsers(NamedTuple):
+    """What belongs to some users."""
+
+    items: tuple[Tensor, Tensor]  # of the mean over their items, and the transpose
+    to_users: Tensor  # of the transposed mean over the users of an item
+
+
 class CSRGraph(dict[EdgeType, Tensor]):
     r"""The edge types that a recommender reads, as transposed CSR.
 
@@ -63,7 +70,7 @@ class CSRGraph(dict[EdgeType, Tensor]):
         super().__init__(edges)
         self.nodes = nodes
         self.history = history
-        self._asked: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        self._last: tuple[Tensor, _OfUsers] | None = None
         self.num_items, self.num_users = self[USER_TO_ITEM].shape
 
     def rows(self, embedding: Embedding, kind: str) -> Tensor:
@@ -95,12 +102,14 @@ class CSRGraph(dict[EdgeType, Tensor]):
         Args:
             user: Ascending, none twice ``[N]``; all users where ``None``.
         """
-        adj, transposed = self._items_of_users
-        if user is None:
-            return adj, transposed
-        if self._asked is None or self._asked[0] is not user:  # of one batch several times
-            self._asked = user, (select_rows(adj, user), select_columns(transposed, user))
-        return self._asked[1]
+        return self._items_of_users if user is None else self._of(user).items
+
+    def _of(self, user: Tensor) -> _OfUsers:
+        if self._last is None or self._last[0] is not user:  # one batch asks several times
+            adj, transposed = self._items_of_users
+            items = select_rows(adj, user), select_columns(transposed, user)
+            self._last = user, _OfUsers(items, select_rows(self._users_of_items[1], user))
+        return self._last[1]
 
     def mean_of_users(self, x: Tensor, learning: tuple[Tensor, Tensor] | None = None) -> Tensor:
         r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users.
@@ -114,7 +123,7 @@ class CSRGraph(dict[EdgeType, Tensor]):
         if learning is None:
             return spmm(adj, transposed, x)
         user, rows = learning
-        return spmm_learning(adj, x, rows, select_rows(transposed, user))
+        return spmm_learning(adj, x, rows, self._of(user).to_users)
 
     def smooth(self, x: Tensor) -> Tensor:
         r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import Embedding
 
 from gtc_pyg.functional import normalize_rows, spectral_factors
-from gtc_pyg.models.content_filter import ContentFilter, Filtered
+from gtc_pyg.models.content_filter import ContentFilter
+from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
@@ -257,7 +258,7 @@ class GTC(GraphRecommender):
             if self.filter_in != "score":
                 users = users + p
             if self.filter_in != "messages":
-                factors.append(self.filter.factors(name, f, p))
+                factors.append(f.factors(p))
         h = items
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)

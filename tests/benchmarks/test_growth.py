@@ -1,3 +1,5 @@
+import subprocess
+
 import pytest
 import torch
 
@@ -6,6 +8,9 @@ from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
 from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 
+QUARTILES = ["median", "q1", "q3"]
+SIZES = [10**5, 10**6, 2 * 10**7]
+
 
 def row_of(interactions, us, **values):
     """A row of the curves."""
@@ -13,10 +18,12 @@ def row_of(interactions, us, **values):
         "what": "mini-batches",
         "model": "gtc",
         "interactions": str(interactions),
+        "sizes": str(SIZES),
         "fan_out": "[3, 2]",
         "item_fan_out": "[2, 0]",
         "batch": growth_report.MAIN,
         "steps": "200",
+        "rounds": "10",
         "threads": "2",
         "sampled_users": "500",
         "sampled_items": "600",
@@ -25,6 +32,7 @@ def row_of(interactions, us, **values):
         "quartile_3_s": "0.03",
         "sampling_s": "0.005",
         "us_per_interaction": str(us),
+        **{f"to_{to}_{key}": "1" for to in ("previous", "smallest") for key in QUARTILES},
         "epoch_extrapolated_s": "7260",
         "setup_peak_mib": "2000",
         "peak_mib": "1100",
@@ -54,11 +62,21 @@ def test_every_row_says_what_it_came_from_and_is_there_once():
 
 
 def test_tables_by_hand():
-    rows = [row_of(10**5, 400), row_of(2 * 10**7, 400 * 1.1**2.30103)]
-    first, last = growth_report.time_table(rows).splitlines()[-2:]
-    cells = "| GTC | 100,000 | 1,100 | 20.0 (10.0 to 30.0) | 25% | 400 |  | 2.0 h |"
-    assert first == cells
-    assert "| +10% |" in last
+    twice = {f"to_previous_{key}": 1.1 + 0.1 * i for i, key in enumerate(QUARTILES)}
+    far = {
+        f"to_{to}_median": 1.1**decades
+        for to, decades in (("previous", 1.30103), ("smallest", 2.30103))
+    }
+    rows = [row_of(10**5, 400), row_of(10**6, 500, **twice), row_of(2 * 10**7, 600, **far)]
+    table = growth_report.time_table(rows).splitlines()
+    title = (
+        "**Batch of 32**, fan-out [3, 2], similar items [2, 0], 200 steps in 10 turns, 2 threads"
+    )
+    assert table[0] == title
+    first, second, last = table[-3:]
+    assert first == "| GTC | 100,000 | 1,100 | 20.0 (10.0 to 30.0) | 25% | 400 |  |  | 2.0 h |"
+    assert "| 500 | +10% (+20% to +30%) | +0% (+0% to +0%) |" in second
+    assert "| 600 | +10% (+0% to +0%) | +10% (+0% to +0%) |" in last
     assert growth_report.memory_table(rows).splitlines()[-1] == (
         "| GTC | 20,000,000 | 2,000 | 1,100 | 500 | 300 | 250 | 50 |"
     )
@@ -138,20 +156,108 @@ def test_lightgcn_is_given_what_it_reads():
     assert not [key for key in data["item"] if key.startswith("x_")]
 
 
+class Here:
+    """A worker without a process."""
+
+    def __init__(self, run):
+        task = growth.ItemGraph if run["what"] == "item graph" else growth.Training
+        self.task, self.process = task(run), subprocess.Popen(["true"])
+
+    def ask(self, command, *args):
+        return getattr(self.task, command)(*args)
+
+
+def test_sizes_take_turns_and_drift_cancels(monkeypatch):
+    calls, ended = [], []
+
+    class Drifting:
+        """A size on a machine that slows by 1 % with each turn of any size."""
+
+        def __init__(self, run):
+            self.size, self.process = run["interactions"], self
+            self.communicate = lambda: ended.append(self.size)
+
+        def ask(self, command, *args):
+            calls.append((self.size, command, *args))
+            if command == "about":
+                return {"epoch_steps": 100}
+            return [(self.size * 1.01 ** len(calls), 0.5)] * args[0]
+
+    monkeypatch.setattr(growth, "Worker", Drifting)
+    options = "--interactions 30 10 20 --models gtc --steps 31 --turn 8 --warm-up 7 --batch 4"
+    (runs,) = growth.runs_of(growth.parse_args(options.split()))
+    rows = growth.measure(runs, 8, 7)
+    there, back = (
+        [(n, "time", 8, 2) for n in (10, 20, 30)],
+        [(n, "time", 8, 2) for n in (30, 20, 10)],
+    )
+    warm_up, about = [(n, "time", 0, 7) for n in (10, 20, 30)], [(n, "about") for n in (10, 20, 30)]
+    assert calls == warm_up + there + back + there + back + about
+    assert ended == [10, 20, 30]
+    assert [(row["interactions"], row["steps"], row["rounds"]) for row in rows] == [
+        (n, 32, 4) for n in (10, 20, 30)
+    ]
+    for row, previous, smallest in zip(rows, (1, 2, 1.5), (1, 2, 3), strict=True):
+        assert float(row["to_previous_median"]) == pytest.approx(previous, rel=1e-3)
+        assert float(row["to_smallest_median"]) == pytest.approx(smallest, rel=1e-3)
+
+
+def test_times_and_ratios_by_hand():
+    slow, fast = (
+        ([(6, 1), (9, 2), (90, 3)], [(20, 4), (24, 5), (30, 6)]),
+        ([(3, 1)] * 3, [(4, 1)] * 3),
+    )
+    rows = [{"batch": 2, "epoch_steps": 10}, {"batch": 2, "epoch_steps": 10}]
+    first, second = growth.with_times(rows, [list(fast), list(slow)])
+    assert first["to_previous_q3"] == first["to_smallest_q1"] == "1.0000"
+    times = {"step_s": 22, "quartile_1_s": 11.75, "quartile_3_s": 28.5, "sampling_s": 3.5}
+    assert {key: float(second[key]) for key in times} == times
+    assert (second["us_per_interaction"], second["epoch_extrapolated_s"]) == ("11000000.0", "220")
+    for to in ("previous", "smallest"):  # 9 of 3, then 24 of 4
+        ratios = [second[f"to_{to}_{key}"] for key in QUARTILES]
+        assert ratios == ["4.5000", "3.7500", "5.2500"]
+
+
+def test_a_turn_trains_the_steps_that_it_is_told():
+    options = "--whole --interactions 4000 --models lightgcn --batch 64 --threads 1 --turn 2"
+    ((run,),) = growth.runs_of(growth.parse_args(options.split()))
+    task, sizes = growth.Training(run), []
+    loss = task.model.loss
+    task.model.loss = lambda user, *args, **kw: sizes.append(len(user)) or loss(user, *args, **kw)
+    before = [x.detach().clone() for x in task.model.parameters()]
+    assert (task.time(0, 2), len(task.sampled)) == ([], 2)
+    assert not any(map(torch.equal, before, task.model.parameters()))
+    times = task.time(3, 1)
+    assert (len(times), len(task.sampled)) == (3, 6)
+    assert all(0 < sampling < seconds for seconds, sampling in times)
+    epoch = task.about()["epoch_steps"]
+    assert (epoch - 1) * 64 < task.data[USER_TO_ITEM].edge_index.size(1) <= epoch * 64
+    task.time(epoch, 0)  # goes on into the next epoch, without counting the last, smaller batch
+    assert len(task.sampled) == sizes.count(64) == len(sizes) - 1 == 6 + epoch
+    assert {seen[:2] for seen in task.sampled} == {(200, 60)}
+
+
+def test_a_model_needs_two_turns(capsys):
+    with pytest.raises(SystemExit):
+        growth.parse_args(["--steps", "20"])
+    assert "--steps must be more than a turn of 20 (got 20)" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_short_run_gives_every_column(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
     out, threads = tmp_path / "rows.csv", str(torch.get_num_threads())
-    common = ["--steps", "2", "--warm-up", "1", "--threads", threads, "--out", str(out)]
-    for _ in range(2):  # the second finds its row and does nothing
-        growth.main(["--interactions", "4000", "--models", "gtc", *common])
-    here = {"whole graph": growth.measure, "item graph": growth.measure_items}
-    monkeypatch.setattr(growth, "in_fresh_process", lambda run: here[run["what"]](run))
+    common = ["--steps", "2", "--turn", "1", "--warm-up", "1", "--out", str(out)]
+    common += ["--threads", threads]
+    for sizes in (["8000", "4000"], ["4000", "8000"]):  # the second finds its rows and does nothing
+        growth.main(["--interactions", *sizes, "--models", "gtc", *common])
+    monkeypatch.setattr(growth, "Worker", Here)
     growth.main(["--whole", "--interactions", "4000", "--models", "freedom", *common])
     growth.main(["--items", "500", "--threads", threads, "--out", str(out)])
-    training, whole, items = growth.read_rows(out)
-    assert all(training.values())
-    for row in (training, whole):
+    training, larger, whole, items = growth.read_rows(out)
+    assert all(training.values()) and all(larger.values())
+    assert (training["interactions"], larger["interactions"]) == ("4000", "8000")
+    for row in (training, larger, whole):
         assert float(row["step_s"]) > float(row["sampling_s"]) > 0
     assert growth_report.rest_mib(training) > 0
     assert (whole["what"], whole["sampled_users"]) == ("whole graph", whole["users"])

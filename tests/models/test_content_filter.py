@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.models import ContentFilter, GraphRecommender
-from gtc_pyg.models.content_filter import Filtered
+from gtc_pyg.models.filtered import Filtered, gated
 from gtc_pyg.models.graph_recommender import ITEM_TO_USER, USER_TO_ITEM, CSRGraph
 
 CONDITIONS = ["item", "neighbors", "user"]
@@ -147,7 +147,7 @@ def test_asked_for_some_users_all_is_the_same(
         mine = slice(None) if asked is not None else some
         weights = weights_of(filtered)[mine]
         rows = [x[mine] for x in content.values()]
-        pairs = [model.for_pairs(name, out, at, pos) for name, out in filtered.items()]
+        pairs = [out.for_pairs(at, pos) for name, out in filtered.items()]
         total = sum(losses) + sum((x * x).sum() for x in [weights, *rows, *pairs])
         total.backward()
         # Users learn from what they tell items, too, which the next test looks at.
@@ -246,10 +246,10 @@ def test_pairs_of_any_shape_are_filtered_by_the_equation(planted: Callable, cond
     filtered, _ = run(model, graph)
     user, item = torch.tensor([3, 0, 9]), torch.tensor([5, 5, 8])
     for name, out in filtered.items():
-        pairs = model.for_pairs(name, out, user, item)
+        pairs = out.for_pairs(user, item)
         expected = [start(model, name, out, u, i) for u, i in zip(user, item, strict=True)]
         torch.testing.assert_close(pairs, torch.stack(expected), rtol=0, atol=1e-5)
-        grid = model.for_pairs(name, out, user.view(-1, 1), item).expand(3, 3, 8)
+        grid = out.for_pairs(user.view(-1, 1), item).expand(3, 3, 8)
         torch.testing.assert_close(grid.diagonal().t(), pairs)
 
 
@@ -262,7 +262,7 @@ def test_inner_products_of_factors_equal_those_pair_by_pair(
     filtered, _ = run(model, graph)
     p = F.normalize(torch.randn(graph.num_users, 8, generator=seeded()), dim=-1)
     for name, out in filtered.items():
-        of_users, of_items = model.factors(name, out, p)
+        of_users, of_items = out.factors(p)
         assert of_users.shape == (len(p), 8 + 5)
         assert of_items.shape == (graph.num_items, 8 + 5)
         for u in range(graph.num_users):
@@ -276,8 +276,8 @@ def test_one_gate_for_all_users_gives_the_items_own_filter(planted: Callable) ->
     for denoiser in model.denoisers.values():
         torch.nn.init.zeros_(denoiser.lin_gate.weight)
     user, item = graph.edge_index_dict[USER_TO_ITEM]
-    for name, out in run(model, graph)[0].items():
-        pairs = model.for_pairs(name, out, user, item)
+    for out in run(model, graph)[0].values():
+        pairs = out.for_pairs(user, item)
         torch.testing.assert_close(pairs, out.x_hat[item], rtol=0, atol=1e-5)
 
 
@@ -294,7 +294,7 @@ def test_users_with_the_same_items_have_the_same_filter(planted: Callable, condi
         content = model.for_users(filtered, csr)[name]
         torch.testing.assert_close(content[0], content[1])
         items = torch.arange(graph.num_items)
-        first, second = (model.for_pairs(name, out, torch.tensor([u]), items) for u in (0, 1))
+        first, second = (out.for_pairs(torch.tensor([u]), items) for u in (0, 1))
         torch.testing.assert_close(first, second)
 
 
@@ -304,9 +304,9 @@ def test_only_gates_filter_an_item_for_one_user_unlike_for_another(
 ) -> None:
     graph = planted()
     model = filter_of(graph, condition=condition)
-    for name, out in run(model, graph)[0].items():
+    for out in run(model, graph)[0].values():
         users = torch.arange(graph.num_users)
-        x = model.for_pairs(name, out, users.view(-1, 1), torch.tensor([4])).view(-1, 8)
+        x = out.for_pairs(users.view(-1, 1), torch.tensor([4])).view(-1, 8)
         assert (out.gate is None) == (condition != "user")
         if condition == "user":
             other = ~torch.eye(len(users), dtype=torch.bool)
@@ -376,9 +376,10 @@ def test_the_diffusion_loss_equals_a_loop_over_present_pairs(
     filtered, _ = run(model, graph)
     loss = model.diffusion_loss(filtered, graph.features, user, item, seeded())
     generator, losses = seeded(), []
-    for name, out in filtered.items():
-        t = model.schedule.sample_times(user.numel(), generator)
-        noise = model.schedule.sample_noise(out.x[item], generator)
+    size = len(filtered), user.numel()
+    times = model.schedule.sample_times(size[0] * size[1], generator).view(size)
+    noises = model.schedule.sample_noise(torch.empty(*size, 8), generator)
+    for (name, out), t, noise in zip(filtered.items(), times, noises, strict=True):
         errors = []
         for row, (u, i) in enumerate(zip(user, item, strict=True)):
             if name == "image" and not present[i]:
@@ -558,9 +559,9 @@ def test_without_any_interaction_all_is_finite(planted: Callable, condition: str
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-    for name, out in filtered.items():
+    for out in filtered.values():
         # Nobody says anything of an item: the gate is 1.
-        expected = model.for_pairs(name, out._replace(gate=None), *triples[:2])
+        expected = out._replace(gate=None).for_pairs(*triples[:2])
         torch.testing.assert_close(out.x_hat[1:2], expected)
 
 
@@ -630,7 +631,7 @@ def test_users_not_asked_for_are_as_they_were_when_they_last_were(
             torch.testing.assert_close(f.cond - F.layer_norm(item_emb, (8,)), expected[:, :8])
             torch.testing.assert_close(f.user, known[name][asked][:, :8])
             gate = None if f.gate is None else expected[:, 8:]
-            x_hat = model._gated(name, f.base, f.h, gate)
+            x_hat = gated(f.base, f.h, gate, f.to_content)
             torch.testing.assert_close(f.x_hat, x_hat, rtol=1e-4, atol=1e-4)
         with torch.no_grad():  # a step; and looking does not write
             torch.manual_seed(int(asked[0]))

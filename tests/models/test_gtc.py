@@ -199,8 +199,8 @@ def dense(model: GTC, graph: SimpleNamespace) -> tuple[Tensor, Tensor, list[Tens
         z_item = z_item + torch.matrix_power(s, model.num_item_layers) @ z_item
 
     looked_for = []
-    for name, out in filtered.items():
-        pairs = model.filter.for_pairs(name, out, user, item)
+    for out in filtered.values():
+        pairs = out.for_pairs(user, item)
         mean = torch.stack([pairs[user == u].mean(dim=0) for u in range(num_users)])
         p = model.content_strength * out.weight.view(-1, 1) * F.normalize(mean, dim=-1)
         looked_for.append(p)
@@ -234,11 +234,11 @@ def test_inner_products_equal_the_score_pair_by_pair(
     items = torch.arange(graph.num_items)
     for u in range(graph.num_users):
         score = z_item @ z_user[u]
-        for (name, out), p in zip(filtered.items(), looked_for, strict=True):
+        for out, p in zip(filtered.values(), looked_for, strict=True):
             if filter_in != "score":
                 score = score + z_item @ p[u]
             if filter_in != "messages":
-                seen = model.filter.for_pairs(name, out, torch.tensor([u]), items)
+                seen = out.for_pairs(torch.tensor([u]), items)
                 score = score + seen @ p[u]
         torch.testing.assert_close(item_emb @ user_emb[u], 2 * score, rtol=0, atol=1e-5)
 
