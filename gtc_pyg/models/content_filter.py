@@ -212,15 +212,16 @@ class ContentFilter(Module):
         if user is None:
             of_items = graph.mean_of_users(rows)
         else:
-            history = graph.history if torch.is_grad_enabled() else None
-            if history is None or name not in history:
+            kept: dict[str, Tensor] = {}
+            if graph.history is not None and torch.is_grad_enabled():
+                kept = graph.history.setdefault(self, kept)
+            if name in kept:
+                every = kept[name].index_copy_(0, user, rows.detach())
+            else:
                 with torch.no_grad():
                     whole = self._by_ids(graph, None, ids)
                     every = torch.cat(self._told(name, x, graph, None, whole), dim=-1)
-            else:
-                every = history[name].index_copy_(0, user, rows.detach())
-            if history is not None:
-                history[name] = every
+                kept[name] = every
             of_items = graph.mean_of_users(every, (user, rows))
         cond, *offset = of_items.split([x.size(1) for x in own], dim=-1)
         if denoiser.condition != "user":

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import Embedding
+from torch.nn import Embedding, Module
 from torch_geometric.typing import Adj, EdgeType
 
 from gtc_pyg.functional import (
@@ -23,6 +24,7 @@ ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
 SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
 
 Features = Mapping[str, Tensor]
+History = WeakKeyDictionary[Module, dict[str, Tensor]]
 EdgeIndexDict = Mapping[EdgeType, Adj]
 EdgeWeightDict = Mapping[EdgeType, Tensor]
 
@@ -56,7 +58,7 @@ class CSRGraph(dict[EdgeType, Tensor]):
     Args:
         edges: Edge type to CSR.
         nodes: Of a sub-graph, the sampled nodes; ``None`` where the graph is whole.
-        history: Where a model in training keeps rows of earlier steps, for one epoch, as in
+        history: Where modules in training keep rows of earlier steps, for one epoch, as in
             `GNNAutoScale <https://arxiv.org/abs/2106.05609>`_; ``None`` where every step must be
             exact.
     """
@@ -65,7 +67,7 @@ class CSRGraph(dict[EdgeType, Tensor]):
         self,
         edges: Mapping[EdgeType, Tensor],
         nodes: SampledNodes | None = None,
-        history: dict[str, Tensor] | None = None,
+        history: History | None = None,
     ) -> None:
         super().__init__(edges)
         self.nodes = nodes

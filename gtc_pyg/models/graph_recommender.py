@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -160,7 +162,8 @@ class GraphRecommender(Module):
     ) -> CSRGraph:
         r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned.
 
-        It has a ``history``, see :class:`~gtc_pyg.models.CSRGraph`: make another one each epoch.
+        It has a ``history``, see :class:`~gtc_pyg.models.csr_graph.CSRGraph`: make another one each
+        epoch.
         """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
@@ -176,7 +179,7 @@ class GraphRecommender(Module):
             to_item = to_csr(edge_index, self.num_items, self.num_users)
             to_user = to_csr(edge_index.flip(0), self.num_users, self.num_items)
             graph = CSRGraph({**graph, USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
-        return CSRGraph(graph, graph.nodes, history={})
+        return CSRGraph(graph, graph.nodes, history=WeakKeyDictionary())
 
     @staticmethod
     def _content(features: Features, name: str, num_items: int) -> Tensor:
