@@ -1,6 +1,7 @@
 r"""Recommenders behind one protocol, :class:`GraphRecommender`, and what they are made of."""
 
 from gtc_pyg.models.content_filter import ContentFilter
+from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.freedom import FREEDOM
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.gtc import GTC
@@ -11,6 +12,7 @@ __all__ = [
     "GraphRecommender",
     "GTC",
     "ContentFilter",
+    "Filtered",
     "FREEDOM",
     "LightGCN",
     "ModalityFiller",

@@ -26,7 +26,7 @@ class ContentFilter(Module):
         \underbrace{- \sqrt{\tfrac{1 - \bar\alpha_t}{\bar\alpha_t}} \, W_o}_{V}
         (g_u \odot h_i)
 
-    is affine in :math:`g_u \odot h_i`: :class:`~gtc_pyg.models.filtered.Filtered` holds its parts.
+    is affine in :math:`g_u \odot h_i`: :class:`~gtc_pyg.models.Filtered` holds its parts.
 
     A user reaches the denoiser of a modality as a small network of the mean content of their items
     (ours): whoever has the same items has the same filter, users who came after training too.
