@@ -72,13 +72,14 @@ SHOWN = [  # label, condition, measure
     ("relevance of a block, fixed gates", "user", "relevance, fixed gates"),
     ("relevance of a block, all of the input", "user", "relevance, all of the input"),
     ("control: the gate of another user", "user", "relevance, another user's gate"),
-    ("control: condition 'item'", "item", "relevance, fixed gates"),
+    ("condition 'item': alike for all, by construction", "item", "relevance, fixed gates"),
     ("reference: mean raw content of the user's items", "user", "ceiling"),
-    ("share of a modality that the user's filter adds", "user", "share of the score"),
-    ("control: the filter of another user", "user", "share of the score, another user's filter"),
-    ("control: condition 'item'", "item", "share of the score"),
-    ("share of a modality, erased for everybody", "user", "share of the score, erased"),
-    ("the same, condition 'item'", "item", "share of the score, erased"),
+    ("share of a modality that the user's filter adds", "user", "share, filter's"),
+    ("control: the filter of another user", "user", "share, another user's filter"),
+    ("condition 'item': nothing, by construction", "item", "share, filter's"),
+    ("the filter's weights of the modalities alone", "user", "weights of the modalities"),
+    ("share of a modality, erased for everybody", "user", "share, erased"),
+    ("the same, condition 'item'", "item", "share, erased"),
 ]
 
 
@@ -151,10 +152,13 @@ def measure(
     # Differences may be negative: relative to their mean over users by subtraction.
     own, *theirs = (auc(1 + x - x.mean(dim=0), user.preferred_modality) for x in added)
     erased = [score_share(model, inputs.features, graph, name) for name in inputs.features]
+    filtered = model.filter_content(inputs.features, graph).values()
+    weights = torch.stack([f.weight.detach() for f in filtered], dim=1)
     found = {
-        "share of the score": own,
-        "share of the score, another user's filter": statistics.fmean(theirs),
-        "share of the score, erased": auc(torch.stack(erased, dim=1), user.preferred_modality),
+        "share, filter's": own,
+        "share, another user's filter": statistics.fmean(theirs),
+        "share, erased": auc(torch.stack(erased, dim=1), user.preferred_modality),
+        "weights of the modalities": auc(weights, user.preferred_modality),
     }
     return [*rows, *((key, "both", "all", value) for key, value in found.items())]
 

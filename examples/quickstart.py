@@ -110,7 +110,8 @@ if __name__ == "__main__":
             value = auc(found[prefers], user.preferred_block[prefers, m])
             print(f"planted {name} block found by the filter: AUC {value:.2f}")
         print(
-            f"planted modality found in the scores: AUC {auc(shares, user.preferred_modality):.2f}"
+            f"planted modality found in what it adds to the scores: "
+            f"AUC {auc(shares, user.preferred_modality):.2f}"
         )
         plot_relevance(dataset, blocks, f"{args.logs}/quickstart/user_relevance.png")
     print(f"\nPictures: {args.logs}/quickstart/validation_curves.png and user_relevance.png")

@@ -69,7 +69,7 @@ class Settings:
     modalities: Sequence[str] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     spectral_start: bool = False
-    """Whether ID embeddings start from the interactions (GTC alone)."""
+    """Whether ID embeddings start from the training interactions."""
 
 
 def build_model(
@@ -86,11 +86,11 @@ def build_model(
         dataset: Gives the numbers of users and items and the widths of the content.
         modalities: Content to use; all of it where ``None``.
         spectral_start: Whether ID embeddings start from the training interactions
-            (:meth:`~gtc_pyg.models.GTC.start_from`).
+            (:meth:`~gtc_pyg.models.GraphRecommender.start_from`).
         **settings: Arguments of the model.
 
     Raises:
-        ValueError: For an unknown model, or a start that it does not know.
+        ValueError: For an unknown model.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}, expected one of {', '.join(MODELS)}")
@@ -100,8 +100,6 @@ def build_model(
         sizes.append({m: dataset.features[m].size(1) for m in names})
     model = MODELS[name](*sizes, **settings)
     if spectral_start:
-        if not isinstance(model, GTC):
-            raise ValueError(f"'spectral_start' is for 'gtc' (got {name!r})")
         model.start_from(dataset[0]["user", "rates", "item"].edge_index)
     return model
 

@@ -29,7 +29,7 @@ def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int)
 def spectral_factors(
     edge_index: Tensor, num_users: int, num_items: int, dim: int
 ) -> tuple[Tensor, Tensor]:
-    r"""The best product of low rank, :math:`P Q^\top`, of the normalised interactions.
+    r"""Very nearly the best product of low rank, :math:`P Q^\top`, of the interactions.
 
     Normalised are they by degrees to which a tenth of the mean degree is added, as in `"Regularized
     Spectral Clustering under the Degree-Corrected Stochastic Blockmodel"

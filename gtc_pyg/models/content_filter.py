@@ -133,18 +133,17 @@ class ContentFilter(Module):
         r"""Filters the content of all items, without drawing noise.
 
         All users of an item are looked at; of them those learn that the result is asked for. In
-        training, where the graph has a history, the others are as they were when they were last
-        asked for, or at its beginning.
+        training, where the graph has a history and gradients are asked for, the others are as they
+        were when they were last asked for, or at its beginning.
 
         Args:
             features: Content of each modality ``[I, F_m]``.
-            item_emb: Embeddings of the items ``[I, D]``, of unit length; no gradient passes to
-                them: a filter that shapes what it is guided by turns them into a memory of content.
+            item_emb: Embeddings of the items ``[I, D]``; no gradient passes to them: a filter that
+                shapes what it is guided by turns them into a memory of content.
             graph: The interactions.
             user: Users that the result is asked for, ascending and none twice ``[N]``; all where
                 ``None``.
-            user_emb: Embeddings of the users ``[U, D]`` where ``user_ids``, of unit length; no
-                gradient passes.
+            user_emb: Embeddings of the users ``[U, D]`` where ``user_ids``; no gradient passes.
 
         Raises:
             ValueError: Where ``user`` is not ascending or holds an unknown user (on the CPU), or
@@ -155,7 +154,9 @@ class ContentFilter(Module):
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
         if self.user_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
-        ids = (user_emb.detach(), item_emb.detach()) if user_emb is not None else None
+        ids = None
+        if self.user_ids and user_emb is not None:
+            ids = user_emb.detach(), normalize_rows(item_emb.detach())
         asked = self._by_ids(graph, user, ids)
         encoded = {
             name: encoder(features[name], features.get(f"has_{name}"))
@@ -175,8 +176,7 @@ class ContentFilter(Module):
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
                 x_t = self.schedule.step(x_t, t, t_next, noise)
             h = denoiser.hidden(x_t, self.times[-2], cond)
-            start = x if len(self.times) == 2 else x_t / signal  # the same after one step
-            base = start - sigma / signal * denoiser.lin_out.bias
+            base = torch.addcdiv(-sigma / signal * denoiser.lin_out.bias, x_t, signal)
             to_content = -sigma / signal * denoiser.lin_out.weight
             out[name] = Filtered(
                 x=x,
@@ -213,9 +213,9 @@ class ContentFilter(Module):
             of_items = graph.mean_of_users(rows)
         else:
             kept: dict[str, Tensor] = {}
-            if graph.history is not None and torch.is_grad_enabled():
+            if graph.history is not None and self.training and torch.is_grad_enabled():
                 kept = graph.history.setdefault(self, kept)
-            if name in kept:
+            if name in kept and kept[name].dtype == rows.dtype:
                 every = kept[name].index_copy_(0, user, rows.detach())
             else:
                 with torch.no_grad():
@@ -249,10 +249,10 @@ class ContentFilter(Module):
         self, graph: CSRGraph, user: Tensor | None, ids: tuple[Tensor, Tensor] | None
     ) -> Tensor | None:
         """What ID embeddings say of users: their own, and the mean of their items'."""
-        if not self.user_ids or ids is None:
+        if ids is None:
             return None
         own = ids[0] if user is None else ids[0].index_select(0, user)
-        out = own + normalize_rows(spmm(*graph.items_of(user), ids[1]))
+        out = normalize_rows(own) + normalize_rows(spmm(*graph.items_of(user), ids[1]))
         return F.layer_norm(out, out.shape[1:])
 
     def _modality_weights(self, users: Sequence[Tensor | None], num_users: int) -> Sequence[Tensor]:

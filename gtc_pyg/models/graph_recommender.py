@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import copy
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Embedding, Module
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
-from gtc_pyg.functional import degree_sensitive_sample, to_csr
+from gtc_pyg.functional import (
+    degree_sensitive_sample,
+    normalize_rows,
+    spectral_factors,
+    to_csr,
+)
 from gtc_pyg.models.csr_graph import (
     ITEM_TO_USER,
     SIMILAR_ITEMS,
@@ -26,7 +32,8 @@ class GraphRecommender(Module):
 
     :meth:`forward` turns content and graph into one embedding per user and item, ranked by inner
     product; :meth:`loss` gives the named parts that training adds up; :meth:`training_graph` the
-    graph of one epoch. None of them remembers anything: no attribute is written.
+    graph of one epoch. No attribute of the model is written; what :meth:`loss` keeps from step to
+    step within an epoch is in that graph's ``history``.
 
     Args:
         num_users: Number of users :math:`U`.
@@ -36,6 +43,8 @@ class GraphRecommender(Module):
     """
 
     num_item_layers = 0
+    user_emb: Embedding
+    item_emb: Embedding
 
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
         super().__init__()
@@ -92,6 +101,28 @@ class GraphRecommender(Module):
             generator: Draws all that is random.
         """
         raise NotImplementedError
+
+    @torch.no_grad()
+    def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
+        r"""Lets ID embeddings start from the interactions, instead of at random.
+
+        They take the directions of :func:`~gtc_pyg.functional.spectral_factors`. Rows without
+        interactions, and columns beyond the number of factors, stay as they are.
+
+        Args:
+            edge_index: Training interactions ``[2, E]``, users and items.
+            length: Of the embeddings. In GTC their directions alone count, so the longer they are
+                the slower they turn.
+        """
+        if not 0 < length < float("inf"):
+            raise ValueError(f"'length' must be positive and finite (got {length})")
+        channels = self.user_emb.embedding_dim
+        tables = spectral_factors(edge_index, self.num_users, self.num_items, channels)
+        for embedding, factors in zip((self.user_emb, self.item_emb), tables, strict=True):
+            start = length * normalize_rows(factors)
+            known = start.norm(dim=1, keepdim=True) > 0
+            weight = embedding.weight[:, : factors.size(1)]
+            weight.copy_(torch.where(known, start.to(weight), weight))
 
     def csr_graph(
         self,
@@ -163,7 +194,7 @@ class GraphRecommender(Module):
         r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned.
 
         It has a ``history``, see :class:`~gtc_pyg.models.csr_graph.CSRGraph`: make another one each
-        epoch.
+        epoch, and after weights were drawn or loaded anew.
         """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
@@ -179,7 +210,9 @@ class GraphRecommender(Module):
             to_item = to_csr(edge_index, self.num_items, self.num_users)
             to_user = to_csr(edge_index.flip(0), self.num_users, self.num_items)
             graph = CSRGraph({**graph, USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
-        return CSRGraph(graph, graph.nodes, history=WeakKeyDictionary())
+        graph = copy.copy(graph)  # with what derives from it
+        graph.history = WeakKeyDictionary()
+        return graph
 
     @staticmethod
     def _content(features: Features, name: str, num_items: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
-from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.functional import normalize_rows
 from gtc_pyg.models.content_filter import ContentFilter
 from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.graph_recommender import (
@@ -55,8 +55,8 @@ class GTC(GraphRecommender):
     of scores; in a step the batch's users alone learn from the items that they condition, and in
     :meth:`training_graph` the others are as they were when they were last in one; content enters
     one stream of propagation instead of one per modality, which measured better on TikTok
-    (``benchmarks/notes.md``). ID embeddings may start from the interactions instead of at random
-    (:meth:`start_from`), which takes far fewer epochs.
+    (``benchmarks/notes.md``). The examples let ID embeddings start from the interactions instead of
+    at random (:meth:`start_from`).
 
     Args:
         num_users: Number of users.
@@ -167,28 +167,6 @@ class GTC(GraphRecommender):
             torch.nn.init.normal_(embedding.weight, std=0.025)
         self.filter.reset_parameters()
         self.total_correlation.reset_parameters()
-
-    @torch.no_grad()
-    def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
-        r"""Lets ID embeddings start from the interactions, instead of at random.
-
-        They take the directions of :func:`~gtc_pyg.functional.spectral_factors`. Rows without
-        interactions, and columns beyond the number of factors, stay as they are.
-
-        Args:
-            edge_index: Training interactions ``[2, E]``, users and items.
-            length: Of the embeddings. Their directions alone count, so the longer they are the
-                slower they turn.
-        """
-        if not 0 < length < float("inf"):
-            raise ValueError(f"'length' must be positive and finite (got {length})")
-        channels = self.hidden_channels
-        tables = spectral_factors(edge_index, self.num_users, self.num_items, channels)
-        for embedding, factors in zip((self.user_emb, self.item_emb), tables, strict=True):
-            start = length * normalize_rows(factors)
-            known = factors.norm(dim=1, keepdim=True) > 0
-            weight = embedding.weight[:, : factors.size(1)]
-            weight.copy_(torch.where(known, start.to(weight), weight))
 
     def forward(
         self,

@@ -249,9 +249,8 @@ class ConditionalDenoiser(MessagePassing):
             a = torch.nn.functional.linear(x_t, self.lin_x.weight, self.lin_x.bias + time[0])
         else:
             a = self.lin_x(x_t) + time
-        # In place: where memory is fresh, each new result costs as much as the sum.
-        a = self.lin_c(cond).add_(a)
-        return self.lin_h(torch.nn.functional.silu(a)).add_(a)
+        a = a + self.lin_c(cond)
+        return a + self.lin_h(torch.nn.functional.silu(a))
 
     def noise(self, h: Tensor, gate: Tensor | None = None) -> Tensor:
         r"""The noise :math:`W_o (g \odot h) + b_o`, ``[N, D]``; :math:`g = 1` where ``None``."""

@@ -224,7 +224,7 @@ def test_ids_tell_the_denoisers_of_a_user_where_they_are_asked_to(planted: Calla
     mean = mean / mean.sum(1, keepdim=True).clamp(min=1)
     for name, out in filtered.items():
         content = F.layer_norm(mean @ out.x, (8,))
-        ids = user_emb + F.normalize(mean @ item_emb)
+        ids = F.normalize(user_emb) + F.normalize(mean @ F.normalize(item_emb))
         view = model.views[name](torch.cat([content, F.layer_norm(ids, (8,))], dim=1))
         torch.testing.assert_close(out.user, view, rtol=1e-4, atol=1e-4)
         out.user.sum().backward(retain_graph=True)
@@ -658,3 +658,21 @@ def test_two_filters_on_one_graph_keep_their_rows_apart(planted: Callable) -> No
         first, again = (x_hat[seed, order].x_hat for order in ("first", "again"))
         torch.testing.assert_close(first, again)
     assert not torch.allclose(x_hat[1, "first"].x_hat, x_hat[2, "first"].x_hat)
+
+
+def test_a_filter_that_is_not_in_training_keeps_nothing(planted: Callable) -> None:
+    graph = planted()
+    training, model = csr_of(graph), filter_of(graph).eval()
+    model(graph.features, items_of(graph), training, torch.tensor([2, 5]))
+    assert len(training.history) == 0
+
+
+def test_rows_of_another_type_are_not_kept(planted: Callable) -> None:
+    graph, asked = planted(), torch.tensor([2, 5])
+    training, model = csr_of(graph), filter_of(graph)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            model(graph.features, items_of(graph), training, asked)
+        out = model(graph.features, items_of(graph), training, asked)["image"]
+        whole = model(graph.features, items_of(graph), csr_of(graph))["image"]
+        torch.testing.assert_close(out.x_hat, whole.x_hat, rtol=1e-4, atol=1e-4)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import LGConv
 
-from gtc_pyg.models import GraphRecommender
+from gtc_pyg.experiment import MODELS
+from gtc_pyg.functional import spectral_factors
+from gtc_pyg.models import GraphRecommender, LightGCN
 from gtc_pyg.models.graph_recommender import (
     ITEM_TO_USER,
     SIMILAR_ITEMS,
@@ -325,3 +329,74 @@ def test_interactions_that_are_not_what_they_should_be_are_named(planted: Callab
     with pytest.raises(ValueError, match="must not require a gradient"):
         weight = graph.edge_weight_dict[SIMILAR_ITEMS].clone().requires_grad_()
         model.csr_graph(edges, {SIMILAR_ITEMS: weight})
+
+
+@pytest.mark.parametrize("name", ["gtc", "freedom", "lightgcn"])
+def test_embeddings_start_in_the_directions_of_the_spectral_factors(
+    planted: Callable, name: str
+) -> None:
+    graph = planted()
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    edges = edges[:, (edges[0] != 3) & (edges[1] != 5)]
+    torch.manual_seed(0)
+    sizes, widths = (graph.num_users, graph.num_items), graph.in_channels
+    model = LightGCN(*sizes, 8) if name == "lightgcn" else MODELS[name](*sizes, widths, 8)
+    before = [e.weight.detach().clone() for e in (model.user_emb, model.item_emb)]
+    model.start_from(edges, length=0.7)
+    tables = spectral_factors(edges, graph.num_users, graph.num_items, 8)
+    for embedding, factors, drawn in zip(
+        (model.user_emb, model.item_emb), tables, before, strict=True
+    ):
+        known = factors.norm(dim=1) > 0
+        assert 1 <= (~known).sum() < 5
+        torch.testing.assert_close(embedding.weight[known], 0.7 * F.normalize(factors[known]))
+        torch.testing.assert_close(embedding.weight[~known], drawn[~known])
+        assert embedding.weight.requires_grad
+
+
+def test_columns_beyond_the_number_of_factors_stay_as_drawn() -> None:
+    torch.manual_seed(0)
+    model = LightGCN(3, 4, 6)
+    before = model.item_emb.weight.detach().clone()
+    model.start_from(torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 3]]))
+    torch.testing.assert_close(model.item_emb.weight[:, 3:], before[:, 3:])
+    assert not torch.isclose(model.item_emb.weight[:, :3], before[:, :3]).all(dim=1).any()
+
+
+def test_no_row_starts_at_zero() -> None:
+    # Five pairs by themselves beside a dense part: their factors are zero but for rounding.
+    dense = torch.rand(1500, 1500, generator=torch.Generator().manual_seed(0)) < 0.13
+    alone = torch.arange(1500, 1505).expand(2, -1)
+    model = LightGCN(1505, 1505, 16)
+    model.start_from(torch.cat([dense.nonzero().t(), alone], dim=1))
+    for embedding in (model.user_emb, model.item_emb):
+        assert embedding.weight.norm(dim=1).min() > 0.01
+
+
+@pytest.mark.parametrize("length", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_length_must_be_positive_and_finite(length: float) -> None:
+    with pytest.raises(ValueError, match="'length' must be positive and finite"):
+        LightGCN(3, 4).start_from(torch.tensor([[0, 1], [1, 2]]), length)
+
+
+def test_each_training_graph_has_a_history_of_its_own(planted: Callable) -> None:
+    graph = planted()
+    model = recommender(graph)
+    whole = csr_of(graph)
+    first, second = (model.training_graph(whole) for _ in range(2))
+    assert whole.history is None
+    assert first.history is not second.history
+    first.history[model] = {"image": torch.ones(2)}
+    assert len(second.history) == 0
+    assert first.symmetric is not None and pickle.loads(pickle.dumps(first)).history is None
+    assert model.training_graph(first)._propagation[0] is first.symmetric  # made once
+
+
+def test_what_belongs_to_some_users_follows_a_change_in_place(planted: Callable) -> None:
+    csr, user = csr_of(planted()), torch.tensor([1, 4])
+    dense = csr.items_of(None)[0].to_dense()
+    torch.testing.assert_close(csr.items_of(user)[0].to_dense(), dense[[1, 4]])
+    user.copy_(torch.tensor([2, 7]))
+    adj, transposed = csr.items_of(user)
+    torch.testing.assert_close(adj.to_dense(), dense[[2, 7]])
+    torch.testing.assert_close(transposed.to_dense(), dense[[2, 7]].t())

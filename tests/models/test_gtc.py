@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.evaluation import Ranker
-from gtc_pyg.functional import spectral_factors
 from gtc_pyg.models import GTC
 from gtc_pyg.models.graph_recommender import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 
@@ -584,37 +583,3 @@ def test_an_empty_batch_and_too_few_layers_are_named(planted: Callable) -> None:
         model_of(graph).loss(none, none, none, *arguments(graph))
     with pytest.raises(ValueError, match=r"'num_layers' must be at least 0 \(got -1\)"):
         model_of(graph, num_layers=-1)
-
-
-def test_embeddings_start_in_the_directions_of_the_spectral_factors(planted: Callable) -> None:
-    graph = planted()
-    edges = graph.edge_index_dict[USER_TO_ITEM]
-    edges = edges[:, (edges[0] != 3) & (edges[1] != 5)]
-    model = model_of(graph)
-    before = [e.weight.detach().clone() for e in (model.user_emb, model.item_emb)]
-    model.start_from(edges, length=0.7)
-    tables = spectral_factors(edges, graph.num_users, graph.num_items, 8)
-    for embedding, factors, drawn in zip(
-        (model.user_emb, model.item_emb), tables, before, strict=True
-    ):
-        known = factors.norm(dim=1) > 0
-        assert 1 <= (~known).sum() < 5
-        torch.testing.assert_close(embedding.weight[known], 0.7 * F.normalize(factors[known]))
-        torch.testing.assert_close(embedding.weight[~known], drawn[~known])
-        assert embedding.weight.requires_grad
-
-
-def test_columns_beyond_the_number_of_factors_stay_as_drawn() -> None:
-    torch.manual_seed(0)
-    model = GTC(3, 4, {"image": 5}, 6, num_item_layers=0)
-    before = model.item_emb.weight.detach().clone()
-    model.start_from(torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 3]]))
-    torch.testing.assert_close(model.item_emb.weight[:, 3:], before[:, 3:])
-    assert not torch.isclose(model.item_emb.weight[:, :3], before[:, :3]).all(dim=1).any()
-
-
-@pytest.mark.parametrize("length", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_length_must_be_positive_and_finite(length: float) -> None:
-    model = GTC(3, 4, {"image": 5})
-    with pytest.raises(ValueError, match="'length' must be positive and finite"):
-        model.start_from(torch.tensor([[0, 1], [1, 2]]), length)
