@@ -308,6 +308,8 @@ def recall_table(rows: list[dict[str, str]]) -> str:
                 for name, values in table.items():
                     share = ""
                     if name in ("zero", "mean", "learned", "ridge"):
+                        share = "nothing is lost"
+                    if share and full > statistics.fmean(values):
                         kept, p = half_test(table, name)
                         share = f"{kept:.2f} of it" + ("" if p != p else f" (p = {p:.3f})")
                     cells = [shown, f"{float(rate):.0%}", name, _spread(values)]

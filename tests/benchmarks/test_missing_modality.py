@@ -60,6 +60,18 @@ def test_every_row_says_what_it_came_from():
         assert row["given"] == "content only" or row["test_recall@20"], row
 
 
+def test_the_page_says_what_fill_loses():
+    shares = []
+    for rate in ("0.4", "0.6"):
+        table = bench.losses(bench.read_rows(), dataset="lfm2k", given="all", rate=rate)
+        shares += [bench.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
+    shown = [f"{share:.2f}".removeprefix("0") for share in shares]
+    said = (
+        "at 40 % it loses {} of what zeros lose and {} of what the mean loses, at 60 % {} and {}."
+    )
+    assert said.format(*shown) in " ".join(bench.PAGE.read_text().split())
+
+
 def test_half_of_a_loss_by_hand():
     table = bench.losses(ROWS, **GROUP)
     share, p = bench.half_test(table, "zero")
