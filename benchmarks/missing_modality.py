@@ -13,6 +13,7 @@ The modality is removed from a share of the items, drawn by the seed, and put ba
     learned   zeros for the item graph, a learned vector for the model
     ridge     a ridge regression from a spectral embedding of the interactions
     fill      gtc_pyg.models.modality_filler.ModalityFiller
+    content   the same, but zeros for the item graph, which leaves such items alone
 
 Then the item graph is built of what came out, and GTC is trained with the settings of the example
 scripts. With --given alone it is given this modality and no other, so that all depends on it; the
@@ -100,7 +101,7 @@ def fill_content(
     mean = x[mask].mean(0)
     if condition in ("zero", "learned"):
         return x
-    if condition == "fill":
+    if condition in ("fill", "content"):
         given = {**others, modality: x, f"has_{modality}": mask}
         filler = ModalityFiller(modality, x.size(1))
         filler.fit(given, edge_index, num_users, epochs=epochs, seed=seed)
@@ -145,17 +146,21 @@ def quality(filled: Tensor, true: Tensor, mask: Tensor, k: int = 10) -> tuple[fl
 
 
 class _Replace(BaseTransform):
-    """Puts filled content in, and builds the item graph of it."""
+    """Puts filled content in, and builds the item graph of it or of other content."""
 
-    def __init__(self, modality: str, x: Tensor, has: Tensor | None, alone: bool) -> None:
-        self.modality, self.x, self.has = modality, x, has
+    def __init__(
+        self, modality: str, x: Tensor, of_graph: Tensor, has: Tensor | None, alone: bool
+    ) -> None:
+        self.modality, self.x, self.of_graph, self.has = modality, x, of_graph, has
         self.graph = ItemKNNGraph(k=10, weights={modality: 1.0} if alone else None)
 
     def forward(self, data: HeteroData) -> HeteroData:
-        data["item"][f"x_{self.modality}"] = self.x
+        data["item"][f"x_{self.modality}"] = self.of_graph
         if self.has is not None:
             data["item"][f"has_{self.modality}"] = self.has
-        return self.graph(data)
+        data = self.graph(data)
+        data["item"][f"x_{self.modality}"] = self.x
+        return data
 
 
 def run_one(args: argparse.Namespace, row: dict[str, object]) -> dict[str, object]:
@@ -177,7 +182,9 @@ def run_one(args: argparse.Namespace, row: dict[str, object]) -> dict[str, objec
         alone = args.given == "alone"
         modalities = [modality] if alone else None
         has = mask if condition == "learned" else None
-        dataset = cls(args.root, pre_transform=_Replace(modality, x, has, alone))
+        absent = condition == "content" and mask is not None
+        of_graph = torch.where(mask.view(-1, 1), x, 0.0) if absent else x
+        dataset = cls(args.root, pre_transform=_Replace(modality, x, of_graph, has, alone))
         settings = SETTINGS[args.dataset]
         torch.manual_seed(seed)
         more = {"incomplete": (modality,)} if has is not None else {}

@@ -143,6 +143,18 @@ def test_a_fill_keeps_what_is_there_and_never_sees_what_is_not(planted, conditio
     assert (outs[0][~mask].abs().sum() == 0) == (condition in ("zero", "learned"))
 
 
+def test_the_graph_may_be_made_of_other_content_than_the_model_gets():
+    data = PlantedPreferences(num_users=30, num_items=40, mean_degree=8.0)[0]
+    x, mask = data["item"].x_image.clone(), bench.present_rows(40, 0.4, 0)
+    zeros = torch.where(mask.view(-1, 1), x, 0.0)
+    edges = {}
+    for name, of_graph in (("all", x), ("present", zeros)):
+        out = bench._Replace("image", x, of_graph, None, True)(data.clone())
+        assert torch.equal(out["item"].x_image, x)
+        edges[name] = out["item", "similar", "item"].edge_index
+    assert mask[edges["present"]].all() and not mask[edges["all"]].all()
+
+
 def test_runs_that_have_a_row_are_skipped(tmp_path, monkeypatch):
     ran = []
 
