@@ -15,12 +15,7 @@ from gtc_pyg.experiment import Settings, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
-    "gtc": Settings(
-        lr=0.002,
-        epochs=45,
-        model={"edge_dropout": 0.5, "content_strength": 0.3},
-        spectral_start=True,
-    ),
+    "gtc": Settings(lr=0.002, epochs=45, model={"edge_dropout": 0.5, "content_strength": 0.3}),
     "freedom": Settings(lr=0.001, epochs=120),
     "lightgcn": Settings(lr=0.002, epochs=120),
 }
