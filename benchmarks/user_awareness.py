@@ -81,6 +81,7 @@ SHOWN = [  # label, condition, measure
     ("share of a modality, erased for everybody", "user", "share, erased"),
     ("the same, condition 'item'", "item", "share, erased"),
 ]
+OF_MODALITIES = {measure for _, _, measure in SHOWN if measure.startswith(("share", "weights"))}
 
 
 def auc(value: Tensor, truth: Tensor) -> float:
@@ -240,7 +241,7 @@ def table(rows: list[dict[str, str]]) -> str:
     ]
     for label, condition, measure in SHOWN:
         wanted = {"condition": condition, "measure": measure}
-        preferred = "" if measure.startswith("share") else cell(**wanted, users="preferred")
+        preferred = "" if measure in OF_MODALITIES else cell(**wanted, users="preferred")
         lines.append(f"| {label} | {preferred} | {cell(**wanted, users='all')} |")
     return "\n".join(lines)
 
@@ -249,7 +250,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
     """Each seed and modality a point, for each measure."""
     figure, axis = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
     for y, (_, condition, measure) in enumerate(SHOWN):
-        users = "all" if measure.startswith("share") else "preferred"
+        users = "all" if measure in OF_MODALITIES else "preferred"
         found = _select(rows, condition=condition, measure=measure, users=users)
         axis.plot(found, [y] * len(found), "o", alpha=0.6)
     axis.axvline(0.5, color="grey", linestyle=":", label="chance")

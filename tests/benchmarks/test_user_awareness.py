@@ -16,10 +16,7 @@ def values(condition: str, measure: str, users: str = "preferred") -> list[float
 
 
 def test_committed_rows_find_the_planted_block_and_modality() -> None:
-    fixed = values("user", "relevance, fixed gates")
-    assert sum(fixed) / len(fixed) >= 0.9  # the page says which case is below
-    below = [f"{value:.3f}".lstrip("0") for value in sorted(fixed) if value < 0.9]
-    assert f"{len(below)} are below, at {', '.join(below)}." in " ".join(PAGE.read_text().split())
+    assert min(values("user", "relevance, fixed gates")) >= 0.9
     assert min(values("user", "relevance, all of the input")) >= 0.9
     both, held = (
         values("user", f"relevance, {which}", "all")
@@ -29,6 +26,8 @@ def test_committed_rows_find_the_planted_block_and_modality() -> None:
     said = "All of the input has {} on average over both modalities and {} on the worst seed, fixed"
     assert f"{said.format(*figures)} gates {figures[2]}." in " ".join(PAGE.read_text().split())
     assert min(values("user", "share, filter's", "all")) >= 0.9
+    weights = values("user", "weights of the modalities", "all")
+    assert f"alone they have {sum(weights) / 5:.3f}.".replace("0.", ".") in PAGE.read_text()
 
 
 def test_committed_controls_are_guesses() -> None:
