@@ -66,6 +66,7 @@ LISTS = ["train_s", "evaluation_s", "val_recall@20_by_epoch"]
 HEADER = [*KEY, "best_epoch", *METRICS, "process", "commit", "versions", "start_s", *LISTS]
 TARGET = 1.5
 SHARES = (1.0, 0.99, 0.95)
+LABELS = NAMES | {STARTED: "same start"}  # in the plot
 COLORS = {
     "lightgcn": "#555555",
     STARTED: "tab:green",
@@ -570,7 +571,7 @@ def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:
     ruler = np.linspace(*level.get_transform().transform(level.get_xydata()), 400)
     drawn = np.concatenate([ruler, *dense.values()])
     for model, own in dense.items():
-        size, found = np.array([10.8 * len(NAMES[model]), 16.0]), []
+        size, found = np.array([10.8 * len(LABELS[model]), 16.0]), []
         for corner in own[:: max(1, len(own) // 60)]:
             for side in ([6.0, -18.0], [-6.0 - size[0], 2.0], [6.0, 2.0]):
                 low, high = corner + side, corner + side + size
@@ -584,7 +585,7 @@ def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:
         low = np.array(min(found)[2])
         placed.append((low, low + size))
         place = axis.transData.inverted().transform(low)
-        axis.text(*place, NAMES[model], color=COLORS[model], fontweight="bold")
+        axis.text(*place, LABELS[model], color=COLORS[model], fontweight="bold")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
