@@ -72,6 +72,17 @@ def test_the_page_says_what_fill_loses():
     assert said.format(*shown) in " ".join(bench.PAGE.read_text().split())
 
 
+def test_the_page_says_what_generated_content_loses_where_the_graph_leaves_it_alone():
+    shares = []
+    for rate in ("0.4", "0.6"):
+        table = bench.losses(bench.read_rows(), dataset="lfm2k", given="all", rate=rate)
+        table = table | {"fill": table["content"]}
+        shares += [bench.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
+    shown = [f"{share:.2f}".removeprefix("0") for share in shares]
+    said = "{} of what zeros lose and {} of what the mean loses at 40 %, {} and {} at 60 %."
+    assert said.format(*shown) in " ".join(bench.PAGE.read_text().split())
+
+
 def test_half_of_a_loss_by_hand():
     table = bench.losses(ROWS, **GROUP)
     share, p = bench.half_test(table, "zero")
