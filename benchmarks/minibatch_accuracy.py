@@ -24,8 +24,7 @@ from pathlib import Path
 import torch
 
 from gtc_pyg.datasets import InteractionDataset, TikTok
-from gtc_pyg.experiment import _commit, _versions, build_model
-from gtc_pyg.lightning import fit
+from gtc_pyg.experiment import _commit, _versions, train
 from gtc_pyg.transforms import ItemKNNGraph
 
 try:
@@ -64,21 +63,9 @@ def run_one(dataset: InteractionDataset, model: str, fan_out: str, seed: int) ->
     chosen = runpy.run_path(str(EXAMPLE))["SETTINGS"][model]
     hops = None if fan_out == WHOLE else hops_of(fan_out)
     start = time.perf_counter()
-    torch.manual_seed(seed)
+    more = {"num_neighbors": hops, "progress": False}
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(
-            build_model(model, dataset, chosen.modalities, chosen.spectral_start, **chosen.model),
-            dataset,
-            lr=chosen.lr,
-            epochs=chosen.epochs,
-            batch_size=chosen.batch_size,
-            patience=chosen.patience,
-            modalities=chosen.modalities,
-            num_neighbors=hops,
-            seed=seed,
-            out=folder,
-            progress=False,
-        )
+        result = train(model, dataset, chosen, seed, out=folder, **more)
     return {
         "val_recall@20": f"{result.val['Recall@20']:.6f}",
         "test_recall@20": f"{result.test['Recall@20']:.6f}",

@@ -26,10 +26,12 @@ regression from the other modalities) and neighbors (mean of items with users in
 import argparse
 import csv
 import os
+import runpy
 import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,9 +42,8 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from gtc_pyg.datasets import LFM2k, TikTok
-from gtc_pyg.experiment import _commit, _versions, build_model
+from gtc_pyg.experiment import _commit, _versions, train
 from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
-from gtc_pyg.lightning import fit
 from gtc_pyg.models import ModalityFiller
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -69,10 +70,6 @@ HEADER = [
 ]
 KEY = HEADER[:6]
 DATASETS = {"lfm2k": (LFM2k, "text"), "tiktok": (TikTok, "image")}
-SETTINGS = {  # those of examples/lfm2k.py and examples/tiktok.py
-    "lfm2k": {"lr": 0.002, "epochs": 100, "patience": 20, "model": {"score_scale": 8.0}},
-    "tiktok": {"lr": 0.002, "epochs": 60, "patience": 10, "model": {"score_scale": 1.5}},
-}
 TRAINED = ["complete", "zero", "mean", "fill"]
 MEASURED = ["mean", "neighbors", "others", "ridge", "fill"]
 
@@ -185,22 +182,13 @@ def run_one(args: argparse.Namespace, row: dict[str, object]) -> dict[str, objec
         absent = condition == "content" and mask is not None
         of_graph = torch.where(mask.view(-1, 1), x, 0.0) if absent else x
         dataset = cls(args.root, pre_transform=_Replace(modality, x, of_graph, has, alone))
-        settings = SETTINGS[args.dataset]
-        torch.manual_seed(seed)
+        script = ROOT / "examples" / f"{args.dataset}.py"
+        chosen = runpy.run_path(str(script))["SETTINGS"]["gtc"]
         more = {"incomplete": (modality,)} if has is not None else {}
-        model = build_model("gtc", dataset, modalities, True, **settings["model"], **more)
+        chosen = replace(chosen, modalities=modalities, model={**chosen.model, **more})
+        epochs = {"epochs": args.epochs} if args.epochs else {}
         with tempfile.TemporaryDirectory() as folder:
-            result = fit(
-                model,
-                dataset,
-                lr=settings["lr"],
-                epochs=args.epochs or settings["epochs"],
-                patience=settings["patience"],
-                modalities=modalities,
-                seed=seed,
-                out=folder,
-                progress=False,
-            )
+            result = train("gtc", dataset, chosen, seed, out=folder, progress=False, **epochs)
         row |= {
             "val_recall@20": f"{result.val['Recall@20']:.6f}",
             "test_recall@20": f"{result.test['Recall@20']:.6f}",

@@ -96,7 +96,12 @@ def prepare(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     edges = {"edges": inputs.edge_index_dict, "weights": inputs.edge_weight_dict}
     torch.save(tensors | edges | dict(zip(("num_users", "num_items"), sizes, strict=True)), path)
     chosen = {
-        name: {"lr": of.lr, "model": dict(of.model), "modalities": of.modalities}
+        name: {
+            "lr": of.lr,
+            "model": dict(of.model),
+            "modalities": of.modalities,
+            "weight_averaging": of.weight_averaging,
+        }
         for name, of in settings.items()
     }
     shared = ("batch_size", "seed", "threads", "malloc", "device")

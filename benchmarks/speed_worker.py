@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -92,6 +93,8 @@ def our_steps(name: str, data: dict, options: dict) -> Iterator[None]:
     widths = [] if name == "lightgcn" else [{m: features[m].size(1) for m in names}]
     model = getattr(models, OURS[name])(*sizes, *widths, **settings["model"]).to(options["device"])
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=True)
+    decay = settings["weight_averaging"]
+    average = AveragedModel(model, avg_fn=get_ema_avg_fn(decay)) if decay else None
     loader = InteractionLoader(data["train"], *sizes, options["batch_size"], options["seed"])
     generator = torch.Generator(options["device"]).manual_seed(options["seed"])
     while True:
@@ -102,6 +105,8 @@ def our_steps(name: str, data: dict, options: dict) -> Iterator[None]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if average is not None:
+                average.update_parameters(model)
             yield
 
 

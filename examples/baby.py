@@ -15,7 +15,20 @@ from gtc_pyg.experiment import Settings, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
-    "gtc": Settings(lr=0.002, epochs=45, model={"edge_dropout": 0.5, "content_strength": 0.3}),
+    "gtc": Settings(
+        lr=0.002,
+        epochs=45,
+        model={
+            "edge_dropout": 0.5,
+            "content_strength": 0.3,
+            "score_scale": 1.5,
+            "num_negatives": 1024,
+            "item_bias": True,
+        },
+        spectral_start=True,
+        weight_averaging=0.99,
+    ),
+    "mgcn": Settings(lr=0.001, epochs=120),
     "freedom": Settings(lr=0.001, epochs=120),
     "lightgcn": Settings(lr=0.002, epochs=120),
 }

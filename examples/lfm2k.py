@@ -15,8 +15,14 @@ from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
     "gtc": Settings(
-        lr=0.002, epochs=100, patience=20, model={"score_scale": 8.0}, spectral_start=True
+        lr=0.002,
+        epochs=100,
+        patience=20,
+        model={"score_scale": 5.0, "num_negatives": 1024, "item_bias": True},
+        spectral_start=True,
+        weight_averaging=0.99,
     ),
+    "mgcn": Settings(lr=0.002, epochs=150, patience=20),
     "freedom": Settings(lr=0.005, epochs=150, patience=20, model={"edge_dropout": 0.0}),
     "lightgcn": Settings(lr=0.005, epochs=150, patience=20),
 }

@@ -14,7 +14,14 @@ from gtc_pyg.experiment import Settings, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
-    "gtc": Settings(lr=0.002, epochs=60, model={"score_scale": 1.5}, spectral_start=True),
+    "gtc": Settings(
+        lr=0.002,
+        epochs=60,
+        model={"score_scale": 1.5, "item_bias": True},
+        spectral_start=True,
+        weight_averaging=0.98,
+    ),
+    "mgcn": Settings(lr=0.005, epochs=60),
     "freedom": Settings(lr=0.005, epochs=60, model={"edge_dropout": 0.0}),
     "lightgcn": Settings(lr=0.005, epochs=60),
 }

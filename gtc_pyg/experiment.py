@@ -22,7 +22,7 @@ from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import rank, world_size
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult, fit
-from gtc_pyg.models import FREEDOM, GTC, GraphRecommender, LightGCN
+from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
 
 __all__ = [
     "HEADER",
@@ -32,6 +32,7 @@ __all__ = [
     "format_table",
     "parse_args",
     "run",
+    "train",
 ]
 
 HEADER = [
@@ -53,9 +54,10 @@ HEADER = [
 MODELS: dict[str, Callable[..., GraphRecommender]] = {
     "lightgcn": LightGCN,
     "freedom": FREEDOM,
+    "mgcn": MGCN,
     "gtc": GTC,
 }
-NAMES = {"gtc": "GTC", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
+NAMES = {"gtc": "GTC", "mgcn": "MGCN", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Settings:
     model: Mapping[str, Any] = field(default_factory=dict)
     spectral_start: bool = False
     """Whether ID embeddings start from the training interactions."""
+    weight_averaging: float = 0.0
+    """As in :func:`gtc_pyg.lightning.fit`."""
 
 
 def build_model(
@@ -82,7 +86,7 @@ def build_model(
     r"""A recommender by name, sized for a dataset.
 
     Args:
-        name: ``'gtc'``, ``'freedom'`` or ``'lightgcn'``.
+        name: ``'gtc'``, ``'mgcn'``, ``'freedom'`` or ``'lightgcn'``.
         dataset: Gives the numbers of users and items and the widths of the content.
         modalities: Content to use; all of it where ``None``.
         spectral_start: Whether ID embeddings start from the training interactions
@@ -102,6 +106,29 @@ def build_model(
     if spectral_start:
         model.start_from(dataset[0]["user", "rates", "item"].edge_index)
     return model
+
+
+def train(
+    model_name: str, dataset: InteractionDataset, settings: Settings, seed: int = 0, **more: Any
+) -> FitResult:
+    r"""Draws a recommender's weights and trains it as the settings say.
+
+    Args:
+        model_name: ``name`` in :func:`build_model`.
+        dataset: As in :func:`build_model`.
+        settings: How.
+        seed: Seeds all that is random.
+        **more: Further arguments of :func:`gtc_pyg.lightning.fit`, which go before the settings'.
+    """
+    torch.manual_seed(seed)
+    model = build_model(
+        model_name, dataset, settings.modalities, settings.spectral_start, **settings.model
+    )
+    _reset_peak()
+    named = ("lr", "epochs", "batch_size", "patience", "weight_averaging", "modalities")
+    chosen = {key: getattr(settings, key) for key in named}
+    options: dict[str, Any] = {**chosen, "seed": seed, **more}
+    return fit(model, dataset, **options)
 
 
 def parse_args(
@@ -126,8 +153,7 @@ def parse_args(
     parser.add_argument(
         "--models",
         type=_models,
-        default=list(MODELS),
-        help="comma-separated, of lightgcn,freedom,gtc (default: all three)",
+        help=f"comma-separated, of {','.join(MODELS)} (default: all that the script has)",
     )
     parser.add_argument("--epochs", type=_positive, help="largest number (default: the settings')")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more (default: 0)")
@@ -172,32 +198,30 @@ def run(
 
     Returns:
         The runs of each model, one for each seed.
+
+    Raises:
+        ValueError: For a model that has no settings.
     """
     if args.threads:
         torch.set_num_threads(args.threads)
     results: dict[str, list[FitResult]] = {}
-    for model_name in args.models:
+    for model_name in args.models or settings:
+        if model_name not in settings:
+            raise ValueError(f"no settings for {model_name!r}: there are {', '.join(settings)}")
         chosen = settings[model_name]
         for seed in args.seed:
             if rank() == 0:
                 print(f"{NAMES[model_name]} on {name}, seed {seed}", file=sys.stderr)
-            torch.manual_seed(seed)
-            model = build_model(
-                model_name, dataset, chosen.modalities, chosen.spectral_start, **chosen.model
-            )
-            _reset_peak()
-            result = fit(
-                model,
+            more = {"epochs": args.epochs} if args.epochs else {}
+            result = train(
+                model_name,
                 dataset,
-                lr=chosen.lr,
-                epochs=args.epochs or chosen.epochs,
-                batch_size=chosen.batch_size,
-                patience=chosen.patience,
-                modalities=chosen.modalities,
-                seed=seed,
+                chosen,
+                seed,
                 out=args.logs / name,
                 name=f"{model_name}-{seed}",
                 progress=not args.quiet,
+                **more,
             )
             results.setdefault(model_name, []).append(result)
             if args.out and rank() == 0:

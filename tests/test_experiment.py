@@ -3,6 +3,7 @@ import csv
 import pytest
 import torch
 
+from gtc_pyg import experiment
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import (
     HEADER,
@@ -12,8 +13,9 @@ from gtc_pyg.experiment import (
     format_table,
     parse_args,
     run,
+    train,
 )
-from gtc_pyg.models import FREEDOM, GTC, LightGCN
+from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN
 from gtc_pyg.transforms import ItemKNNGraph
 
 
@@ -79,7 +81,7 @@ def test_appending_keeps_what_is_there_and_leaves_no_partial_file(tmp_path):
 
 
 def test_models_are_built_by_name_for_the_size_of_the_data(dataset):
-    kinds = {"gtc": GTC, "freedom": FREEDOM, "lightgcn": LightGCN}
+    kinds = {"gtc": GTC, "mgcn": MGCN, "freedom": FREEDOM, "lightgcn": LightGCN}
     for name, kind in kinds.items():
         model = build_model(name, dataset)
         assert isinstance(model, kind)
@@ -92,6 +94,34 @@ def test_models_are_built_by_name_for_the_size_of_the_data(dataset):
         torch.testing.assert_close(model.item_emb.weight, before)
     with pytest.raises(ValueError, match="unknown model 'mf', expected one of lightgcn"):
         build_model("mf", dataset)
+
+
+def test_a_model_is_trained_as_its_settings_say(dataset, monkeypatch):
+    given = {}
+
+    def fit(model, dataset, **options):
+        given.update(options, model=model)
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    settings = Settings(
+        lr=0.5,
+        epochs=3,
+        patience=4,
+        batch_size=7,
+        modalities=["text"],
+        model={"num_layers": 5},
+        spectral_start=True,
+        weight_averaging=0.9,
+    )
+    train("gtc", dataset, settings, seed=6, epochs=2, progress=False)
+    model = given.pop("model")
+    assert model.num_layers == 5 and list(model.filter.encoders) == ["text"]
+    before = model.item_emb.weight.detach().clone()
+    model.start_from(dataset[0]["user", "rates", "item"].edge_index)
+    torch.testing.assert_close(model.item_emb.weight, before)
+    fields = {"lr": 0.5, "patience": 4, "batch_size": 7, "modalities": ["text"]}
+    more = {"weight_averaging": 0.9, "seed": 6, "epochs": 2, "progress": False}
+    assert given == fields | more
 
 
 @pytest.mark.parametrize("options", ["--models gtc,mf", "--epochs 0", "--threads x"])

@@ -12,6 +12,7 @@ from gtc_pyg.functional.linear import (
     spectral_factors,
     spectral_items,
 )
+from gtc_pyg.functional.ranking import sampled_softmax
 from gtc_pyg.functional.rows import normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
     check_ids,
@@ -31,6 +32,7 @@ __all__ = [
     "contrast",
     "total_correlation",
     "draw_permutations",
+    "sampled_softmax",
     "normalize_rows",
     "upcast",
     "to_csr",

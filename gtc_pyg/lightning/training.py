@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
+    EMAWeightAveraging,
     ModelCheckpoint,
     TQDMProgressBar,
 )
@@ -91,6 +92,7 @@ def fit(
     epochs: int = 100,
     batch_size: int = 2048,
     patience: int = 20,
+    weight_averaging: float = 0.0,
     modalities: Sequence[str] | None = None,
     num_neighbors: Sequence[int] | None = None,
     exclude_validation: bool = False,
@@ -98,6 +100,7 @@ def fit(
     out: str | Path = "outputs",
     name: str = "model",
     progress: bool = True,
+    callbacks: Sequence[Callback] = (),
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> FitResult:
     r"""Trains until validation Recall@20 stops rising, then reports the best epoch on test.
@@ -115,6 +118,8 @@ def fit(
         epochs: Largest number of epochs.
         batch_size: Interactions per batch.
         patience: Epochs without a better validation Recall@20 before training stops.
+        weight_averaging: Decay of the exponential moving average of the weights over steps, which
+            is what is evaluated and kept (Lightning's ``EMAWeightAveraging``); off where 0.
         modalities: Content to use; all of it where ``None``.
         num_neighbors: Neighbours sampled in each hop around a batch (mini-batches, for graphs too
             large for one step); the whole graph is in every step where ``None``.
@@ -123,6 +128,7 @@ def fit(
         out: Folder of checkpoints and logs.
         name: Name of the run inside it.
         progress: Whether to show a progress bar.
+        callbacks: Further callbacks of Lightning.
         trainer_kwargs: Further arguments of Lightning's ``Trainer``. Without ``torchrun`` there is
             one device, and ``devices`` may choose it (``[1]``); started by it, leave ``devices``,
             ``num_nodes`` and ``strategy`` out. ``use_distributed_sampler`` is then always off.
@@ -133,6 +139,8 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
+    if not 0 <= weight_averaging < 1:
+        raise ValueError(f"'weight_averaging' must lie in [0, 1) (got {weight_averaging})")
     if num_neighbors is not None and model.edge_dropout > 0:
         raise ValueError(
             f"'num_neighbors' samples the graph, so that no interactions are pruned besides: make "
@@ -158,18 +166,20 @@ def fit(
         save_last=True,
         enable_version_counter=False,
     )
-    callbacks: list[Callback] = [
+    used: list[Callback] = [
         history,
         checkpoint,
         EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True),
     ]
+    if weight_averaging > 0:
+        used.append(EMAWeightAveraging(decay=weight_averaging))
     if progress:
         # Into a file or a log goes a line now and then, not one for each batch.
-        callbacks.append(_ProgressBar(refresh_rate=10 if sys.stdout.isatty() else 1000))
+        used.append(_ProgressBar(refresh_rate=10 if sys.stdout.isatty() else 1000))
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "auto",
-        "callbacks": callbacks,
+        "callbacks": [*used, *callbacks],
         "logger": [
             CSVLogger(folder, name="logs", version=name),
             TensorBoardLogger(folder, name="tensorboard", version=name),

@@ -6,6 +6,7 @@ from gtc_pyg.models.freedom import FREEDOM
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.gtc import GTC
 from gtc_pyg.models.lightgcn import LightGCN
+from gtc_pyg.models.mgcn import MGCN
 from gtc_pyg.models.modality_filler import ModalityFiller
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "Filtered",
     "FREEDOM",
     "LightGCN",
+    "MGCN",
     "ModalityFiller",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
-from gtc_pyg.functional import normalize_rows
+from gtc_pyg.functional import normalize_rows, sampled_softmax
 from gtc_pyg.models.content_filter import ContentFilter
 from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.graph_recommender import (
@@ -56,7 +56,7 @@ class GTC(GraphRecommender):
     :meth:`training_graph` the others are as they were when they were last in one; content enters
     one stream of propagation instead of one per modality, which measured better on TikTok
     (``benchmarks/notes.md``). The examples let ID embeddings start from the interactions instead of
-    at random (:meth:`start_from`).
+    at random (:meth:`start_from`), and rank by a sampled softmax where that measured better.
 
     Args:
         num_users: Number of users.
@@ -86,6 +86,11 @@ class GTC(GraphRecommender):
         regularization: Weight of the squared length of the batch's embeddings.
         edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
         incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
+        num_negatives: How many of a batch's negatives, the first ones, all of its users share in a
+            sampled softmax (:func:`gtc_pyg.functional.sampled_softmax`), which leaves out a user's
+            items among them as far as their edges were not pruned; 1 is BPR, with each
+            interaction's own.
+        item_bias: Whether a learned number is added to all scores of an item.
         user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
             their items. Better on real data; without it the filter is a matter of content alone,
             and finds planted preferences better (``benchmarks/notes.md``).
@@ -112,6 +117,8 @@ class GTC(GraphRecommender):
         filter_weight: float = 0.01,
         filter_in: str = "messages",
         content_batch_size: int = 512,
+        num_negatives: int = 1,
+        item_bias: bool = False,
         negatives: str = "n",
         product_scale: str = "sqrt_dim",
         regularization: float = 1e-4,
@@ -128,6 +135,7 @@ class GTC(GraphRecommender):
             "num_layers": (num_layers, 0),
             "num_item_layers": (num_item_layers, 0),
             "content_batch_size": (content_batch_size, 1),
+            "num_negatives": (num_negatives, 1),
         }
         for name, (value, least) in sizes.items():
             if value < least:
@@ -143,8 +151,10 @@ class GTC(GraphRecommender):
         self.filter_in = filter_in
         self.content_batch_size = content_batch_size
         self.regularization = regularization
+        self.num_negatives = num_negatives
         self.user_emb = Embedding(num_users, hidden_channels)
         self.item_emb = Embedding(num_items, hidden_channels)
+        self.item_bias = Embedding(num_items, 1) if item_bias else None
         self.filter = ContentFilter(
             in_channels,
             hidden_channels,
@@ -165,6 +175,8 @@ class GTC(GraphRecommender):
         r"""Draws all weights anew."""
         for embedding in (self.user_emb, self.item_emb):
             torch.nn.init.normal_(embedding.weight, std=0.025)
+        if self.item_bias is not None:
+            torch.nn.init.zeros_(self.item_bias.weight)
         self.filter.reset_parameters()
         self.total_correlation.reset_parameters()
 
@@ -242,6 +254,9 @@ class GTC(GraphRecommender):
             h = graph.smooth(h)
         if self.num_item_layers > 0:
             items = items + h
+        if self.item_bias is not None:
+            ones = users.new_full((users.size(0), 1), 1 / self.score_scale)
+            factors.append((ones, graph.rows(self.item_bias, "item")))
         user_parts, item_parts = zip((users, items), *factors, strict=True)
         user_emb, item_emb = torch.cat(user_parts, dim=-1), torch.cat(item_parts, dim=-1)
         return self.score_scale * user_emb, item_emb, content
@@ -267,7 +282,7 @@ class GTC(GraphRecommender):
         ego = torch.cat([ids.user.index_select(0, user), ids.item.index_select(0, both)])
         size = ego.pow(2).sum() / (2 * user.numel())
         parts = {
-            "ranking": self._rank_loss(user_emb, item_emb, rows, pos_item, neg_item),
+            "ranking": self._ranking(user_emb, item_emb, rows, pos_item, neg_item, graph, users),
             "regularization": self.regularization * size,
         }
         some = slice(self.content_batch_size)
@@ -289,3 +304,18 @@ class GTC(GraphRecommender):
             loss = self.total_correlation(views, masks, generator)
             parts["total_correlation"] = self.total_correlation_weight * loss
         return parts
+
+    def _ranking(
+        self,
+        user_emb: Tensor,
+        item_emb: Tensor,
+        row: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        graph: CSRGraph,
+        user: Tensor,
+    ) -> Tensor:
+        if self.num_negatives == 1:
+            return self._rank_loss(user_emb, item_emb, row, pos_item, neg_item)
+        sample, known = neg_item[: self.num_negatives].unique(), graph.items_of(user)[0]
+        return sampled_softmax(user_emb, item_emb, row, pos_item, sample, known)

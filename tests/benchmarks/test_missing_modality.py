@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import missing_modality as bench
-from examples import lfm2k, tiktok
 from gtc_pyg.datasets import PlantedPreferences
 
 
@@ -42,13 +41,6 @@ def test_the_page_shows_the_committed_rows():
     page = bench.PAGE.read_text()
     assert bench.with_tables(page, bench.read_rows()) == page
     assert bench.PLOT.exists()
-
-
-def test_the_settings_are_those_of_the_examples():
-    for name, example in (("lfm2k", lfm2k), ("tiktok", tiktok)):
-        chosen, settings = example.SETTINGS["gtc"], dict(bench.SETTINGS[name])
-        assert settings.pop("model") == chosen.model
-        assert settings == {key: getattr(chosen, key) for key in ("lr", "epochs", "patience")}
 
 
 def test_every_row_says_what_it_came_from():

@@ -150,6 +150,7 @@ def test_a_step_is_one_of_training(model_class, tmp_path):
 
     name = model_class.__name__.lower()
     settings = {"lr": 0.01, "model": {"edge_dropout": 0.3}, "modalities": None}
+    settings["weight_averaging"] = 0.0
     train = dataset.view("train")["user", "rates", "item"].edge_label_index
     data = {
         "features": inputs.features,

@@ -2,6 +2,7 @@ import csv
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from gtc_pyg.evaluation import evaluate
 from gtc_pyg.models import GTC, LightGCN
@@ -90,3 +91,33 @@ def test_checkpoints_and_logs_are_written_and_hold_no_pickled_code(
 def test_an_impossible_number_of_epochs_is_refused(dataset, tmp_path, make_gtc, train):
     with pytest.raises(ValueError, match="'epochs' must be at least 1"):
         train(make_gtc(dataset), dataset, tmp_path, epochs=0)
+
+
+class _Weights(Callback):
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append(pl_module.model.user_emb.weight.detach().clone())
+
+
+def test_the_average_of_the_weights_is_evaluated_and_kept(dataset, tmp_path, train, embed, labels):
+    model = LightGCN(dataset.num_users, dataset.num_items, hidden_channels=8)
+    seen, decay = _Weights(), 0.7
+    options = {"epochs": 1, "callbacks": [seen], "weight_averaging": decay}
+    result = train(model, dataset, tmp_path, **options)
+    average = seen.steps[0]
+    for weight in seen.steps[1:]:
+        average = decay * average + (1 - decay) * weight
+    assert len(seen.steps) > 2
+    torch.testing.assert_close(result.model.user_emb.weight.detach(), average)
+    assert not torch.allclose(average, seen.steps[-1])
+    known = [labels(dataset, "train")]
+    expected = evaluate(*embed(result.model, dataset), labels(dataset, "val"), known)
+    assert result.val == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_an_impossible_average_is_refused(dataset, tmp_path, make_gtc, train, decay):
+    with pytest.raises(ValueError, match=r"'weight_averaging' must lie in \[0, 1\)"):
+        train(make_gtc(dataset), dataset, tmp_path, weight_averaging=decay)

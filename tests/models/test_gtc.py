@@ -213,9 +213,12 @@ def test_forward_equals_the_dense_equation_behind_the_filter(
 ) -> None:
     graph = planted()
     layers = {"num_layers": num_layers, "num_item_layers": num_item_layers}
-    model = model_of(graph, **layers, condition=condition, score_scale=3.0, content_strength=0.3)
+    settings = {"condition": condition, "score_scale": 3.0, "content_strength": 0.3}
+    model = model_of(graph, **layers, **settings, item_bias=True)
     z_user, z_item, looked_for = dense(model, graph)
-    expected = 3 * (z_user + sum(looked_for)), z_item
+    bias = torch.nn.init.normal_(model.item_bias.weight)
+    z_user = torch.cat([3 * (z_user + sum(looked_for)), torch.ones(graph.num_users, 1)], dim=1)
+    expected = z_user, torch.cat([z_item, bias], dim=1)
     torch.testing.assert_close(model(*arguments(graph)), expected)
 
 
@@ -225,8 +228,10 @@ def test_inner_products_equal_the_score_pair_by_pair(
     planted: Callable, condition: str, filter_in: str
 ) -> None:
     graph = planted()
-    settings = {"condition": condition, "filter_in": filter_in, "num_sampling_steps": 2}
-    model = model_of(graph, **settings, filter_channels=5, score_scale=2.0, content_strength=0.3)
+    settings = {"condition": condition, "filter_in": filter_in, "item_bias": True}
+    settings |= {"num_sampling_steps": 2, "filter_channels": 5}
+    model = model_of(graph, **settings, score_scale=2.0, content_strength=0.3)
+    bias = torch.nn.init.normal_(model.item_bias.weight).view(-1)
     filtered = model.filter_content(*arguments(graph))
     z_user, z_item, looked_for = dense(model, graph)
     user_emb, item_emb = model(*arguments(graph))
@@ -239,7 +244,7 @@ def test_inner_products_equal_the_score_pair_by_pair(
             if filter_in != "messages":
                 seen = out.for_pairs(torch.tensor([u]), items)
                 score = score + seen @ p[u]
-        torch.testing.assert_close(item_emb @ user_emb[u], 2 * score, rtol=0, atol=1e-5)
+        torch.testing.assert_close(item_emb @ user_emb[u], 2 * score + bias, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("filter_in", FILTER_IN)
@@ -247,12 +252,22 @@ def test_the_ranking_loss_is_that_of_the_scores(
     planted: Callable, batch_of: Callable, filter_in: str
 ) -> None:
     graph = planted()
-    model, (user, pos, neg) = model_of(graph, filter_in=filter_in), batch_of(graph)
+    settings = {"filter_in": filter_in, "num_negatives": 7, "item_bias": True}
+    model, (user, pos, neg) = model_of(graph, **settings), batch_of(graph)
+    torch.nn.init.normal_(model.item_bias.weight)
     user_emb, item_emb = model(*arguments(graph))
     score = user_emb @ item_emb.t()
-    expected = F.softplus(score[user, neg] - score[user, pos]).mean()
-    parts = model.loss(user, pos, neg, *arguments(graph))
-    torch.testing.assert_close(parts["ranking"], expected)
+    loss = model.loss(user, pos, neg, *arguments(graph))["ranking"]
+    model.num_negatives = 1
+    bpr = model.loss(user, pos, neg, *arguments(graph))["ranking"]
+
+    torch.testing.assert_close(bpr, F.softplus(score[user, neg] - score[user, pos]).mean())
+    own = torch.zeros_like(score, dtype=torch.bool)
+    own[tuple(graph.edge_index_dict[USER_TO_ITEM])] = True
+    shared = neg[:7].unique()
+    others = torch.where(own, 0, score.exp())[:, shared].sum(1)
+    expected = -(score[user, pos].exp() / (score[user, pos].exp() + others[user])).log().mean()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_the_filters_own_losses_enter_by_their_weights(

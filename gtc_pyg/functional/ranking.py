@@ -1,0 +1,79 @@
+r"""Losses of ranked items, without state."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gtc_pyg.functional.rows import upcast
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Log of the sum of exponentials of inner products, with one ``[N, M]`` buffer.
+
+    The operators of autograd would keep three and compute the exponentials twice.
+    """
+
+    @staticmethod
+    def forward(ctx, x, y, excluded):  # type: ignore[no-untyped-def]
+        scores = x @ y.t()
+        # Not -inf, of which the largest of a row that is left with nothing could not be taken off.
+        scores.view(-1).index_fill_(0, excluded, torch.finfo(scores.dtype).min / 2)
+        largest = scores.amax(dim=1, keepdim=True)
+        total = scores.sub_(largest).exp_().sum(dim=1, keepdim=True)
+        ctx.save_for_backward(x, y, scores, total)
+        return (largest + total.log()).view(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        x, y, exponentials, total = ctx.saved_tensors
+        factor = grad_output.view(-1, 1) / total
+        grad_x = (exponentials @ y).mul_(factor)
+        return grad_x, exponentials.t() @ (factor * x), None
+
+
+def sampled_softmax(
+    user_emb: Tensor,
+    item_emb: Tensor,
+    row: Tensor,
+    pos_item: Tensor,
+    negatives: Tensor,
+    known: Tensor,
+) -> Tensor:
+    r"""Cross-entropy of a user's item among sampled items that are none of theirs.
+
+    With :math:`s_{ui}` the inner product, :math:`N` the sampled items and :math:`N(u)` the user's,
+
+    .. math::
+        -\frac{1}{B} \sum_{(u, i)} \log \frac{\exp s_{ui}}
+        {\exp s_{ui} + \sum_{j \in N \setminus N(u)} \exp s_{uj}}
+
+    With a single negative this is the loss of BPR. All users share the sample, so that their scores
+    are one product, and the sum over them is made once for a user, however many items of theirs are
+    in the batch. See `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
+    <https://arxiv.org/abs/2201.02327>`_; theirs takes the batch's other items as negatives.
+
+    Args:
+        user_emb: Of the users ``[N, K]``.
+        item_emb: Of all items ``[I, K]``.
+        row: A row of ``user_emb`` for each pair ``[B]``.
+        pos_item: An item of that user ``[B]``.
+        negatives: Sampled items, none twice ``[M]``.
+        known: The users' items as CSR ``[N, I]``; its values do not matter.
+
+    Returns:
+        A scalar; 0 for users that have all sampled items.
+    """
+    user_emb, item_emb = upcast(user_emb), upcast(item_emb)
+    positives = (user_emb.index_select(0, row) * item_emb.index_select(0, pos_item)).sum(-1)
+    place = negatives.new_full((item_emb.size(0),), -1)
+    place[negatives] = torch.arange(negatives.numel(), device=place.device)
+    column = place[known.col_indices()]
+    user = torch.arange(user_emb.size(0), device=place.device)
+    user = user.repeat_interleave(known.crow_indices().diff(), output_size=column.numel())
+    excluded = (user * negatives.numel() + column)[column >= 0]
+    others = _LogSumExp.apply(user_emb, item_emb.index_select(0, negatives), excluded)
+    return F.softplus(others.index_select(0, row) - positives).mean()

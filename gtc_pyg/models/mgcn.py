@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import Embedding, Linear, ModuleDict, Sequential, Sigmoid, Tanh
+
+from gtc_pyg.functional import contrast, normalize_rows, spmm
+from gtc_pyg.models.csr_graph import USER_TO_ITEM, CSRGraph
+from gtc_pyg.models.graph_recommender import (
+    EdgeIndexDict,
+    EdgeWeightDict,
+    Features,
+    GraphRecommender,
+)
+
+
+class MGCN(GraphRecommender):
+    r"""MGCN: content purified by behaviour, spread apart from it, and fused by preference.
+
+    From `"Multi-View Graph Convolutional Network for Multimedia Recommendation"
+    <https://arxiv.org/abs/2308.03588>`_. IDs spread over the interactions as in LightGCN. In each
+    modality :math:`m` an item's content gates its ID, and the result spreads over similar items and
+    from there to users:
+
+    .. math::
+        [\bar e_u, \bar e_i] &= \frac{1}{L + 1} \sum_l \hat A^l [e_u, e_i], \qquad
+        x_i^m = e_i \odot \sigma(W_2^m (W_1^m f_i^m + b_1^m) + b_2^m) \\
+        \bar x_i^m &= (S^{L'} x^m)_i, \qquad
+        \bar x_u^m = \sum_{i \in N(u)} \bar x_i^m / \sqrt{|N(u)| |N(i)|}
+
+    What the modalities share is fused by attention, what is a modality's own by a gate of the
+    behaviour; for users and items alike,
+
+    .. math::
+        \alpha^m &= \mathrm{softmax}_m \, q^\top \tanh(W_3 \bar x^m + b_3), \qquad
+        s = \sum_m \alpha^m \bar x^m \\
+        c &= s + \frac{1}{M} \sum_m \sigma(W_4^m \bar e + b_4^m) \odot (\bar x^m - s), \qquad
+        y_{ui} = \langle \bar e_u + c_u, \; \bar e_i + c_i \rangle
+
+    To BPR training adds, over users and over items, the cross-entropy of a node's own
+    :math:`\bar e` among those of others, by :math:`\cos(c, \bar e) / \tau`, and the squared length
+    of the batch's embeddings, which are :math:`\bar e + c` as in the published code.
+
+    Different from the paper: one graph of similar items, the weighted mean over the modalities
+    (:class:`~gtc_pyg.transforms.ItemKNNGraph`), serves each of them, whose weights are not the
+    cosines; the contrast compares the batch's users, and its positive items, each of them once;
+    content is not trained. With a single modality :math:`c = \bar x`, and nothing is fused.
+
+    Args:
+        num_users: Number of users.
+        num_items: Number of items.
+        in_channels: Width of each modality's content.
+        hidden_channels: Width of the embeddings.
+        num_layers: Layers :math:`L` on the interactions.
+        num_item_layers: Layers :math:`L'` on the item graph.
+        contrast_weight: Weight of the contrast.
+        temperature: :math:`\tau`.
+        regularization: Weight of the squared length of the batch's embeddings.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        in_channels: Mapping[str, int],
+        hidden_channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        contrast_weight: float = 0.01,
+        temperature: float = 0.2,
+        regularization: float = 1e-4,
+    ) -> None:
+        super().__init__(num_users, num_items)
+        if not in_channels:
+            raise ValueError("'in_channels' must name at least one modality (got none)")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
+        self.num_layers = num_layers
+        self.num_item_layers = num_item_layers
+        self.contrast_weight = contrast_weight
+        self.temperature = temperature
+        self.regularization = regularization
+        k, names = hidden_channels, list(in_channels)
+        self.user_emb = Embedding(num_users, k)
+        self.item_emb = Embedding(num_items, k)
+        self.purifiers = ModuleDict(
+            {m: Sequential(Linear(in_channels[m], k), Linear(k, k), Sigmoid()) for m in names}
+        )
+        self.query: Sequential | None = None
+        self.preferences = ModuleDict()
+        if len(names) > 1:
+            self.query = Sequential(Linear(k, k), Tanh(), Linear(k, 1, bias=False))
+            self.preferences.update({m: Linear(k, k) for m in names})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew."""
+        torch.nn.init.xavier_uniform_(self.user_emb.weight)
+        torch.nn.init.xavier_uniform_(self.item_emb.weight)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.reset_parameters()
+
+    def forward(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        ids, content = self._views(features, graph)
+        user_emb, item_emb = (ids + content).split([graph.num_users, graph.num_items])
+        return user_emb, item_emb
+
+    def loss(
+        self,
+        user: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        users, row = user.unique(return_inverse=True)
+        items, column = torch.cat([pos_item, neg_item]).unique(return_inverse=True)
+        pos, neg = column.chunk(2)
+        ids, content = self._views(features, graph, users, items)
+        user_emb, item_emb = (ids + content).split([users.numel(), items.numel()])
+        batch = torch.cat([user_emb[row], item_emb[column]])
+        parts = {
+            "ranking": self._rank_loss(user_emb, item_emb, row, pos, neg),
+            "regularization": self.regularization * 0.5 * batch.pow(2).sum() / user.numel(),
+        }
+        if self.contrast_weight > 0:
+            liked = pos.unique() + users.numel()
+            of_users = self._contrast(content[: users.numel()], ids[: users.numel()])
+            of_items = self._contrast(content[liked], ids[liked])
+            parts["contrast"] = self.contrast_weight * (of_users + of_items)
+        return parts
+
+    def _views(
+        self,
+        features: Features,
+        graph: CSRGraph,
+        users: Tensor | None = None,
+        items: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Behaviour and fused content, users above items; all, or those asked for, ascending."""
+        e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
+        ids = graph.layer_mean(torch.cat([e_user, e_item]), self.num_layers)
+        purified = [
+            e_item * purifier(self._content(features, name, graph.num_items))
+            for name, purifier in self.purifiers.items()
+        ]
+        of_items = torch.cat(purified, dim=1)  # side by side, for one product
+        for _ in range(self.num_item_layers):
+            of_items = graph.smooth(of_items)
+        user_degree = graph.num_items_of_users
+        item_degree = graph[USER_TO_ITEM].crow_indices().diff()
+        if graph.nodes is not None:  # not all of their neighbours are sampled
+            _, _, user_degree, item_degree = graph.nodes
+        shares = of_items * item_degree.clamp(min=1).to(ids.dtype).rsqrt().view(-1, 1)
+        of_users = spmm(*graph.items_of(users), shares)
+        if users is not None and items is not None:
+            ids = ids.index_select(0, torch.cat([users, items + graph.num_users]))
+            of_items, user_degree = of_items.index_select(0, items), user_degree[users]
+        of_users = of_users * user_degree.to(ids.dtype).sqrt().view(-1, 1)
+        content = torch.cat([of_users, of_items]).unflatten(1, (len(purified), -1))
+        return ids, self._fuse(ids, content)
+
+    def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:
+        """``[N, K]`` and ``[N, M, K]`` to ``[N, K]``."""
+        if self.query is None:
+            return content.squeeze(1)
+        shared = (self.query(content).softmax(dim=1) * content).sum(dim=1)
+        gates = [cast(Linear, lin)(ids).sigmoid() for lin in self.preferences.values()]
+        own = torch.stack(gates, dim=1) * (content - shared.unsqueeze(1))
+        return shared + own.mean(dim=1)
+
+    def _contrast(self, content: Tensor, ids: Tensor) -> Tensor:
+        content, ids = normalize_rows(content), normalize_rows(ids)
+        own = torch.arange(ids.size(0), device=ids.device).view(-1, 1)
+        return contrast(content, ids, ids, ids.new_tensor(1 / self.temperature), own)
