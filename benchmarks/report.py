@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
+TESTS = ROOT / "benchmarks" / "results" / "significance.csv"
 README = ROOT / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
 DATASETS = {
@@ -20,12 +21,14 @@ DATASETS = {
     "lfm2k": "LFM2k (image: graph-derived features)",
     "baby": "Baby (graph-derived features)",
 }
-MODELS = {"lightgcn": "LightGCN", "freedom": "FREEDOM", "gtc": "GTC"}
+MODELS = {"lightgcn": "LightGCN", "mgcn": "MGCN", "freedom": "FREEDOM", "gtc": "GTC"}
 COLUMNS = [("recall", 5), ("recall", 20), ("ndcg", 5), ("ndcg", 20)]
 
 
 def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All result rows."""
+    """All rows; none where there is no file."""
+    if not path.exists():
+        return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -39,8 +42,11 @@ def values(rows: list[dict[str, str]], **wanted: object) -> dict[int, float]:
     return seeds
 
 
-def results_table(rows: list[dict[str, str]]) -> str:
-    """Test metrics, mean and sample standard deviation over seeds; the best mean is bold."""
+def results_table(rows: list[dict[str, str]], tests: list[dict[str, str]]) -> str:
+    """Test metrics, mean and sample standard deviation over seeds; the best mean is bold.
+
+    And GTC's gain over each baseline, with p of the test over users (Holm-corrected).
+    """
     head = ["", *(f"{'NDCG' if metric == 'ndcg' else 'Recall'}@{k}" for metric, k in COLUMNS)]
     lines = []
     for dataset, title in DATASETS.items():
@@ -48,6 +54,7 @@ def results_table(rows: list[dict[str, str]]) -> str:
         table = {
             model: [values(rows, model=model, metric=m, k=k, **wanted) for m, k in COLUMNS]
             for model in MODELS
+            if any(_is(row, dataset, model) for row in rows)
         }
         best = [max(map(_mean, column)) for column in zip(*table.values(), strict=True)]
         seeds = sorted(table["gtc"][0])
@@ -62,8 +69,27 @@ def results_table(rows: list[dict[str, str]]) -> str:
             cost = {row["seconds_per_epoch"] for row in rows if _is(row, dataset, model)}
             seconds = statistics.median(map(float, cost))
             lines.append(_row([MODELS[model], *texts, f"{seconds:.1f}"]))
-        lines.append("")
+        lines += ["", *gains(tests, dataset)]
     return "\n".join(lines).rstrip()
+
+
+def gains(tests: list[dict[str, str]], dataset: str) -> list[str]:
+    """Lines of the table of GTC's relative gain over each baseline; none without tests."""
+    found = {
+        (row["baseline"], row["metric"], int(row["k"])): row
+        for row in tests
+        if row["dataset"] == dataset
+    }
+    head = [f"{'NDCG' if metric == 'ndcg' else 'Recall'}@{k}" for metric, k in COLUMNS]
+    lines = []
+    for model, name in MODELS.items():
+        if (model, *COLUMNS[0]) in found:
+            cells = [found[model, metric, k] for metric, k in COLUMNS]
+            texts = [f"{float(c['gain']):+.1%} (p = {float(c['p_holm']):.1g})" for c in cells]
+            lines.append(_row([name, *texts]))
+    if lines:
+        lines = [_row(["GTC's gain over", *head]), _row(["---"] * 5), *lines, ""]
+    return lines
 
 
 def _mean(cell: dict[int, float]) -> float:
@@ -93,7 +119,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
     args = parser.parse_args()
-    table = results_table(read_rows())
+    table = results_table(read_rows(), read_rows(TESTS))
     print(table)
     if args.write:
         beside = README.with_suffix(".part")

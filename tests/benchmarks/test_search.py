@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import re
+import time
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import count
@@ -219,7 +220,15 @@ def _append(path, name):
         bench.append_row(path, row_of(trial, model=name))
 
 
-def test_two_processes_lose_no_row(tmp_path):
+def test_two_processes_lose_no_row(tmp_path, monkeypatch):
+    read = bench.read_rows
+
+    def slowly(path):  # leaves the other process time to write between reading and writing
+        rows = read(path)
+        time.sleep(0.005)
+        return rows
+
+    monkeypatch.setattr(bench, "read_rows", slowly)
     context, path = multiprocessing.get_context("fork"), tmp_path / "rows.csv"
     workers = [context.Process(target=_append, args=(path, name)) for name in ("gtc", "freedom")]
     for worker in workers:
