@@ -24,7 +24,6 @@ only.
 """
 
 import argparse
-import csv
 import ctypes
 import itertools
 import json
@@ -50,9 +49,11 @@ from gtc_pyg.transforms import ItemKNNGraph
 
 try:
     from benchmarks import speed
+    from benchmarks.rows import append_rows, read_rows
     from benchmarks.speed_worker import spread
 except ModuleNotFoundError:  # run as a script
     import speed
+    from rows import append_rows, read_rows
     from speed_worker import spread
 
 ROOT = Path(__file__).parents[1]
@@ -369,25 +370,6 @@ def serve(run: dict[str, Any]) -> None:
         print(json.dumps(getattr(task, command)(*args)), file=answers, flush=True)
 
 
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All result rows; none where there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append_rows(path: Path, rows: list[dict[str, object]]) -> None:
-    """Appends rows, all or none; the file is written beside and renamed."""
-    every, beside = [*read_rows(path), *rows], path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(every)
-    os.replace(beside, path)
-
-
 def runs_of(args: argparse.Namespace) -> list[list[dict[str, Any]]]:
     """What the options ask for: groups of runs that take turns."""
     shared = {"threads": args.threads, "seed": args.seed}
@@ -466,7 +448,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
         rows = measure(runs, args.turn, args.warm_up)
         source = {"commit": _commit(), "versions": _versions()}
-        append_rows(args.out, [row | source for row in rows])
+        append_rows(args.out, HEADER, [row | source for row in rows])
         shown = ["what", "model", "interactions", "step_s", "us_per_interaction"]
         shown += ["to_smallest_median", "peak_mib"]
         for row in rows:

@@ -5,6 +5,11 @@ import math
 import statistics
 from pathlib import Path
 
+try:
+    from benchmarks.rows import between, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import between, write_text
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "growth.md"
 PLOT = ROOT / "docs" / "images" / "growth.png"
@@ -125,15 +130,6 @@ def with_tables(page: str, rows: list[Row]) -> str:
     return page
 
 
-def between(page: str, name: str, text: str) -> str:
-    """The page with the text between ``<!-- name -->`` and ``<!-- end of name -->``."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    if start not in page or end not in page:
-        raise ValueError(f"the page lacks {start!r} or {end!r}")
-    before, _, rest = page.partition(start)
-    return f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
-
-
 def draw(rows: list[Row], path: Path = PLOT) -> None:
     """Time per interaction and peak memory against interactions, a line for each model."""
     import matplotlib
@@ -180,9 +176,7 @@ def _has_curves(rows: list[Row]) -> bool:
 
 def write(rows: list[Row]) -> None:
     """Fills the page and draws."""
-    beside = PAGE.with_suffix(".part")
-    beside.write_text(with_tables(PAGE.read_text(), rows))
-    beside.replace(PAGE)
+    write_text(PAGE, with_tables(PAGE.read_text(), rows))
     if _has_curves(rows):
         draw(rows)
 

@@ -11,8 +11,6 @@ whose row is there are skipped, so an interrupted command can be repeated.
 """
 
 import argparse
-import csv
-import os
 import runpy
 import statistics
 import sys
@@ -28,9 +26,11 @@ from gtc_pyg.experiment import _commit, _versions, train
 from gtc_pyg.transforms import ItemKNNGraph
 
 try:
-    from benchmarks.growth_report import NAMES, NONE, PAGE, between, spread
+    from benchmarks.growth_report import NAMES, NONE, PAGE, spread
+    from benchmarks.rows import append_rows, between, read_rows, write_text
 except ModuleNotFoundError:  # run as a script
-    from growth_report import NAMES, NONE, PAGE, between, spread
+    from growth_report import NAMES, NONE, PAGE, spread
+    from rows import append_rows, between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "minibatch_accuracy.csv"
@@ -76,25 +76,6 @@ def run_one(dataset: InteractionDataset, model: str, fan_out: str, seed: int) ->
     }
 
 
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All result rows; none where there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append_row(path: Path, row: dict[str, object]) -> None:
-    """Appends a row; the file is written beside and renamed."""
-    rows, beside = [*read_rows(path), row], path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
-
-
 def run(args: argparse.Namespace) -> None:
     """All runs that have no row yet, seed by seed."""
     warnings.filterwarnings("ignore", message="Using '.*' without a 'pyg-lib'")
@@ -107,7 +88,8 @@ def run(args: argparse.Namespace) -> None:
                     continue
                 row = dict(zip(KEY, (model, fan_out, seed), strict=True))
                 row |= run_one(dataset, model, fan_out, seed) | {"threads": args.threads}
-                append_row(args.out, row | {"commit": _commit(), "versions": _versions()})
+                row |= {"commit": _commit(), "versions": _versions()}
+                append_rows(args.out, HEADER, [row])
                 shown = [f"{key} {row[key]}" for key in HEADER[:-3] if key != "test_recall@20"]
                 print(", ".join(shown), file=sys.stderr, flush=True)
 
@@ -192,10 +174,7 @@ if __name__ == "__main__":
     args = parse_args()
     torch.set_num_threads(args.threads)
     if args.report:
-        beside = PAGE.with_suffix(".part")
-        beside.write_text(
-            between(PAGE.read_text(), "accuracy", accuracy_table(read_rows(args.out)))
-        )
-        beside.replace(PAGE)
+        table = accuracy_table(read_rows(args.out))
+        write_text(PAGE, between(PAGE.read_text(), "accuracy", table))
     else:
         run(args)

@@ -24,8 +24,6 @@ regression from the other modalities) and neighbors (mean of items with users in
 """
 
 import argparse
-import csv
-import os
 import runpy
 import statistics
 import sys
@@ -46,6 +44,11 @@ from gtc_pyg.experiment import _commit, _versions, train
 from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
 from gtc_pyg.models import ModalityFiller
 from gtc_pyg.transforms import ItemKNNGraph
+
+try:
+    from benchmarks.rows import append_rows, between, read_rows, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "missing_modality.csv"
@@ -199,26 +202,6 @@ def run_one(args: argparse.Namespace, row: dict[str, object]) -> dict[str, objec
     return row | {"seconds": f"{seconds:.0f}", "commit": _commit(), "versions": _versions()}
 
 
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All result rows; none where there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append_row(path: Path, row: dict[str, object]) -> None:
-    """Appends a row; the file is written beside and renamed."""
-    rows = [*read_rows(path), row]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
-
-
 def run(args: argparse.Namespace) -> None:
     """All runs that have no row yet, seed by seed."""
     conditions = args.conditions or (MEASURED if args.no_train else TRAINED)
@@ -235,7 +218,7 @@ def run(args: argparse.Namespace) -> None:
                 if [str(value) for value in row.values()] in done:
                     continue
                 row = run_one(args, row)
-                append_row(args.out, row)
+                append_rows(args.out, HEADER, [row])
                 shown = [
                     f"{key} {row[key]}" for key in HEADER[:-2] if row.get(key) not in (None, "")
                 ]
@@ -353,11 +336,7 @@ def _row(cells: list[str]) -> str:
 def with_tables(page: str, rows: list[dict[str, str]]) -> str:
     """The page with both tables between their marks."""
     for name, table in (("recall", recall_table(rows)), ("content", content_table(rows))):
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if start not in page or end not in page:
-            raise ValueError(f"{PAGE} lacks {start!r} or {end!r}")
-        before, _, rest = page.partition(start)
-        page = f"{before}{start}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
+        page = between(page, name, table)
     return page
 
 
@@ -432,9 +411,7 @@ if __name__ == "__main__":
     torch.set_num_threads(args.threads)
     if args.report:
         rows = read_rows(args.out)
-        beside = PAGE.with_suffix(".part")
-        beside.write_text(with_tables(PAGE.read_text(), rows))
-        beside.replace(PAGE)
+        write_text(PAGE, with_tables(PAGE.read_text(), rows))
         draw(rows)
     else:
         run(args)

@@ -12,7 +12,6 @@ each is a share of the true value, and 0.05 is the limit.
 
 import argparse
 import copy
-import csv
 import itertools
 from pathlib import Path
 
@@ -22,6 +21,11 @@ from torch.nn import Linear, Module, Sequential, SiLU
 
 from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.nn import NoiseSchedule
+
+try:
+    from benchmarks.rows import write_rows
+except ModuleNotFoundError:  # run as a script
+    from rows import write_rows
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "noise_mixture.csv"
@@ -192,10 +196,7 @@ def main() -> None:
         for measure, value in found.items():
             row = {"seed": seed, "measure": measure, "error": f"{value:.5f}"}
             rows.append({**row, **{name: getattr(args, name) for name in settings}, **origin})
-    with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(args.out, list(rows[0]), rows)
 
 
 if __name__ == "__main__":

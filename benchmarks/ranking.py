@@ -21,7 +21,6 @@ not run again.
 """
 
 import argparse
-import csv
 import importlib.metadata
 import importlib.util
 import json
@@ -42,10 +41,14 @@ from gtc_pyg.experiment import _commit, _peak_mib, _reset_peak, _versions
 from gtc_pyg.functional import SCORE_BYTES
 from gtc_pyg.functional.topk import _chunk_size
 
+try:
+    from benchmarks.rows import append_rows, between, read_rows, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, between, read_rows, write_text
+
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "ranking.csv"
 PAGE = ROOT / "docs" / "ranking.md"
-START, END = "<!-- ranking -->", "<!-- end of ranking -->"
 KEYS = ["items", "users", "dim", "k", "threads", "seed"]
 
 
@@ -175,22 +178,13 @@ def in_fresh_process(options: dict[str, int]) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All rows; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def run(args: argparse.Namespace) -> None:
     """Measures and appends what is still missing."""
     for items in args.items:
         users = args.users or min(8192, max(256, 2**28 // items))
         keys = {name: getattr(args, name) for name in KEYS[2:]}
         keys = {"items": items, "users": users, **keys}
-        rows: list[dict[str, Any]] = list(read_rows(args.out))
-        if any(all(row[name] == str(keys[name]) for name in KEYS) for row in rows):
+        if any(all(row[name] == str(keys[name]) for name in KEYS) for row in read_rows(args.out)):
             print(f"{items} items: there already in {args.out}")
             continue
         found = in_fresh_process(keys | {"repeats": args.repeats})
@@ -198,14 +192,8 @@ def run(args: argparse.Namespace) -> None:
         versions = found.pop("versions")
         if found["faiss_s"] != "not installed":
             versions += f"; faiss-cpu {importlib.metadata.version('faiss-cpu')}"
-        rows.append({**keys, **found, "commit": _commit(), "versions": versions})
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        beside = args.out.with_suffix(".part")
-        with beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        beside.replace(args.out)
+        row = {**keys, **found, "commit": _commit(), "versions": versions}
+        append_rows(args.out, list(row), [row])
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -252,11 +240,7 @@ def _size(row: dict[str, str]) -> tuple[int, int]:
 
 def with_table(page: str, rows: list[dict[str, str]]) -> str:
     """The text of the page with the table between its two marks."""
-    if START not in page or END not in page:
-        raise ValueError(f"the page lacks {START!r} or {END!r}, between which the table stands")
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n\n{conditions(rows)}\n\n{table(rows)}\n\n{END}{after}"
+    return between(page, "ranking", f"{conditions(rows)}\n\n{table(rows)}")
 
 
 def main() -> None:
@@ -278,9 +262,7 @@ def main() -> None:
     if not args.report:
         run(args)
         return
-    beside = PAGE.with_suffix(".part")
-    beside.write_text(with_table(PAGE.read_text(), read_rows()))
-    beside.replace(PAGE)
+    write_text(PAGE, with_table(PAGE.read_text(), read_rows(ROWS)))
 
 
 if __name__ == "__main__":

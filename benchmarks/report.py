@@ -7,15 +7,18 @@ A test holds README equal to what this prints.
 """
 
 import argparse
-import csv
 import statistics
 from pathlib import Path
+
+try:
+    from benchmarks.rows import between, read_rows, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
 TESTS = ROOT / "benchmarks" / "results" / "significance.csv"
 README = ROOT / "README.md"
-START, END = "<!-- results -->", "<!-- end of results -->"
 DATASETS = {
     "tiktok": "TikTok",
     "lfm2k": "LFM2k (image: graph-derived features)",
@@ -23,14 +26,6 @@ DATASETS = {
 }
 MODELS = {"lightgcn": "LightGCN", "mgcn": "MGCN", "freedom": "FREEDOM", "gtc": "GTC"}
 COLUMNS = [("recall", 5), ("recall", 20), ("ndcg", 5), ("ndcg", 20)]
-
-
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All rows; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def values(rows: list[dict[str, str]], **wanted: object) -> dict[int, float]:
@@ -104,24 +99,13 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def with_results(readme: str, table: str) -> str:
-    """The text of README with the table between its two marks."""
-    if START not in readme or END not in readme:
-        raise ValueError(f"README.md lacks {START!r} or {END!r}, between which the tables stand")
-    before, _, rest = readme.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n\n{table}\n\n{END}{after}"
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
     args = parser.parse_args()
-    table = results_table(read_rows(), read_rows(TESTS))
+    table = results_table(read_rows(ROWS), read_rows(TESTS))
     print(table)
     if args.write:
-        beside = README.with_suffix(".part")
-        beside.write_text(with_results(README.read_text(), table))
-        beside.replace(README)
+        write_text(README, between(README.read_text(), "results", table))

@@ -21,7 +21,6 @@ from a database of its own beside the CSV file that is committed.
 """
 
 import argparse
-import csv
 import fcntl
 import hashlib
 import json
@@ -46,6 +45,11 @@ from gtc_pyg.datasets import InteractionDataset, LFM2k, MMRecFolder, TikTok
 from gtc_pyg.experiment import Settings, _commit, _versions, build_model
 from gtc_pyg.lightning import fit
 from gtc_pyg.transforms import ItemKNNGraph
+
+try:
+    from benchmarks.rows import append_rows, read_rows
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, read_rows
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "search.csv"
@@ -211,14 +215,6 @@ def run_trial(
     }
 
 
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All rows; none where there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def curves_of(rows: Sequence[Mapping[str, str]], dataset: str, model: str) -> list[list[float]]:
     """The curves of a model's finished trials on a set."""
     wanted = (dataset, model, "finished")
@@ -227,15 +223,10 @@ def curves_of(rows: Sequence[Mapping[str, str]], dataset: str, model: str) -> li
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Appends a row under a lock; the file is written beside and renamed."""
+    """Appends a row under a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
-        rows, beside = [*read_rows(path), row], path.with_name(path.name + ".part")
-        with beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(beside, path)
+        append_rows(path, HEADER, [row])
 
 
 @contextmanager

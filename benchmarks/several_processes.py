@@ -11,7 +11,6 @@ docs/several_processes.md equal to the committed rows. Needs two idle cores, and
 """
 
 import argparse
-import csv
 import statistics
 import subprocess
 import sys
@@ -26,10 +25,14 @@ from gtc_pyg.experiment import _commit, _versions, build_model
 from gtc_pyg.lightning import fit
 from gtc_pyg.transforms import ItemKNNGraph
 
+try:
+    from benchmarks.rows import append_rows, between, read_rows, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, between, read_rows, write_text
+
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "several_processes.csv"
 PAGE = ROOT / "docs" / "several_processes.md"
-START, END = "<!-- gain -->", "<!-- end of gain -->"
 HEADER = ["what", "model", "processes", "round", "seed", "seconds", "commit", "versions"]
 WORK = {"whole graph": 20, "mini-batches": 10}  # steps an epoch
 NAMES = {"gtc": "GTC", "lightgcn": "LightGCN"}
@@ -66,35 +69,15 @@ def work(what: str, root: str, number: int, out: Path) -> None:
             seconds["ranking"] = statistics.median(result.evaluation_seconds[1:])
         shared = {"model": name, "processes": world_size(), "round": number, "seed": 0}
         if rank() == 0:
-            append(
-                out,
-                [
-                    {"what": key, **shared, "seconds": f"{value:.5f}"}
-                    | {"commit": _commit(), "versions": _versions()}
-                    for key, value in seconds.items()
-                ],
-            )
-
-
-def append(out: Path, rows: list[dict[str, object]]) -> None:
-    """Adds rows to the file, under a header."""
-    new = not out.exists()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All result rows."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+            shared |= {"commit": _commit(), "versions": _versions()}
+            rows = [shared | {"what": k, "seconds": f"{v:.5f}"} for k, v in seconds.items()]
+            append_rows(out, HEADER, rows)
 
 
 def gain_table(rows: list[dict[str, str]]) -> str:
     """Medians over rounds, and how many times faster two processes are."""
+    if not rows:
+        raise ValueError("no rows: nothing to show")
     lines = ["| | | one process, ms | two processes, ms | gain |", "|---|---|---|---|---|"]
     for what, model in dict.fromkeys((row["what"], row["model"]) for row in rows):
         one, two = (
@@ -108,14 +91,6 @@ def gain_table(rows: list[dict[str, str]]) -> str:
         title = "all users ranked" if what == "ranking" else f"step, {what}"
         lines.append(f"| {title} | {NAMES[model]} | {one:.1f} | {two:.1f} | {one / two:.2f} |")
     return "\n".join(lines)
-
-
-def with_table(page: str, table: str) -> str:
-    """The page with the table between its two marks."""
-    if START not in page or END not in page:
-        raise ValueError(f"the page lacks {START!r} or {END!r}, between which the table stands")
-    before, _, rest = page.partition(START)
-    return f"{before}{START}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
@@ -143,6 +118,4 @@ if __name__ == "__main__":
     table = gain_table(read_rows(args.out))
     print(table)
     if args.write:
-        beside = PAGE.with_suffix(".part")
-        beside.write_text(with_table(PAGE.read_text(), table))
-        beside.replace(PAGE)
+        write_text(PAGE, between(PAGE.read_text(), "gain", table))

@@ -18,7 +18,6 @@ a probability of .8, from the standard deviation of the users' differences:
 """
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -42,9 +41,11 @@ from gtc_pyg.lightning import InteractionDataModule
 from gtc_pyg.models import GraphRecommender
 
 try:
-    from benchmarks.search import DATASETS, claimed, example_settings, locked, read_rows, to_json
+    from benchmarks.rows import read_rows, write_rows
+    from benchmarks.search import DATASETS, claimed, example_settings, locked, to_json
 except ModuleNotFoundError:  # run as a script
-    from search import DATASETS, claimed, example_settings, locked, read_rows, to_json
+    from rows import read_rows, write_rows
+    from search import DATASETS, claimed, example_settings, locked, to_json
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
@@ -278,17 +279,6 @@ def table(runs: Mapping[str, Mapping[str, Mapping[int, Run]]]) -> list[dict[str,
     return rows
 
 
-def write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes the table anew: a p-value depends on all rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
-
-
 def format_rows(rows: Sequence[Mapping[str, object]]) -> str:
     """A line for each comparison."""
     lines = []
@@ -327,7 +317,7 @@ if __name__ == "__main__":
     torch.set_num_threads(args.threads)
     if args.test:
         rows = table(read_runs(args.users))
-        write(args.table, rows)
+        write_rows(args.table, HEADER, rows)  # anew: a p-value depends on all rows
         print(format_rows(rows))
     else:
         run(args)

@@ -17,7 +17,6 @@ after a change of the code, begin with another file.
 
 import argparse
 import contextlib
-import csv
 import gc
 import io
 import os
@@ -43,6 +42,11 @@ from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import Settings, _commit, _versions
 from gtc_pyg.lightning import FitResult
 from gtc_pyg.models import GraphRecommender
+
+try:
+    from benchmarks.rows import append_rows, between, read_rows, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "time_to_quality.csv"
@@ -207,7 +211,7 @@ def run(args: argparse.Namespace) -> None:
                     with contextlib.redirect_stderr(io.StringIO()):
                         train(name, model, seed, 1, *given)
                     result, start = train(name, model, seed, args.epochs, *given, args.metrics)
-                    append_row(args.out, row_of(key, result, start))
+                    append_rows(args.out, HEADER, [row_of(key, result, start)])
                     shown = f"{name} {model} seed {seed}: {len(result.seconds)} epochs"
                     print(f"{shown}, {sum(result.seconds):.1f} s", file=sys.stderr, flush=True)
 
@@ -224,26 +228,6 @@ def _machine() -> str:
 def _malloc() -> str:
     chosen = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("MALLOC_")]
     return " ".join(chosen) or "default"
-
-
-def read_rows(path: Path = ROWS) -> list[dict[str, str]]:
-    """All result rows; none where there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Appends a row; the file is written beside and renamed."""
-    rows = [*read_rows(path), row]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
 
 
 # What the rows say
@@ -450,11 +434,7 @@ PARTS = {
 def with_tables(page: str, rows: list[dict[str, str]]) -> str:
     """The page with all that comes from the rows between its marks."""
     for name, make in PARTS.items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if start not in page or end not in page:
-            raise ValueError(f"{PAGE} lacks {start!r} or {end!r}")
-        before, _, rest = page.partition(start)
-        page = f"{before}{start}\n\n{make(rows)}\n\n{end}{rest.partition(end)[2]}"
+        page = between(page, name, make(rows))
     return page
 
 
@@ -620,9 +600,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.report:
         return run(args)
     rows = read_rows(args.out)
-    beside = PAGE.with_suffix(".part")
-    beside.write_text(with_tables(PAGE.read_text(), rows))
-    beside.replace(PAGE)
+    write_text(PAGE, with_tables(PAGE.read_text(), rows))
     if groups(rows):
         draw(rows)
 

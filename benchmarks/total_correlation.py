@@ -12,7 +12,6 @@ already is not run again. benchmarks/total_correlation_report.py draws the page'
 """
 
 import argparse
-import csv
 import math
 import os
 import statistics
@@ -33,6 +32,11 @@ from torch_geometric.nn import MLP
 from gtc_pyg.experiment import _commit, _peak_mib, _reset_peak, _versions
 from gtc_pyg.functional import draw_permutations, total_correlation
 from gtc_pyg.nn import TotalCorrelationLoss
+
+try:
+    from benchmarks.rows import append_rows, read_rows
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 TRUTHS, NUM_TENSORS = [0.5, 1.0, 2.0, 3.0], [3, 4]
@@ -278,10 +282,8 @@ def in_fresh_process(function: str, *args: object) -> dict[str, Any]:
 
 def append(name: str, keys: dict[str, Any], measure: Callable[[], Any]) -> None:
     """Measures and appends a row or several, unless rows with these keys are there."""
-    path = RESULTS / f"total_correlation_{name}.csv"
-    old = read_rows(name)
     keys = {**keys, "threads": torch.get_num_threads()}
-    if any(all(row[key] == str(value) for key, value in keys.items()) for row in old):
+    if any(all(row[key] == str(value) for key, value in keys.items()) for row in rows_of(name)):
         return
     print(name, *(f"{key}={value}" for key, value in keys.items()), end=": ", flush=True)
     found = measure()
@@ -289,21 +291,17 @@ def append(name: str, keys: dict[str, Any], measure: Callable[[], Any]) -> None:
     print(*(f"{key}={value}" for key, value in found[-1].items()), flush=True)
     source = {"commit": _commit(), "versions": _versions()}
     rows = [{**keys, **row, **source} for row in found]
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*old, *rows])
-    beside.replace(path)
+    append_rows(path_of(name), list(rows[0]), rows)
 
 
-def read_rows(name: str) -> list[dict[str, str]]:
+def path_of(name: str) -> Path:
+    """The file of one of the five measurements."""
+    return RESULTS / f"total_correlation_{name}.csv"
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
     """The rows of one of the five measurements; none where it has not begun."""
-    path = RESULTS / f"total_correlation_{name}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path_of(name))
 
 
 def measure(name: str, seeds: Sequence[int]) -> None:

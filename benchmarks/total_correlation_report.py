@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from benchmarks.total_correlation import DIMS, NUM_TENSORS, TRUTHS, read_rows
+    from benchmarks.rows import write_text
+    from benchmarks.total_correlation import DIMS, NUM_TENSORS, TRUTHS, rows_of
 except ModuleNotFoundError:  # run as a script
-    from total_correlation import DIMS, NUM_TENSORS, TRUTHS, read_rows
+    from rows import write_text
+    from total_correlation import DIMS, NUM_TENSORS, TRUTHS, rows_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "total_correlation.md"
@@ -34,7 +36,7 @@ def column(rows: Rows, name: str) -> list[float]:
 
 def gaussians_table() -> str:
     """Mean bound of the seeds, its share of the truth, its excess in standard errors."""
-    rows = read_rows("gaussians")
+    rows = rows_of("gaussians")
     head = ["variables", "truth", "bound, mean of seeds", "share of truth", "lowest seed"]
     lines = _head([*head, "largest excess of a run, s. e.", "excess of the mean, s. e.", "draws"])
     for t in NUM_TENSORS:
@@ -53,7 +55,7 @@ def gaussians_table() -> str:
 
 def final_accuracy(method: str) -> tuple[list[float], float, float]:
     """Of each seed after training, chance, and the standard error of their mean at chance."""
-    rows = select(read_rows("xor"), method=method)
+    rows = select(rows_of("xor"), method=method)
     last = select(rows, step=max(int(row["step"]) for row in rows))
     chance = 1 / math.isqrt(int(last[0]["num_pairs"]))
     error = math.sqrt(chance * (1 - chance) / sum(int(row["num_pairs"]) for row in last))
@@ -71,7 +73,7 @@ def xor_table() -> str:
 
 
 def scale_table() -> str:
-    rows = read_rows("scale")
+    rows = rows_of("scale")
     names = ["excess at the start", "gradient at the start", "bound after training"]
     scales = ["none", "sqrt_dim"]
     lines = _head(["T", "D", *(f"{name}, `'{scale}'`" for name in names for scale in scales)])
@@ -87,7 +89,7 @@ def scale_table() -> str:
 
 
 def memory_table() -> str:
-    rows = read_rows("memory")
+    rows = rows_of("memory")
     lines = _head(["N", "plain, MiB", "chunked, MiB"])
     for num_rows in sorted({int(row["num_rows"]) for row in rows}):
         found = [select(rows, num_rows=num_rows, form=form) for form in ("plain", "chunked")]
@@ -98,7 +100,7 @@ def memory_table() -> str:
 
 def speed_table() -> str:
     lines = _head(["N", "threads", "plain, s", "chunked, s", "ratio", "largest difference"])
-    for row in sorted(read_rows("speed"), key=lambda r: (int(r["num_rows"]), int(r["threads"]))):
+    for row in sorted(rows_of("speed"), key=lambda r: (int(r["num_rows"]), int(r["threads"]))):
         times = [f"{float(row[key]):.3f}" for key in ("plain_seconds", "chunked_seconds")]
         last = [f"{float(row['ratio']):.2f}", row["largest_relative_difference"]]
         lines.append(_row([f"{int(row['num_rows']):,}", row["threads"], *times, *last]))
@@ -138,7 +140,7 @@ def draw(folder: Path) -> None:
     axes.plot(limit, limit, color="black", linewidth=1, label="truth")
     axes.fill_between(limit, [0.85 * x for x in limit], limit, color="0.9", label="within 15 %")
     for i, t in enumerate(NUM_TENSORS):
-        found = select(read_rows("gaussians"), num_tensors=t)
+        found = select(rows_of("gaussians"), num_tensors=t)
         x, marker = column(found, "truth"), "+x"[i]
         axes.scatter(x, column(found, "bound"), marker=marker, label=f"{t} variables", zorder=2)
     axes.set(xlabel="total correlation (nats)", ylabel="lower bound on fresh rows (nats)")
@@ -148,7 +150,7 @@ def draw(folder: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(5, 4))
     for i, (method, title) in enumerate(METHODS.items()):
-        found = select(read_rows("xor"), method=method)
+        found = select(rows_of("xor"), method=method)
         for seed in sorted({row["seed"] for row in found}):
             own = select(found, seed=seed)
             label = title if seed == "0" else None
@@ -162,7 +164,7 @@ def draw(folder: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(5, 4))
     for i, form in enumerate(("plain", "chunked")):
-        found = select(read_rows("memory"), form=form)
+        found = select(rows_of("memory"), form=form)
         x, y = column(found, "num_rows"), column(found, "added_mib")
         axes.plot(x, y, marker="o", color=f"C{i}", label=form)
     axes.axhline(1024, color="black", linewidth=1, linestyle=":", label="1 GiB")
@@ -195,9 +197,7 @@ if __name__ == "__main__":
     if args.write:
         (DOCS / "images").mkdir(exist_ok=True)
         draw(DOCS / "images")
-        beside = PAGE.with_suffix(".part")
-        beside.write_text(with_tables(PAGE.read_text()))
-        beside.replace(PAGE)
+        write_text(PAGE, with_tables(PAGE.read_text()))
     else:
         for name, table in TABLES.items():
             print(f"{name}\n{table()}\n")

@@ -26,7 +26,6 @@ share: by the whole filter) of another, 20 permutations, and the condition 'item
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 from pathlib import Path
@@ -43,10 +42,14 @@ from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
 
+try:
+    from benchmarks.rows import append_rows, between, read_rows, write_text
+except ModuleNotFoundError:  # run as a script
+    from rows import append_rows, between, read_rows, write_text
+
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "user_awareness.csv"
 PAGE = ROOT / "docs" / "user_awareness.md"
-START, END = "<!-- table -->", "<!-- end of table -->"
 HEADER = [
     "condition",
     "measure",
@@ -190,13 +193,14 @@ def train(
 
 
 def run(seeds: list[int], out: Path) -> list[dict[str, str]]:
-    done = read(out)
     for condition in ("user", "item"):
         for seed in seeds:
-            if any((row["condition"], row["seed"]) == (condition, str(seed)) for row in done):
+            done = [(row["condition"], row["seed"]) for row in read_rows(out)]
+            if (condition, str(seed)) in done:
                 continue
             print(f"condition {condition!r}, seed {seed}", file=sys.stderr)
             model, dataset, inputs, recall = train(condition, seed)
+            rows = []
             for key, modality, users, value in measure(model, dataset, inputs):
                 cells = (
                     condition,
@@ -207,21 +211,9 @@ def run(seeds: list[int], out: Path) -> list[dict[str, str]]:
                     f"{value:.4f}",
                     f"{recall:.4f}",
                 )
-                done.append(dict(zip(HEADER, (*cells, _commit(), _versions()), strict=True)))
-            beside = out.with_name(out.name + ".part")
-            with beside.open("w", newline="") as file:
-                writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(done)
-            beside.replace(out)
-    return done
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+                rows.append(dict(zip(HEADER, (*cells, _commit(), _versions()), strict=True)))
+            append_rows(out, HEADER, rows)
+    return read_rows(out)
 
 
 def _select(rows: list[dict[str, str]], **wanted: str) -> list[float]:
@@ -275,9 +267,7 @@ def main() -> None:
     rows = run(args.seed, args.out)
     print(table(rows))
     if args.write:
-        before, _, rest = PAGE.read_text().partition(START)
-        after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{START}\n\n{table(rows)}\n\n{END}{after}")
+        write_text(PAGE, between(PAGE.read_text(), "table", table(rows)))
     if args.plot:
         plot(rows, args.plot)
 

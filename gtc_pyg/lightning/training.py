@@ -119,7 +119,8 @@ def fit(
         batch_size: Interactions per batch.
         patience: Epochs without a better validation Recall@20 before training stops.
         weight_averaging: Decay of the exponential moving average of the weights over steps, which
-            is what is evaluated and kept (Lightning's ``EMAWeightAveraging``); off where 0.
+            is what is evaluated and kept (Lightning's ``EMAWeightAveraging``); off where 0. Needs
+            a second copy of the weights.
         modalities: Content to use; all of it where ``None``.
         num_neighbors: Neighbours sampled in each hop around a batch (mini-batches, for graphs too
             large for one step); the whole graph is in every step where ``None``.

@@ -45,13 +45,13 @@ def row_of(interactions, us, **values):
 
 def test_the_page_shows_the_committed_rows():
     page = growth_report.PAGE.read_text()
-    rows = growth.read_rows()
+    rows = growth.read_rows(growth.ROWS)
     assert growth_report.with_tables(page, rows) == page
     assert growth_report.PLOT.exists() == (growth_report.FIGURE in page)
 
 
 def test_every_row_says_what_it_came_from_and_is_there_once():
-    rows = growth.read_rows()
+    rows = growth.read_rows(growth.ROWS)
     keys = [tuple(row[key] for key in growth.KEY) for row in rows]
     assert len(set(keys)) == len(keys)
     for row in rows:

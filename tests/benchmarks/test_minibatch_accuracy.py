@@ -1,7 +1,8 @@
 import pytest
 
 from benchmarks import minibatch_accuracy as bench
-from benchmarks.growth_report import PAGE, between
+from benchmarks.growth_report import PAGE
+from benchmarks.rows import between
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -21,7 +22,7 @@ WHOLE = rows_of("whole", 0.09, 0.10, 0.11)
 
 
 def test_the_page_shows_the_committed_rows():
-    page, rows = PAGE.read_text(), bench.read_rows()
+    page, rows = PAGE.read_text(), bench.read_rows(bench.ROWS)
     assert between(page, "accuracy", bench.accuracy_table(rows)) == page
     for row in rows:
         assert all(row.values()), row

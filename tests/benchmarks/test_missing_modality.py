@@ -39,12 +39,12 @@ GROUP = {"dataset": "lfm2k", "given": "all", "rate": "0.4"}
 
 def test_the_page_shows_the_committed_rows():
     page = bench.PAGE.read_text()
-    assert bench.with_tables(page, bench.read_rows()) == page
+    assert bench.with_tables(page, bench.read_rows(bench.ROWS)) == page
     assert bench.PLOT.exists()
 
 
 def test_every_row_says_what_it_came_from():
-    rows = bench.read_rows()
+    rows = bench.read_rows(bench.ROWS)
     keys = [tuple(row[key] for key in bench.KEY) for row in rows]
     assert len(set(keys)) == len(keys)
     for row in rows:
@@ -55,7 +55,7 @@ def test_every_row_says_what_it_came_from():
 def test_the_page_says_what_fill_loses():
     shares = []
     for rate in ("0.4", "0.6"):
-        table = bench.losses(bench.read_rows(), dataset="lfm2k", given="all", rate=rate)
+        table = bench.losses(bench.read_rows(bench.ROWS), dataset="lfm2k", given="all", rate=rate)
         shares += [bench.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
     shown = [f"{share:.2f}".removeprefix("0") for share in shares]
     said = (
@@ -67,7 +67,7 @@ def test_the_page_says_what_fill_loses():
 def test_the_page_says_what_generated_content_loses_where_the_graph_leaves_it_alone():
     shares = []
     for rate in ("0.4", "0.6"):
-        table = bench.losses(bench.read_rows(), dataset="lfm2k", given="all", rate=rate)
+        table = bench.losses(bench.read_rows(bench.ROWS), dataset="lfm2k", given="all", rate=rate)
         table = table | {"fill": table["content"]}
         shares += [bench.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
     shown = [f"{share:.2f}".removeprefix("0") for share in shares]

@@ -1,17 +1,15 @@
-import csv
-
 import pytest
 import torch
 
 from benchmarks.noise_mixture import MEASURES, ROOT, ROWS, draw, errors, sample, table, train
+from benchmarks.rows import read_rows
 from gtc_pyg.nn import NoiseSchedule
 
 PAGE = ROOT / "docs" / "layers.md"
 
 
 def rows() -> list[dict[str, str]]:
-    with ROWS.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(ROWS)
 
 
 def test_committed_samples_are_within_five_percent_of_the_mixture():

@@ -1,4 +1,3 @@
-import csv
 import sys
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import torch
 
 from benchmarks.ranking import (
     PAGE,
+    ROWS,
     added_mib,
     draw,
     in_fresh_process,
@@ -21,16 +21,16 @@ SMALL = {"items": 3000, "users": 50, "dim": 8, "k": 4, "threads": 1, "seed": 0, 
 
 def test_the_page_shows_the_committed_rows():
     page = PAGE.read_text()
-    assert with_table(page, read_rows()) == page
+    assert with_table(page, read_rows(ROWS)) == page
 
 
 def test_a_page_without_the_marks_is_refused():
     with pytest.raises(ValueError, match="lacks '<!-- ranking -->'"):
-        with_table("# Ranking", read_rows())
+        with_table("# Ranking", read_rows(ROWS))
 
 
 def test_committed_rows_reach_their_targets():
-    rows = read_rows()
+    rows = read_rows(ROWS)
     assert {int(row["items"]) for row in rows} >= {10**4, 10**5, 10**6}
     for row in rows:
         assert all(row.values()), row
@@ -40,7 +40,7 @@ def test_committed_rows_reach_their_targets():
 
 
 def test_ratios_are_those_of_the_columns():
-    for row in read_rows():
+    for row in read_rows(ROWS):
         ours = float(row["ours_s"])
         floor = float(row["product_s"]) + float(row["topk_s"])
         assert float(row["ratio"]) == pytest.approx(ours / floor, rel=0.2)
@@ -83,7 +83,6 @@ def test_what_is_there_is_not_run_again(monkeypatch, tmp_path: Path, capsys):
         main()
     torch.set_num_threads(threads)
     assert "600 items: there already" in capsys.readouterr().out
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(out)
     assert [row["items"] for row in rows] == ["600", "700"]
     assert all(row["commit"] and row["versions"] and row["seed"] == "0" for row in rows)

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("lightning")
 
+from benchmarks import rows
 from benchmarks import search as bench
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
@@ -221,14 +222,14 @@ def _append(path, name):
 
 
 def test_two_processes_lose_no_row(tmp_path, monkeypatch):
-    read = bench.read_rows
+    read = rows.read_rows
 
     def slowly(path):  # leaves the other process time to write between reading and writing
-        rows = read(path)
+        found = read(path)
         time.sleep(0.005)
-        return rows
+        return found
 
-    monkeypatch.setattr(bench, "read_rows", slowly)
+    monkeypatch.setattr(rows, "read_rows", slowly)
     context, path = multiprocessing.get_context("fork"), tmp_path / "rows.csv"
     workers = [context.Process(target=_append, args=(path, name)) for name in ("gtc", "freedom")]
     for worker in workers:

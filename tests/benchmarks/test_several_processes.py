@@ -1,6 +1,7 @@
 import pytest
 
-from benchmarks.several_processes import HEADER, PAGE, ROWS, gain_table, read_rows, with_table
+from benchmarks.rows import between, read_rows
+from benchmarks.several_processes import HEADER, PAGE, ROWS, gain_table
 
 TEXT = " ".join(PAGE.read_text().split())
 
@@ -8,7 +9,7 @@ TEXT = " ".join(PAGE.read_text().split())
 def test_the_page_shows_the_committed_rows_or_says_that_there_are_none():
     if ROWS.exists():
         page = PAGE.read_text()
-        assert with_table(page, gain_table(read_rows())) == page
+        assert between(page, "gain", gain_table(read_rows(ROWS))) == page
     else:
         assert "<!-- gain --> Not measured yet on two idle cores" in TEXT
 
@@ -25,9 +26,9 @@ def test_gain_is_the_ratio_of_medians_over_rounds():
     assert last == "| all users ranked | GTC | 300.0 | 150.0 | 2.00 |"
 
 
-def test_a_page_without_the_marks_is_refused():
-    with pytest.raises(ValueError, match="lacks '<!-- gain -->'"):
-        with_table("# Several processes", "table")
+def test_without_rows_there_is_no_table():
+    with pytest.raises(ValueError, match="nothing to show"):
+        gain_table([])
 
 
 def test_the_arithmetic_of_the_page_is_right():

@@ -11,7 +11,7 @@ from benchmarks.total_correlation import (
     gaussians,
     in_fresh_process,
     loss_and_gradients,
-    read_rows,
+    rows_of,
     run_gaussians,
     run_xor,
 )
@@ -46,7 +46,7 @@ def test_the_page_shows_every_plot(plot: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_says_what_it_came_from(name: str):
-    rows = read_rows(name)
+    rows = rows_of(name)
     assert rows
     for row in rows:
         assert all(row.values()), row
@@ -56,7 +56,7 @@ def test_every_row_says_what_it_came_from(name: str):
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("num_tensors", [3, 4])
 def test_committed_bounds_are_near_the_truth_and_not_above(truth: float, num_tensors: int):
-    rows = select(read_rows("gaussians"), truth=truth, num_tensors=num_tensors)
+    rows = select(rows_of("gaussians"), truth=truth, num_tensors=num_tensors)
     assert sorted(column(rows, "seed")) == [0, 1, 2]
     for row in rows:
         bound, error = float(row["bound"]), float(row["standard_error"])
@@ -75,9 +75,9 @@ def test_committed_accuracies_on_xor():
 
 
 def test_committed_memory_and_speed():
-    row = select(read_rows("memory"), form="chunked", num_rows=50_000)[0]
+    row = select(rows_of("memory"), form="chunked", num_rows=50_000)[0]
     assert 0 < float(row["added_mib"]) < 1024
-    rows = read_rows("speed")
+    rows = rows_of("speed")
     assert {row["threads"] for row in rows} == {"1", "2"}
     for row in rows:
         assert float(row["ratio"]) <= 1.35

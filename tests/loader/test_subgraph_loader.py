@@ -40,6 +40,7 @@ def models_of(graph: SimpleNamespace) -> list[Any]:
         LightGCN(*size, 8),
         FREEDOM(*size, widths, 8, edge_dropout=0.0),
         GTC(*size, widths, 8, filter_weight=1.0, filter_in="both"),
+        GTC(*size, widths, 8, num_negatives=16, item_bias=True),
     ]
 
 
@@ -86,7 +87,7 @@ def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
     assert torch.equal(batch["item"].degree, degree[batch["item"].n_id])
 
 
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["lightgcn", "freedom", "gtc"])
+@pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["lightgcn", "freedom", "gtc", "gtc_softmax"])
 def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
     planted: Callable, which: int
 ) -> None:
@@ -105,7 +106,7 @@ def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
         torch.testing.assert_close(emb[here], whole_emb[there])
 
 
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["lightgcn", "freedom", "gtc"])
+@pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["lightgcn", "freedom", "gtc", "gtc_softmax"])
 def test_with_all_neighbours_gradients_are_those_of_the_whole_graph(
     planted: Callable, which: int
 ) -> None:
