@@ -124,6 +124,12 @@ def test_a_model_is_trained_as_its_settings_say(dataset, monkeypatch):
     assert given == fields | more
 
 
+def test_a_model_without_settings_is_named(dataset, tmp_path):
+    args = parse_args("", argv=f"--models mgcn --quiet --logs {tmp_path}".split())
+    with pytest.raises(ValueError, match="no settings for 'mgcn': there are lightgcn"):
+        run("planted", dataset, {"lightgcn": Settings()}, args)
+
+
 @pytest.mark.parametrize("options", ["--models gtc,mf", "--epochs 0", "--threads x"])
 def test_bad_options_stop_with_what_was_expected(options, capsys):
     with pytest.raises(SystemExit):

@@ -13,7 +13,8 @@ from gtc_pyg.functional.rows import upcast
 class _LogSumExp(torch.autograd.Function):
     """Log of the sum of exponentials of inner products, with one ``[N, M]`` buffer.
 
-    The operators of autograd would keep three and compute the exponentials twice.
+    The loss takes .68 (.56 to .85) of the time that it takes by autograd's operators, with 1,300
+    users, 1,024 negatives and two threads; the ratio by turns is in ``benchmarks/notes.md``.
     """
 
     @staticmethod
