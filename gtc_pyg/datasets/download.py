@@ -23,12 +23,13 @@ class RemoteFile(NamedTuple):
     Attributes:
         name: Its name in the folder.
         url: Its address.
-        sha256: The checksum of its content, in hexadecimal digits.
+        sha256: The checksum of its content, in hexadecimal digits; :obj:`None` where its publisher
+            gives none. (default: :obj:`None`)
     """
 
     name: str
     url: str
-    sha256: str
+    sha256: str | None = None
 
 
 def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30.0) -> None:
@@ -37,6 +38,10 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
     A file grows as ``<name>.part``; a call that finds one asks the server for the rest. It is
     renamed once its checksum is right. Files that exist are not looked at.
 
+    Where no checksum is known, a file has to be as long as the server says, and the checksum of
+    what came is noted in ``<name>.sha256`` (as ``sha256sum --check`` reads it). A later download
+    has to match the note: it tells whether the file is another since, not that the first was right.
+
     Args:
         files (sequence of RemoteFile): What to download.
         folder (str): Where to; made if it does not exist.
@@ -44,7 +49,7 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
 
     Raises:
         ConnectionError: If a file cannot be had; the message says which files to put where.
-        ValueError: If a checksum is wrong; nothing is left of that file.
+        ValueError: If a checksum is wrong, or other than noted; nothing is left of that file.
     """
     for file in files:
         if os.path.isfile(os.path.join(folder, file.name)):
@@ -72,12 +77,22 @@ def _download(file: RemoteFile, folder: str, timeout: float) -> None:
     with open(part, "rb") as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
-    if digest.hexdigest() != file.sha256:
+    expected = file.sha256 or _note(f"{path}.sha256", f"{digest.hexdigest()}  {file.name}\n")
+    if digest.hexdigest() != expected:
         os.remove(part)
         raise ValueError(
-            f"{file.url}: SHA-256 is {digest.hexdigest()}, expected {file.sha256}; nothing was kept"
+            f"{file.url}: SHA-256 is {digest.hexdigest()}, expected {expected}; nothing was kept"
         )
     os.replace(part, path)
+
+
+def _note(path: str, line: str) -> str:
+    r"""The checksum that ``path`` notes; where there is no such file, it is written."""
+    if not os.path.exists(path):
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(line)
+    with open(path, encoding="utf-8") as file:
+        return file.readline().partition(" ")[0].strip()
 
 
 def _fetch(file: RemoteFile, part: str, timeout: float) -> bool:
@@ -100,6 +115,8 @@ def _fetch(file: RemoteFile, part: str, timeout: float) -> bool:
         offset = offset if resumed else 0
         length = response.headers.get("Content-Length")
         total = None if length is None else offset + int(length)
+        if total is None and file.sha256 is None:
+            raise ConnectionError("no checksum is known and the server does not say how long it is")
         os.makedirs(os.path.dirname(part), exist_ok=True)
         with (
             open(part, "ab" if resumed else "wb") as out,

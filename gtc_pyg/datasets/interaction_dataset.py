@@ -10,7 +10,7 @@ import pickle
 import stat
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch_geometric.transforms import BaseTransform
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.datasets.raw_files import require_files
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,7 +30,8 @@ class InteractionDataset(InMemoryDataset):
     r"""Interactions of users with items that carry content, as one :class:`HeteroData`.
 
     - ``data['user'].num_nodes``, ``data['item'].num_nodes``;
-    - ``data['item'].x_<modality>``: content ``[num_items, F]``, float32;
+    - ``data['item'].x_<modality>``: content ``[num_items, F]``, float32, and where some items lack
+      it ``data['item'].has_<modality>`` ``[num_items]``, bool;
     - ``('user', 'rates', 'item')`` and ``('item', 'rev_rates', 'user')``: training interactions;
     - ``('item', 'similar_<modality>', 'item')`` with ``edge_weight`` where a similarity graph is
       published: ``edge_index[0]`` is the neighbour, ``edge_index[1]`` the item whose it is.
@@ -61,6 +65,9 @@ class InteractionDataset(InMemoryDataset):
         force_reload: bool = False,
     ) -> None:
         self._payload: dict[str, Any] = {}
+        self._user_ids: pd.Index | None = None
+        self._item_ids: pd.Index | None = None
+        self._items: pd.DataFrame | None = None
         super().__init__(
             None if root is None else os.fspath(root),
             transform,
@@ -102,6 +109,26 @@ class InteractionDataset(InMemoryDataset):
     def num_items(self) -> int:
         r"""The number of items."""
         return int(self._data["item"].num_nodes)
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        r"""The modalities that some items lack, which is what GTC takes as ``incomplete``."""
+        return tuple(name for name in self.modalities if f"has_{name}" in self._data["item"])
+
+    @property
+    def user_ids(self) -> pd.Index:
+        r"""One's own ids of the users by row; public sets have the rows' numbers. Needs pandas."""
+        return _range_index(self.num_users) if self._user_ids is None else self._user_ids
+
+    @property
+    def item_ids(self) -> pd.Index:
+        r"""One's own ids of the items by row; public sets have the rows' numbers. Needs pandas."""
+        return _range_index(self.num_items) if self._item_ids is None else self._item_ids
+
+    @property
+    def items(self) -> pd.DataFrame | None:
+        r"""What there is to show of each item (title, tags, ...), by row, or :obj:`None`."""
+        return self._items
 
     @property
     def features(self) -> dict[str, Tensor]:
@@ -213,6 +240,15 @@ class InteractionDataset(InMemoryDataset):
             if not isinstance(error, OSError):
                 raise
             logger.warning("%s cannot be written (%s): nothing is cached", self.root, error)
+
+
+def _range_index(size: int) -> pd.Index:
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        message = 'tables of ids need pandas: pip install "gtc-pyg[data]"'
+        raise ModuleNotFoundError(message, name=error.name) from error
+    return pd.RangeIndex(size)
 
 
 def _writable(folder: str) -> bool:

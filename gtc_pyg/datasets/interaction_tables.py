@@ -22,9 +22,12 @@ class InteractionTables:
             items.
         num_users: The number of users.
         features: Modality to content ``[num_items, F]``, float32; the order is kept.
+        masks: Modality to which items have it, ``[num_items]``, bool; only where some lack it,
+            whose content is zeros.
         graphs: Modality to ``(edge_index, edge_weight, num_rows)`` of a published similarity
             graph: neighbour (source) and item (destination).
         graph_derived: The modalities whose features were made from their graph.
+        train_weight: A positive weight for each training interaction, float32.
         sources: Where things came from, for messages: a split's name, ``x_<modality>`` or
             ``similar_<modality>`` to a file or argument.
         lines: A split's name to the line in its source of each interaction.
@@ -33,14 +36,16 @@ class InteractionTables:
     splits: Mapping[str, Tensor]
     num_users: int
     features: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
     graphs: Mapping[str, tuple[Tensor, Tensor, int]] = field(default_factory=dict)
     graph_derived: tuple[str, ...] = ()
+    train_weight: Tensor | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_items(self) -> int:
-        r"""The number of items: the rows of the content."""
+        r"""The number of items, that of the rows of the content."""
         return next(iter(self.features.values())).size(0)
 
     def validate(self) -> None:
@@ -48,13 +53,17 @@ class InteractionTables:
 
         Raises:
             ValueError: If there is no content; content is not two-dimensional, has NaN or
-                infinite entries or differs in rows between modalities; a split is empty; an id
-                is negative or past the users or the content's rows; or an interaction occurs
-                twice, within a split or across splits (a leak).
+                infinite entries or differs in rows between modalities; a mask is no boolean per
+                item, or content stands where it says that there is none; a split is empty; an id
+                is negative or past the users or the content's rows; an interaction occurs
+                twice, within a split or across splits (a leak); or weights are not one positive
+                number per training interaction.
         """
         self._validate_content()
+        self._validate_masks()
         self._validate_ids()
         self._validate_duplicates()
+        self._validate_weight()
 
     def to_hetero_data(self) -> HeteroData:
         r"""The training view: content, graphs and training edges; no held-out interactions."""
@@ -62,9 +71,13 @@ class InteractionTables:
         data["user"].num_nodes = self.num_users
         data["item"].num_nodes = self.num_items
         data["user", "rates", "item"].edge_index = self.splits["train"].contiguous()
+        if self.train_weight is not None:
+            data["user", "rates", "item"].weight = self.train_weight
         data = ToUndirected()(data)
         for modality, x in self.features.items():
             data["item"][f"x_{modality}"] = x
+            if modality in self.masks:
+                data["item"][f"has_{modality}"] = self.masks[modality]
         for modality, (edge_index, edge_weight, _) in self.graphs.items():
             data["item", f"similar_{modality}", "item"].edge_index = edge_index
             data["item", f"similar_{modality}", "item"].edge_weight = edge_weight
@@ -104,6 +117,43 @@ class InteractionTables:
                     f"{source} has {size} rows but {first} has {num_items}; expected one row "
                     "per item in both"
                 )
+
+    def _validate_masks(self) -> None:
+        for modality, mask in self.masks.items():
+            source = self._source(f"has_{modality}")
+            if modality not in self.features:
+                raise ValueError(
+                    f"{source}: a mask of {modality!r}, which is no modality; expected one of "
+                    f"{list(self.features)}"
+                )
+            if mask.dtype != torch.bool or mask.shape != (self.num_items,):
+                raise ValueError(
+                    f"{source}: the mask of {modality!r} is {mask.dtype} {list(mask.shape)}, "
+                    f"expected bool [{self.num_items}], one entry per item"
+                )
+            unexpected = ~mask & (self.features[modality] != 0).any(dim=1)
+            if unexpected.any():
+                raise ValueError(
+                    f"{source}: item {int(unexpected.nonzero()[0])} has content of {modality!r} "
+                    "though the mask says that it lacks it, expected zeros"
+                )
+
+    def _validate_weight(self) -> None:
+        weight, expected = self.train_weight, self.splits["train"].size(1)
+        if weight is None:
+            return
+        if weight.shape != (expected,) or not weight.is_floating_point():
+            raise ValueError(
+                f"the weights are {weight.dtype} {list(weight.shape)}, expected float "
+                f"[{expected}], one per training interaction"
+            )
+        wrong = ~((weight > 0) & weight.isfinite())
+        if wrong.any():
+            index = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"{self._where('train', index)}: the weight of training interaction {index} is "
+                f"{weight[index].item()}, expected a positive finite number"
+            )
 
     def _validate_ids(self) -> None:
         limits = {"user": self.num_users, "item": self.num_items}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gtc_pyg.datasets.download import RemoteFile, download_files
 from gtc_pyg.datasets.interaction_dataset import InteractionDataset
@@ -12,6 +12,9 @@ from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.datasets.mmrec_folder import read_inter_splits
 from gtc_pyg.datasets.raw_files import read_csr_graph, read_npy, require_files
 from gtc_pyg.transforms.spectral_features import spectral_embedding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _URL = (
     "https://raw.githubusercontent.com/swapUniba/multimodal_ml1m_dbbook_lfm2k/main/"
@@ -26,6 +29,7 @@ _SHA256 = {
 }
 _DENSE = {"text": "all-MiniLM-L6-v2.npy", "vggish": "vggish.npy", "whisper": "whisper.npy"}
 _GRAPH = "knn10_image_B.npz"
+_TAGS = "items.tsv"
 
 
 class LFM2k(InteractionDataset):
@@ -85,6 +89,18 @@ class LFM2k(InteractionDataset):
             sources=sources,
         )
 
+    @property
+    def items(self) -> pd.DataFrame | None:
+        r"""The listeners' ``tags`` by row, see :meth:`item_tags`; :obj:`None` without that file.
+
+        Read when first asked for. Needs pandas.
+        """
+        if self._items is None and os.path.isfile(os.path.join(self.raw_dir, _TAGS)):
+            self._items = self.item_ids.to_frame(index=False, name="item").assign(
+                tags=self.item_tags()
+            )
+        return self._items
+
     def item_tags(self) -> list[str]:
         r"""The listeners' tags of each item, separated by commas; ``''`` where it has none.
 
@@ -95,7 +111,7 @@ class LFM2k(InteractionDataset):
             FileNotFoundError: If ``items.tsv`` is missing.
             ValueError: If a line has other columns or an id outside the items.
         """
-        path = os.path.join(self.raw_dir, "items.tsv")
+        path = os.path.join(self.raw_dir, _TAGS)
         require_files(path)
         tags = [""] * self.num_items
         with open(path, encoding="utf-8") as file:

@@ -31,6 +31,17 @@ def read_inter_splits(path: str) -> dict[str, Any]:
     }
 
 
+def find_modalities(root: str | os.PathLike[str]) -> list[str]:
+    r"""The modalities that ``root/raw`` has files of, as :class:`MMRecFolder` orders them."""
+    raw = os.path.join(root, "raw")
+    return sorted({*_found(raw, _DENSE), *_found(raw, _GRAPH)})
+
+
+def _found(folder: str, suffix: str) -> list[str]:
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(n.removesuffix(suffix) for n in names if n.endswith(suffix) and n != suffix)
+
+
 class MMRecFolder(InteractionDataset):
     r"""Interactions and content in the file formats of MMRec.
 
@@ -49,7 +60,8 @@ class MMRecFolder(InteractionDataset):
     Args:
         root (str): The folder with ``raw/``.
         name (str): The name of the set, as in ``<name>.inter``.
-        spectral_dim (int): The width of features made from graphs. (default: :obj:`64`)
+        spectral_dim (int): The width of features made from graphs; one less than there are items
+            where they are too few for that. (default: :obj:`64`)
         transform, pre_transform, force_reload: as in :class:`InteractionDataset`.
 
     Raises:
@@ -70,22 +82,19 @@ class MMRecFolder(InteractionDataset):
         self.spectral_dim = spectral_dim
         super().__init__(root, transform, pre_transform, force_reload)
 
-    def _found(self, suffix: str) -> list[str]:
-        names = os.listdir(self.raw_dir) if os.path.isdir(self.raw_dir) else []
-        return sorted(n.removesuffix(suffix) for n in names if n.endswith(suffix) and n != suffix)
-
     @property
     def raw_file_names(self) -> list[str]:
-        dense = [m + _DENSE for m in self._found(_DENSE)]
-        return [f"{self.name}.inter", *dense, *(m + _GRAPH for m in self._found(_GRAPH))]
+        dense, graph = _found(self.raw_dir, _DENSE), _found(self.raw_dir, _GRAPH)
+        return [f"{self.name}.inter", *(m + _DENSE for m in dense), *(m + _GRAPH for m in graph)]
 
     def processed_name(self) -> str:
-        parts = [f"{m}-x" for m in self._found(_DENSE)] + [f"{m}-g" for m in self._found(_GRAPH)]
+        dense, graph = _found(self.raw_dir, _DENSE), _found(self.raw_dir, _GRAPH)
+        parts = [f"{m}-x" for m in dense] + [f"{m}-g" for m in graph]
         return "_".join([self.name, *parts, f"dim{self.spectral_dim}"])
 
     def build(self) -> InteractionTables:
         path = os.path.join(self.raw_dir, f"{self.name}.inter")
-        dense, graph = self._found(_DENSE), self._found(_GRAPH)
+        dense, graph = _found(self.raw_dir, _DENSE), _found(self.raw_dir, _GRAPH)
         require_files(path)
         if not dense and not graph:
             raise FileNotFoundError(
@@ -95,7 +104,7 @@ class MMRecFolder(InteractionDataset):
         features: dict[str, Tensor] = {}
         graphs = {}
         sources = dict.fromkeys(SPLITS, path)
-        for modality in sorted({*dense, *graph}):
+        for modality in find_modalities(self.root):
             dense_path, graph_path = (
                 os.path.join(self.raw_dir, modality + suffix) for suffix in (_DENSE, _GRAPH)
             )
@@ -106,7 +115,8 @@ class MMRecFolder(InteractionDataset):
                 features[modality] = read_npy(dense_path)
                 sources[f"x_{modality}"] = dense_path
             else:
-                features[modality] = spectral_embedding(*graphs[modality], self.spectral_dim)
+                dim = max(1, min(self.spectral_dim, graphs[modality][2] - 1))
+                features[modality] = spectral_embedding(*graphs[modality], dim)
                 sources[f"x_{modality}"] = graph_path
         return InteractionTables(
             **read_inter_splits(path),

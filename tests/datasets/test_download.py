@@ -17,7 +17,8 @@ CONTENT = bytes(range(256)) * 1000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    r"""Serves CONTENT: ``/ranges`` resumes, ``/whole`` ignores ranges, ``/cut`` stops half-way."""
+    r"""Serves CONTENT: ``/ranges`` resumes, ``/whole`` ignores ranges, ``/cut`` stops half-way,
+    ``/endless`` does not say how long it is."""
 
     ranges: list[str | None]
 
@@ -35,7 +36,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = CONTENT[start:]
-        self.send_header("Content-Length", str(len(body)))
+        if self.path != "/endless":
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if self.path == "/cut" and not start else body)
 
@@ -126,3 +128,45 @@ def test_offline_error_lists_what_to_put_where(
 def test_mmrec_folder_never_downloads(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing file 'toy\.inter': .*raw"):
         MMRecFolder(tmp_path, "toy")
+
+
+def unchecked(address: str, path: str) -> RemoteFile:
+    return RemoteFile("a.npy", f"{address}/{path}")
+
+
+def test_without_a_checksum_the_first_one_is_noted_and_the_next_has_to_match(
+    address: str, tmp_path: Path
+) -> None:
+    download_files([unchecked(address, "ranges")], str(tmp_path))
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    note = f"{digest}  a.npy\n".encode()
+    assert content(tmp_path) == {"a.npy": CONTENT, "a.npy.sha256": note}
+
+    (tmp_path / "a.npy").unlink()
+    download_files([unchecked(address, "whole")], str(tmp_path))
+    assert content(tmp_path) == {"a.npy": CONTENT, "a.npy.sha256": note}
+
+    (tmp_path / "a.npy").unlink()
+    (tmp_path / "a.npy.sha256").write_text(f"{'0' * 64}  a.npy\n")
+    with pytest.raises(ValueError, match=rf"SHA-256 is {digest}, expected {'0' * 64}"):
+        download_files([unchecked(address, "ranges")], str(tmp_path))
+    assert list(content(tmp_path)) == ["a.npy.sha256"]
+
+
+def test_without_a_checksum_a_cut_connection_is_told_and_resumed(
+    address: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConnectionError, match="cut off after 128000 of 256000 bytes"):
+        download_files([unchecked(address, "cut")], str(tmp_path))
+    assert content(tmp_path) == {"a.npy.part": CONTENT[:128000]}
+    download_files([unchecked(address, "cut")], str(tmp_path))
+    assert (tmp_path / "a.npy").read_bytes() == CONTENT
+    assert Handler.ranges == [None, "bytes=128000-"]
+
+
+def test_without_a_checksum_a_length_is_needed(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="does not say how long"):
+        download_files([unchecked(address, "endless")], str(tmp_path))
+    assert content(tmp_path) == {}
+    download_files([remote(f"{address}/endless")], str(tmp_path))
+    assert content(tmp_path) == {"a.npy": CONTENT}

@@ -5,12 +5,13 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from gtc_pyg.datasets import TikTok, interaction_dataset
+from gtc_pyg.datasets import InteractionDataset, InteractionTables, TikTok, interaction_dataset
 from gtc_pyg.transforms import ItemKNNGraph
 
 RATES = ("user", "rates", "item")
@@ -195,3 +196,34 @@ def test_unwritable_root_is_processed_in_memory(
         assert TikTok(tiktok_root).num_items == 12
     assert not (tiktok_root / "processed").exists()
     assert "cannot be written (no): nothing is cached" in caplog.text
+
+
+class WithGaps(InteractionDataset):
+    def build(self) -> InteractionTables:
+        train = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])
+        val, test = torch.tensor([[0], [2]]), torch.tensor([[1], [0]])
+        splits = {"train": train, "val": val, "test": test}
+        features = {"text": torch.ones(3, 2), "image": torch.eye(3)}
+        features["image"][1] = 0
+        has = torch.tensor([True, False, True])
+        return InteractionTables(splits, 2, features, masks={"image": has})
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_incomplete_modalities_are_kept_in_the_file(tmp_path: Path, reloaded: bool) -> None:
+    dataset = WithGaps(tmp_path)
+    if reloaded:
+        assert (tmp_path / "processed" / "data.pt").is_file()
+        dataset = WithGaps(tmp_path)
+    assert dataset.incomplete == ("image",)
+    assert list(dataset.features) == ["text", "image"]
+    for split in ("train", "val", "test"):
+        assert dataset.view(split)["item"].has_image.tolist() == [True, False, True]
+
+
+def test_public_sets_number_their_users_and_items(tiktok_root: Path) -> None:
+    dataset = TikTok(tiktok_root)
+    assert dataset.user_ids.equals(pd.RangeIndex(4))
+    assert dataset.item_ids.equals(pd.RangeIndex(12))
+    assert dataset.items is None
+    assert dataset.incomplete == ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -49,3 +50,36 @@ def test_wrong_pairs_are_named(split: str, edge: list[int], message: str) -> Non
 def test_content_is_required() -> None:
     with pytest.raises(ValueError, match="no content"):
         replace(tables(), features={}).validate()
+
+
+HAS = torch.tensor([True, False, True])
+
+
+def test_masks_and_weights_reach_the_graph() -> None:
+    x = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]])
+    weight = torch.tensor([0.5, 1.0, 2.0])
+    full = replace(tables(), features={"text": x}, masks={"text": HAS}, train_weight=weight)
+    full.validate()
+    data = full.to_hetero_data()
+    assert torch.equal(data["item"].has_text, HAS)
+    for edge_type in data.edge_types:
+        assert torch.equal(data[edge_type].weight, weight)
+    assert "has_text" not in tables().to_hetero_data()["item"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": {"image": HAS}}, r"a mask of 'image', which is no modality"),
+        ({"masks": {"text": HAS.float()}}, r"mask of 'text' is torch.float32 \[3\], expected bool"),
+        ({"masks": {"text": HAS[:2]}}, r"torch.bool \[2\], expected bool \[3\]"),
+        ({"masks": {"text": HAS}}, r"item 1 has content of 'text' though the mask says that it"),
+        ({"train_weight": torch.ones(2)}, r"the weights are torch.float32 \[2\], .* float \[3\]"),
+        ({"train_weight": torch.ones(3).long()}, r"the weights are torch.int64 \[3\], .* float"),
+        ({"train_weight": torch.tensor([1.0, 0.0, 1.0])}, r"train: .* interaction 1 is 0.0, exp"),
+        ({"train_weight": torch.tensor([1.0, 1.0, torch.inf])}, r"interaction 2 is inf, expected"),
+    ],
+)
+def test_wrong_masks_and_weights_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(tables(), **change).validate()

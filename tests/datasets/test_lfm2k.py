@@ -39,6 +39,16 @@ def test_tags_are_empty_where_absent(lfm2k_root: Path) -> None:
     assert dataset.item_tags() == ["", "", "rock,pop", *[""] * 9]
 
 
+def test_items_are_their_tags_where_there_is_such_a_file(lfm2k_root: Path) -> None:
+    dataset = LFM2k(lfm2k_root, spectral_dim=3)
+    assert dataset.items is None
+    (lfm2k_root / "raw" / "items.tsv").write_text("itemID\tartistID\ttags\n2\t7\trock,pop\n")
+    assert dataset.items is not None
+    assert dataset.items["item"].tolist() == list(range(12))
+    assert dataset.items["tags"].tolist() == dataset.item_tags()
+    assert dataset.items is dataset.items  # read once
+
+
 @pytest.mark.parametrize("item", ["12", "-1", "x"])
 def test_tags_of_a_foreign_item_are_refused(lfm2k_root: Path, item: str) -> None:
     (lfm2k_root / "raw" / "items.tsv").write_text(f"itemID\tartistID\ttags\n{item}\t7\trock\n")

@@ -1,0 +1,27 @@
+"""GTC beside MGCN, FREEDOM and LightGCN on Amazon Clothing, Shoes and Jewelry.
+
+    python examples/clothing.py --root data/clothing --seed 0 1 2 --out results.csv
+
+ROOT/raw is a folder in MMRec's format: clothing.inter and, for each modality, dense vectors
+(image_feat.npy, text_feat.npy) or a similarity graph (image_knn10_cos.npz) whose spectral embedding
+stands in for them; the rows then say `graph-derived features`. Nothing is downloaded: MMRec's
+repository says where the files are.
+
+All models train with the default preset, gtc_pyg.experiment.DEFAULTS. No setting in it was chosen
+by looking at this set. The test set is ranked once, with the weights of the epoch that was best on
+validation.
+"""
+
+from gtc_pyg.datasets import MMRecFolder
+from gtc_pyg.datasets.mmrec_folder import find_modalities
+from gtc_pyg.distributed import rank_zero_first
+from gtc_pyg.experiment import DEFAULTS, default_graph, parse_args, run
+
+SETTINGS = DEFAULTS
+
+if __name__ == "__main__":
+    args = parse_args(__doc__, root="data/clothing")
+    graph = default_graph(find_modalities(args.root))
+    with rank_zero_first():
+        dataset = MMRecFolder(args.root, "clothing", pre_transform=graph)
+    run("clothing", dataset, SETTINGS, args)

@@ -1,0 +1,115 @@
+"""From a CSV of your own to recommendations: reads the tables, trains GTC, prints lists.
+
+    python examples/own_data.py                       # makes a small shop of its own first
+    python examples/own_data.py --csv ratings.csv --user customer --item sku --rating stars \\
+        --min-rating 4 --items catalogue.csv --features text=text.npy --features image=image.csv
+
+Three kinds of files go in:
+
+  --csv       one row per interaction: a user's id, an item's id and, if you like, rating and time
+  --items     one row per item: its id and anything to show beside it, such as a title
+  --features  content of the items, NAME=FILE, as often as there are modalities. FILE.npy is an
+              array [n, width] with the rows of --items; FILE.csv has a column of item ids and one
+              column per dimension, and may leave out items that lack the content
+
+Ids are read as text, so that 007 stays 007. Training stops by validation Recall@20; the test
+interactions are ranked once. --save keeps what `Recommender.load(DIR)` reads in another process.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gtc_pyg.datasets import PlantedPreferences, from_frames
+from gtc_pyg.lightning import fit
+from gtc_pyg.models import GTC
+from gtc_pyg.recommend import Recommender
+from gtc_pyg.transforms import ItemKNNGraph
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--csv", type=Path, help="interactions (default: a small shop, made on the spot)")
+    add("--items", type=Path, help="table of the items; needed for FILE.npy")
+    add("--features", action="append", default=[], metavar="NAME=FILE", help="content, see above")
+    add("--user", default="user", help="column of users' ids (default: user)")
+    add("--item", default="item", help="column of items' ids (default: item)")
+    add("--rating", help="column of ratings, with --min-rating")
+    add("--min-rating", type=float, help="least rating that is an interaction")
+    add("--time", help="column of times, numbers or dates")
+    add("--split", default="random", help="random, leave_last_out or global_time")
+    add("--k-core", type=int, default=0, help="least interactions of a user and an item")
+    add("--for", nargs="*", dest="users", help="users to recommend for (default: the first three)")
+    add("--k", type=int, default=5, help="length of the lists (default: 5)")
+    add("--epochs", type=int, default=60, help="largest number (default: 60)")
+    add("--lr", type=float, default=0.01, help="learning rate (default: 0.01)")
+    add("--seed", type=int, default=0, help="seeds split and training (default: 0)")
+    add("--logs", type=Path, default=Path("outputs"), help="checkpoints, logs and the small shop")
+    add("--save", type=Path, help="folder for the trained recommender")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args()
+
+
+def make_shop(folder: Path) -> None:
+    """Writes interactions.csv, items.csv, text.npy and image.csv (which lacks every tenth item)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shop = PlantedPreferences(num_users=300, num_items=200, modalities=["text", "image"], seed=0)
+    views = [shop.view(split) for split in ("train", "val", "test")]
+    edges = [view["user", "rates", "item"].edge_label_index for view in views]
+    user, item = torch.cat(edges, dim=1).numpy()
+    rng = np.random.default_rng(0)
+    stars, day = rng.integers(3, 6, user.size), rng.permutation(user.size) // 20
+    users = np.array([f"u{i:03}" for i in range(300)])
+    skus = np.array([f"sku-{i:03}" for i in range(200)])
+    log = {"user": users[user], "item": skus[item], "rating": stars}
+    time = pd.Timestamp("2025-01-01") + pd.to_timedelta(day, unit="D")
+    pd.DataFrame(log | {"time": time}).to_csv(folder / "interactions.csv", index=False)
+    titles = [f"Thing no. {i}" for i in range(200)]
+    pd.DataFrame({"item": skus, "title": titles}).to_csv(folder / "items.csv", index=False)
+    np.save(folder / "text.npy", shop.features["text"].numpy())
+    image = pd.DataFrame(shop.features["image"].numpy(), index=pd.Index(skus, name="item"))
+    image[np.arange(200) % 10 > 0].to_csv(folder / "image.csv")
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    if args.csv is None:
+        folder = args.logs / "own_data"
+        make_shop(folder)
+        args.csv, args.items = folder / "interactions.csv", folder / "items.csv"
+        args.features = [f"text={folder / 'text.npy'}", f"image={folder / 'image.csv'}"]
+        args.user, args.item, args.time = "user", "item", "time"
+    text = {args.user: str, args.item: str}
+    interactions = pd.read_csv(args.csv, dtype=text)
+    if args.time and not pd.api.types.is_numeric_dtype(interactions[args.time]):
+        interactions[args.time] = pd.to_datetime(interactions[args.time])
+    items = None if args.items is None else pd.read_csv(args.items, dtype=text)
+    features = {}
+    for name, _, file in (option.partition("=") for option in args.features):
+        features[name] = np.load(file) if file.endswith(".npy") else pd.read_csv(file, dtype=text)
+    names = ("split", "user", "item", "rating", "min_rating", "time", "k_core", "seed")
+    chosen = {name: getattr(args, name) for name in names}
+    graph = ItemKNNGraph(k=10)
+    dataset = from_frames(interactions, items, features, **chosen, pre_transform=graph)
+    print(dataset)
+
+    torch.manual_seed(args.seed)
+    widths = {name: x.size(1) for name, x in dataset.features.items()}
+    model = GTC(dataset.num_users, dataset.num_items, widths, incomplete=dataset.incomplete)
+    options = {"lr": args.lr, "epochs": args.epochs, "seed": args.seed, "out": args.logs}
+    result = fit(model, dataset, **options, name="own_data", progress=not args.quiet)
+    print(f"test Recall@20 {result.test['Recall@20']:.4f}, best epoch {result.best_epoch}\n")
+
+    recommender = Recommender(result.model, dataset)
+    lists = recommender.recommend(args.users or dataset.user_ids[:3], args.k)
+    if dataset.items is not None:
+        lists = lists.merge(dataset.items, "left", left_on="item", right_on=args.item)
+    print(lists.to_string(index=False))
+    if args.save is not None:
+        print(f"\nsaved in {recommender.save(args.save)}")

@@ -1,0 +1,134 @@
+r"""Columns of one's own tables, checked: ids, numbers, times and names of splits."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+
+from gtc_pyg.datasets.interaction_tables import SPLITS
+
+_KINDS = {"string": "strings", "integer": "integers"}
+
+
+def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Series:
+    r"""A column, by the argument that names it."""
+    if name not in frame.columns:
+        raise ValueError(
+            f"{table!r} has no column {name!r} (it has {list(map(str, frame.columns))})"
+            f"{hint(name, frame.columns)}; the argument {argument!r} names it"
+        )
+    found = frame[name]
+    if isinstance(found, pd.DataFrame):
+        raise ValueError(f"{table!r} has {found.shape[1]} columns {name!r}, expected one")
+    return found.reset_index(drop=True)
+
+
+def show(value: object) -> str:
+    r"""An entry of a table as one writes it."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def hint(name: object, known: object) -> str:
+    r"""``'; did you mean ...?'`` where something known is nearly the name."""
+    close = get_close_matches(str(name), [str(entry) for entry in known], 1)  # type: ignore[attr-defined]
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
+    r"""Strings or integers, without gaps; categories become what they stand for.
+
+    Python integers in a column of objects become int64; any other type is kept.
+    """
+    index = pd.Index(values)
+    if isinstance(index, pd.CategoricalIndex):
+        index = index.astype(index.categories.dtype)
+    missing = np.asarray(index.isna())
+    if missing.any():
+        raise ValueError(
+            f"{what}, row {missing.argmax()} (from 0): the id is missing ({index[missing][0]}), "
+            f"{missing.sum()} in all; drop these rows, or give them ids"
+        )
+    inferred = pd.api.types.infer_dtype(index, skipna=False) if len(index) else "string"
+    if inferred not in _KINDS:
+        raise ValueError(f"{what}: {_wrong_ids(index, inferred)}")
+    return index.astype("int64") if inferred == "integer" and index.dtype == object else index
+
+
+def _wrong_ids(index: pd.Index, inferred: str) -> str:
+    other = next((x for x in index if type(x) is not type(index[0])), None)
+    if inferred.startswith("mixed") and other is not None:
+        return (
+            f"ids of mixed types, such as {show(index[0])} and {show(other)}; expected strings "
+            "alone or integers alone: astype(str) makes strings of all"
+        )
+    remedy = ".astype('int64')" if inferred == "floating" else ".astype(str)"
+    return (
+        f"ids must be strings or integers (got {inferred}, such as {show(index[0])}); "
+        f"{remedy} makes such ids"
+    )
+
+
+def same_kind(index: pd.Index, what: str, other: pd.Index, other_what: str) -> None:
+    r"""Refuses integers here and strings there, which would never match."""
+    kinds = [_KINDS[pd.api.types.infer_dtype(x, skipna=False)] for x in (index, other) if len(x)]
+    if len(set(kinds)) > 1:
+        raise ValueError(
+            f"{what} holds {kinds[0]} such as {show(index[0])}, {other_what} holds {kinds[1]} "
+            f"such as {show(other[0])}; expected ids of one type: astype(str) or astype('int64') "
+            "changes them"
+        )
+
+
+def numbers(values: pd.Series, what: str, positive: bool = False) -> np.ndarray:
+    r"""Finite numbers, float64; by option positive ones."""
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind not in ("integer", "floating", "mixed-integer-float", "boolean", "decimal"):
+        first = values.dropna().iloc[:1].tolist()
+        raise ValueError(
+            f"{what} must hold numbers (got {kind}, such as {first}): pandas.to_numeric makes them"
+        )
+    found = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = ~np.isfinite(found)
+    if positive:
+        wrong |= ~(found > 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{what}, row {row} (from 0): {found[row]}, expected a "
+            f"{'positive ' if positive else ''}finite number; drop such rows, {wrong.sum()} in all"
+        )
+    return found
+
+
+def times(values: pd.Series, what: str) -> np.ndarray:
+    r"""Ranks ``0, 1, ...`` of moments, equal ones alike, int64."""
+    types, dtype = pd.api.types, values.dtype
+    number = types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype)
+    if types.is_complex_dtype(dtype) or not (number or types.is_datetime64_any_dtype(dtype)):
+        raise ValueError(
+            f"{what} must hold numbers or datetimes, which can be sorted (got {values.dtype}, such "
+            f"as {show(values.iloc[0])}): pandas.to_datetime makes datetimes of strings"
+        )
+    missing = values.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"{what}, row {missing.argmax()} (from 0): the time is missing, {missing.sum()} in "
+            "all; drop these rows"
+        )
+    return values.rank(method="dense").to_numpy(dtype=np.int64) - 1
+
+
+def split_labels(values: pd.Series, what: str) -> np.ndarray:
+    r"""0, 1 and 2 for ``'train'``, ``'val'`` and ``'test'``, int64."""
+    found = pd.Index(SPLITS).get_indexer(pd.Index(values.astype(object)))
+    label = np.asarray(found, dtype=np.int64)
+    if (label < 0).any():
+        row = int((label < 0).argmax())
+        value = values.iloc[row]
+        raise ValueError(
+            f"{what}, row {row} (from 0): {show(value)}, expected 'train', 'val' or 'test'"
+            f"{hint(value, SPLITS)}"
+        )
+    return label

@@ -1,0 +1,129 @@
+r"""Content of one's own items, brought into the order of the items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gtc_pyg.datasets.frame_columns import ids, same_kind, show
+
+
+class Content(NamedTuple):
+    r"""Content of a modality.
+
+    Attributes:
+        ids: The items of the rows; :obj:`None` where they are those of the table of items.
+        x: ``[n, F]``, float32, finite.
+    """
+
+    ids: pd.Index | None
+    x: Tensor
+
+    def rows_of(self, items: pd.Index) -> tuple[Tensor, Tensor]:
+        r"""Content ``[len(items), F]``, zeros where there is none, and who has it, bool."""
+        if self.ids is None:
+            return self.x, torch.ones(len(items), dtype=torch.bool)
+        row = torch.from_numpy(items.get_indexer(self.ids).astype(np.int64))
+        x, has = self.x.new_zeros(len(items), self.x.size(1)), torch.zeros(len(items)).bool()
+        x[row], has[row] = self.x, True
+        return x, has
+
+
+def read_content(
+    features: Mapping[str, Any] | None, item: str, items: pd.Index | None, touched: pd.Index
+) -> dict[str, Content]:
+    r"""Reads and checks the content of every modality.
+
+    Args:
+        features: As in :func:`~gtc_pyg.datasets.from_frames`.
+        item: The name of the item column.
+        items: The ids of the table of items, where there is one.
+        touched: The items of the interactions.
+    """
+    if not isinstance(features, Mapping) or not features:
+        raise ValueError(
+            f"'features' must map the names of one or more modalities to content (got {features!r})"
+        )
+    return {name: _read(name, value, item, items, touched) for name, value in features.items()}
+
+
+def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.Index) -> Content:
+    what = f"features[{name!r}]"
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"{what}: the name of a modality must be a word such as 'image'")
+    if isinstance(value, Mapping):
+        value = pd.Series(list(value.values()), index=list(value), dtype=object)
+    if not isinstance(value, pd.DataFrame | pd.Series):
+        if items is None:
+            raise ValueError(
+                f"{what} has rows without ids, which would be those of 'items' (got None): give "
+                "'items', or a DataFrame, Series or dict by item id"
+            )
+        x = _matrix(value, what)
+        if len(x) != len(items):
+            raise ValueError(
+                f"{what} has {len(x)} rows, 'items' has {len(items)}; expected one row per item, "
+                "or a DataFrame, Series or dict by item id"
+            )
+        return Content(None, x)
+    if isinstance(value, pd.DataFrame) and item in value.columns:
+        value = value.set_index(item)
+    index = ids(value.index, f"the index of {what}")
+    if not index.is_unique:
+        again = show(index[index.duplicated()][0])
+        raise ValueError(f"{what} has item {again} twice, expected once")
+    known, where = (touched, "'interactions'") if items is None else (items, "'items'")
+    same_kind(index, f"the index of {what}", known, where)
+    unknown = index[~index.isin(known)]
+    if items is not None and len(unknown):
+        raise ValueError(
+            f"{what} has {len(unknown)} item(s) that 'items' lacks, such as {show(unknown[0])}; "
+            "add their rows to 'items', or leave them out"
+        )
+    return Content(index, _matrix(value, what, index))
+
+
+def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
+    if isinstance(value, pd.Series):
+        value = _stack(value, what, index)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind not in "biuf" and not isinstance(value, pd.DataFrame):
+            raise ValueError(f"dtype {found.dtype}")
+        with np.errstate(over="ignore"):
+            x = np.array(found, dtype=np.float32, order="C")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must hold numbers, [n, F] ({error})") from error
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{what} must be [n, F], one row per item (got {list(x.shape)})")
+    finite = np.isfinite(x)
+    if not finite.all():
+        row, col = np.argwhere(~finite)[0]
+        owner = "" if index is None else f" (item {show(index[row])})"
+        raise ValueError(
+            f"{what}, row {row}{owner}, column {col} is {found[row, col]}, expected finite content "
+            "(within float32); items that lack it are left out of a DataFrame, Series or dict by "
+            "item id"
+        )
+    return torch.from_numpy(x)
+
+
+def _stack(value: pd.Series, what: str, index: pd.Index | None) -> np.ndarray:
+    rows = [np.asarray(row) for row in value]
+    shapes = [row.shape for row in rows]
+    odd = next((i for i, shape in enumerate(shapes) if len(shape) != 1 or shape != shapes[0]), None)
+    if odd is not None:
+        owner = odd if index is None else index[odd]
+        raise ValueError(
+            f"{what}, item {show(owner)}: shape {list(shapes[odd])}, expected a vector as long as "
+            f"that of the first item (shape {list(shapes[0])})"
+        )
+    return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)

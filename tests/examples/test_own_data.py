@@ -1,0 +1,71 @@
+"""The example runs on its own shop and on a user's files, and the page says what it does."""
+
+import io
+import re
+import runpy
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(ROOT / "examples/own_data.py")
+
+
+def start(*options: object) -> str:
+    out = io.StringIO()
+    with redirect_stdout(out), patch.object(sys, "argv", [SCRIPT, *map(str, options)]):
+        runpy.run_path(SCRIPT, run_name="__main__")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    logs = tmp_path_factory.mktemp("logs")
+    return logs / "own_data", start("--epochs", 1, "--quiet", "--logs", logs)
+
+
+def test_without_arguments_it_makes_a_shop_and_recommends(shop):
+    folder, out = shop
+    assert len(Path(SCRIPT).read_text().splitlines()) <= 120
+    seen = pd.read_csv(folder / "interactions.csv").groupby("user")["item"].agg(set)
+    rows = [line.split() for line in out.splitlines() if line.startswith("u0")]
+    assert [row[:2] for row in rows] == [[f"u00{u}", str(r)] for u in range(3) for r in range(1, 6)]
+    for user, _, item, _, *title in rows:
+        assert item not in seen[user]
+        assert title == ["Thing", "no.", str(int(item[4:]))]
+
+
+def test_columns_of_other_names_and_ids_with_zeros(shop, tmp_path):
+    folder, _ = shop
+    table = pd.read_csv(folder / "interactions.csv")
+    table["customer"] = table["user"].str[1:]  # 000 to 299
+    table["seconds"] = pd.to_datetime(table["time"]).dt.as_unit("s").astype("int64")
+    table = table.rename(columns={"item": "sku", "rating": "stars"}).drop(columns=["user", "time"])
+    table.to_csv(tmp_path / "log.csv", index=False)
+    image = pd.read_csv(folder / "image.csv").rename(columns={"item": "sku"})
+    image.to_csv(tmp_path / "image.csv", index=False)
+    names = ("--user", "customer", "--item", "sku", "--rating", "stars", "--time", "seconds")
+    options = ("--min-rating", 4, "--split", "leave_last_out", "--for", "007", "--k", 3)
+    content = ("--csv", tmp_path / "log.csv", "--features", f"image={tmp_path / 'image.csv'}")
+    rest = ("--epochs", 1, "--quiet", "--logs", tmp_path, "--save", tmp_path / "saved")
+    out = start(*names, *options, *content, *rest)
+    rows = [line.split() for line in out.splitlines() if line.startswith(" 007")]
+    assert [row[:2] for row in rows] == [["007", str(rank)] for rank in (1, 2, 3)]
+    assert f"saved in {tmp_path / 'saved'}" in out
+
+
+def test_the_page_is_run(shop, tmp_path, monkeypatch, capsys):
+    folder, _ = shop
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/own_data.md").read_text(), re.S)[1]
+    assert code.count("\n") <= 35
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("epochs=60", "epochs=1, progress=False"), {})
+    words = capsys.readouterr().out.split()
+    assert [word for word in words if word.startswith("u0")] == ["u007"] * 5 + ["u042"] * 5
+    assert (tmp_path / "outputs/shop").is_dir()
