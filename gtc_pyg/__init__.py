@@ -21,6 +21,7 @@ _PARTS = {
     "loader": None,
     "models": None,
     "nn": None,
+    "recommend": "recommend",
     "row_wise_embedding": None,
     "transforms": None,
 }

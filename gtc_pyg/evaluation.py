@@ -17,7 +17,7 @@ from torch_geometric.utils import cumsum
 
 from gtc_pyg.functional import SCORE_BYTES, inner_product_topk
 
-__all__ = ["KS", "METRICS", "Ranker", "ranking_metrics", "evaluate"]
+__all__ = ["KS", "METRICS", "GroupedEdges", "Ranker", "ranking_metrics", "evaluate"]
 
 KS = (5, 10, 20)
 METRICS = {
@@ -35,8 +35,13 @@ def ranking_metrics(ks: Sequence[int] = KS) -> LinkPredMetricCollection:
     )
 
 
-class _Rows:
-    """Edges grouped by user, so that those of a batch of users are one gather."""
+class GroupedEdges:
+    r"""Edges grouped by user, so that those of a batch of users are one gather.
+
+    Args:
+        edge_index: Users and items ``[2, E]``.
+        num_users: Number of users.
+    """
 
     def __init__(self, edge_index: Tensor, num_users: int) -> None:
         user, perm = edge_index[0].sort(stable=True)
@@ -49,6 +54,7 @@ class _Rows:
         self.start = self.start.to(device)
 
     def __call__(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Positions in ``users`` and items of their edges, each ``[E]``."""
         degree = self.degree[users]
         row = torch.arange(users.numel(), device=users.device).repeat_interleave(degree)
         offset = torch.arange(row.numel(), device=users.device) - cumsum(degree)[row]
@@ -75,8 +81,8 @@ class Ranker:
     ) -> None:
         if label_edge_index.size(1) == 0:
             raise ValueError("'label_edge_index' holds no interactions to evaluate")
-        self.labels = _Rows(label_edge_index, num_users)
-        self.seen = _Rows(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
+        self.labels = GroupedEdges(label_edge_index, num_users)
+        self.seen = GroupedEdges(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
         self.score_bytes = score_bytes
 

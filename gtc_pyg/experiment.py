@@ -23,12 +23,15 @@ from gtc_pyg.distributed import rank, world_size
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult, fit
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
+from gtc_pyg.transforms import ItemKNNGraph
 
 __all__ = [
+    "DEFAULTS",
     "HEADER",
     "Settings",
     "append_rows",
     "build_model",
+    "default_graph",
     "format_table",
     "parse_args",
     "run",
@@ -76,6 +79,48 @@ class Settings:
     """As in :func:`gtc_pyg.lightning.fit`."""
 
 
+DEFAULTS = {
+    "gtc": Settings(
+        lr=0.002,
+        epochs=45,
+        model={
+            "edge_dropout": 0.5,
+            "content_strength": 0.3,
+            "score_scale": 1.5,
+            "num_negatives": 1024,
+            "item_bias": True,
+        },
+        spectral_start=True,
+        weight_averaging=0.99,
+    ),
+    "mgcn": Settings(lr=0.001, epochs=120),
+    "freedom": Settings(lr=0.001, epochs=120),
+    "lightgcn": Settings(lr=0.002, epochs=120),
+}
+r"""The default preset, for data without settings of its own.
+
+GTC's settings were found on Amazon Baby's validation interactions, with graph-derived features; the
+baselines' follow published ones. No other set was looked at for them. :func:`default_graph` makes
+the item graph that goes with them.
+"""
+
+
+def default_graph(modalities: Sequence[str]) -> ItemKNNGraph:
+    r"""The item graph of the default preset: ten neighbours.
+
+    Text weighs 0.9 and the others share 0.1, as FREEDOM's published configuration has it for text
+    and images; without text, or with nothing else, all weigh the same.
+
+    Args:
+        modalities: Names of the content.
+    """
+    num_others = len(set(modalities) - {"text"})
+    if num_others in (0, len(modalities)):
+        return ItemKNNGraph(k=10)
+    weights = {name: 0.9 if name == "text" else 0.1 / num_others for name in modalities}
+    return ItemKNNGraph(k=10, weights=weights)
+
+
 def build_model(
     name: str,
     dataset: InteractionDataset,
@@ -91,7 +136,8 @@ def build_model(
         modalities: Content to use; all of it where ``None``.
         spectral_start: Whether ID embeddings start from the training interactions
             (:meth:`~gtc_pyg.models.GraphRecommender.start_from`).
-        **settings: Arguments of the model.
+        **settings: Arguments of the model. GTC's ``incomplete`` is that of the dataset where it is
+            not given.
 
     Raises:
         ValueError: For an unknown model.
@@ -102,6 +148,9 @@ def build_model(
     if name != "lightgcn":
         names = dataset.modalities if modalities is None else modalities
         sizes.append({m: dataset.features[m].size(1) for m in names})
+        if name == "gtc":
+            lacking = [m for m in dataset.incomplete if m in names]
+            settings = {"incomplete": lacking, **settings}
     model = MODELS[name](*sizes, **settings)
     if spectral_start:
         model.start_from(dataset[0]["user", "rates", "item"].edge_index)
@@ -161,6 +210,13 @@ def parse_args(
     parser.add_argument("--out", type=Path, help="append the result rows to this CSV file")
     parser.add_argument("--preset", default="default", help="name of the settings in the rows")
     parser.add_argument("--logs", type=Path, default=Path("outputs"), help="checkpoints and logs")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help="write the trained recommender to this folder (of several runs DIR/MODEL-SEED), for "
+        "gtc_pyg.recommend.Recommender.load",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
 
@@ -204,6 +260,8 @@ def run(
     """
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.save:
+        from gtc_pyg.recommend import Recommender  # an extra of its own; missing, it says so now
     results: dict[str, list[FitResult]] = {}
     for model_name in args.models or settings:
         if model_name not in settings:
@@ -224,6 +282,11 @@ def run(
                 **more,
             )
             results.setdefault(model_name, []).append(result)
+            if args.save and rank() == 0:
+                several = len(args.seed) * len(args.models or settings) > 1
+                place = args.save / f"{model_name}-{seed}" if several else args.save
+                saved = Recommender(result.model, dataset, chosen.modalities).save(place)
+                print(f"saved to {saved}", file=sys.stderr)
             if args.out and rank() == 0:
                 shared = {
                     "dataset": name,
@@ -314,7 +377,8 @@ def _features(dataset: InteractionDataset, settings: Settings, model: str) -> st
         return "none"
     names = settings.modalities or dataset.modalities
     derived = [name for name in names if name in dataset.graph_derived]
-    label = "+".join(names)
+    made = getattr(dataset, "encoders", {})
+    label = "+".join(f"{name} ({made[name]})" if name in made else name for name in names)
     return label if not derived else f"{label} (graph-derived features: {'+'.join(derived)})"
 
 

@@ -6,10 +6,12 @@ import torch
 from gtc_pyg import experiment
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import (
+    DEFAULTS,
     HEADER,
     Settings,
     append_rows,
     build_model,
+    default_graph,
     format_table,
     parse_args,
     run,
@@ -135,3 +137,22 @@ def test_bad_options_stop_with_what_was_expected(options, capsys):
     with pytest.raises(SystemExit):
         parse_args("", argv=options.split())
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("modalities", "weights"),
+    [
+        (["image", "text"], {"image": 0.1, "text": 0.9}),
+        (["audio", "text", "video"], {"audio": 0.05, "text": 0.9, "video": 0.05}),
+        (["text"], None),
+        (["image", "video"], None),
+        ([], None),
+    ],
+)
+def test_the_default_graph_weighs_text_most_where_there_is_something_beside_it(modalities, weights):
+    graph = default_graph(modalities)
+    assert (graph.k, graph.weights) == (10, weights)
+
+
+def test_the_default_preset_has_settings_for_every_model():
+    assert set(DEFAULTS) == {"gtc", "mgcn", "freedom", "lightgcn"}

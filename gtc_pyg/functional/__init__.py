@@ -7,7 +7,9 @@ from gtc_pyg.functional.contrast import (
     total_correlation,
 )
 from gtc_pyg.functional.linear import (
+    LinearMap,
     principal_axes,
+    ridge_map,
     ridge_predictions,
     spectral_factors,
     spectral_items,
@@ -47,6 +49,8 @@ __all__ = [
     "principal_axes",
     "spectral_factors",
     "spectral_items",
+    "ridge_map",
+    "LinearMap",
     "ridge_predictions",
     "inner_product_topk",
     "SCORE_BYTES",

@@ -2,6 +2,8 @@ r"""Linear models in closed form."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -104,17 +106,47 @@ def ridge_predictions(z: Tensor, y: Tensor, known: Tensor) -> Tensor:
     Returns:
         Predictions for all rows ``[N, F]``; zeros where fewer than two are known.
     """
-    z_mean, y_mean = z[known].mean(0), y[known].mean(0)
-    y_known = y[known] - y_mean
-    if len(y_known) < 2:
+    if int(known.sum()) < 2:
         return torch.zeros_like(y)
-    u, s, vh = torch.linalg.svd(z[known] - z_mean, full_matrices=False)
+    return ridge_map(z[known], y[known])(z)
+
+
+class LinearMap(NamedTuple):
+    r""":math:`z \mapsto \bar y + (z - \bar z) W`."""
+
+    z_mean: Tensor
+    """``[Z]``."""
+    weight: Tensor
+    """:math:`W`, ``[Z, F]``."""
+    y_mean: Tensor
+    """``[F]``."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.y_mean + (z - self.z_mean) @ self.weight
+
+
+def ridge_map(z: Tensor, y: Tensor) -> LinearMap:
+    r"""What :func:`ridge_predictions` predicts with.
+
+    Args:
+        z: Predictors ``[N, Z]``.
+        y: Targets ``[N, F]``.
+
+    Raises:
+        ValueError: For fewer than two rows.
+    """
+    if len(z) < 2:
+        raise ValueError(f"'z' must have at least two rows (got {len(z)})")
+    z_mean, y_mean = z.mean(0), y.mean(0)
+    u, s, vh = torch.linalg.svd(z - z_mean, full_matrices=False)
+    y_known = y - y_mean
     coefficients = u.t() @ y_known
     best, lowest = torch.zeros_like(s), float("inf")
+    scale = s.pow(2).mean().clamp(min=1e-12)  # rows may all be alike
     for power in range(-2, 5):
-        kept = s.pow(2) / (s.pow(2) + 10.0**power * s.pow(2).mean())
+        kept = s.pow(2) / (s.pow(2) + 10.0**power * scale)
         leverage = (u.pow(2) @ kept + 1 / len(u)).clamp(max=1 - 1e-4).view(-1, 1)
         error = float(((y_known - u @ (kept.view(-1, 1) * coefficients)) / (1 - leverage)).norm())
         if error < lowest:
             best, lowest = kept / s.clamp(min=1e-12), error
-    return y_mean + (z - z_mean) @ (vh.t() @ (best.view(-1, 1) * coefficients))
+    return LinearMap(z_mean, vh.t() @ (best.view(-1, 1) * coefficients), y_mean)

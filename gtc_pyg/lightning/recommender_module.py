@@ -10,8 +10,8 @@ from torch_geometric.data import HeteroData
 
 from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.evaluation import ranking_metrics
-from gtc_pyg.lightning.data_module import GraphInputs, InteractionDataModule
-from gtc_pyg.loader import InteractionBatch
+from gtc_pyg.lightning.data_module import InteractionDataModule
+from gtc_pyg.loader import GraphInputs, InteractionBatch
 from gtc_pyg.models import FREEDOM, GraphRecommender, LightGCN
 
 _MEANS_OF_ROWS = (LightGCN, FREEDOM)

@@ -1,5 +1,6 @@
 r"""Batches of interactions with exact negatives, with the whole graph or a sample of it."""
 
+from gtc_pyg.loader.graph_inputs import GraphInputs
 from gtc_pyg.loader.interaction_loader import (
     InteractionBatch,
     InteractionLoader,
@@ -7,4 +8,10 @@ from gtc_pyg.loader.interaction_loader import (
 )
 from gtc_pyg.loader.subgraph_loader import SubgraphLoader
 
-__all__ = ["InteractionBatch", "InteractionLoader", "NegativeSampler", "SubgraphLoader"]
+__all__ = [
+    "GraphInputs",
+    "InteractionBatch",
+    "InteractionLoader",
+    "NegativeSampler",
+    "SubgraphLoader",
+]

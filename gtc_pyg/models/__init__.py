@@ -8,6 +8,7 @@ from gtc_pyg.models.gtc import GTC
 from gtc_pyg.models.lightgcn import LightGCN
 from gtc_pyg.models.mgcn import MGCN
 from gtc_pyg.models.modality_filler import ModalityFiller
+from gtc_pyg.models.user_embedder import UserEmbedder
 
 __all__ = [
     "GraphRecommender",
@@ -18,4 +19,5 @@ __all__ = [
     "LightGCN",
     "MGCN",
     "ModalityFiller",
+    "UserEmbedder",
 ]

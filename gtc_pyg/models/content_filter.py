@@ -279,6 +279,35 @@ class ContentFilter(Module):
         """
         return {name: f.for_users(graph) for name, f in filtered.items()}
 
+    def of_new_users(
+        self,
+        filtered: Mapping[str, Filtered],
+        graph: CSRGraph,
+        item_emb: Tensor,
+        user_emb: Tensor,
+    ) -> dict[str, Filtered]:
+        r"""The same items, filtered for other users, whom the items do not know.
+
+        Args:
+            filtered: What :meth:`forward` gives.
+            graph: The interactions of the other users.
+            item_emb: As in :meth:`forward`.
+            user_emb: Embeddings of the other users ``[N, D]``.
+        """
+        ids = (user_emb, normalize_rows(item_emb)) if self.user_ids else None
+        by_ids = self._by_ids(graph, None, ids)
+        views: dict[str, Tensor | None] = dict.fromkeys(filtered)
+        gates = dict(views)
+        for name, f in filtered.items():
+            if self.denoiser(name).condition != "item":
+                views[name], *offset = self._told(name, f.x, graph, None, by_ids)
+                gates[name] = 1 + offset[0] if offset else None
+        weights = self._modality_weights(list(views.values()), graph.num_users)
+        return {
+            name: f._replace(user=views[name], gate=gates[name], weight=weight, user_id=None)
+            for (name, f), weight in zip(filtered.items(), weights, strict=True)
+        }
+
     def diffusion_loss(
         self,
         filtered: Mapping[str, Filtered],

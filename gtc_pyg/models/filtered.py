@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import spmm
+from gtc_pyg.functional import normalize_rows, spmm
 from gtc_pyg.models.csr_graph import CSRGraph
 
 
@@ -80,10 +81,47 @@ class Filtered(NamedTuple):
         Returns:
             ``[N, D + H]`` and ``[I, D + H]``.
         """
+        return self.user_factors(p), self.item_factors()
+
+    def user_factors(self, p: Tensor) -> Tensor:
+        r"""The first of :meth:`factors`."""
         wanted = p @ self.to_content
         if self.gate is not None:
             wanted = wanted * self.gate
-        return torch.cat([p, wanted], dim=-1), torch.cat([self.base, self.h], dim=-1)
+        return torch.cat([p, wanted], dim=-1)
+
+    def item_factors(self) -> Tensor:
+        r"""The second of :meth:`factors`."""
+        return torch.cat([self.base, self.h], dim=-1)
+
+
+def hear(
+    users: Tensor,
+    filtered: Mapping[str, Filtered],
+    content: Mapping[str, Tensor],
+    strength: float,
+    filter_in: str,
+) -> list[Tensor]:
+    r"""What users' items tell them, :math:`\lambda a_u^m p_u^m / |p_u^m|`, where it is to act.
+
+    Args:
+        users: ``[N, D]``.
+        filtered: Each modality, for these users.
+        content: :meth:`Filtered.for_users` of each.
+        strength: :math:`\lambda`.
+        filter_in: ``'messages'``, ``'score'`` or ``'both'``.
+
+    Returns:
+        Users with what is added to them, and their factors in the score, modality by modality.
+    """
+    parts = []
+    for name, f in filtered.items():
+        p = strength * f.weight.view(-1, 1) * normalize_rows(content[name])
+        if filter_in != "score":
+            users = users + p
+        if filter_in != "messages":
+            parts.append(f.user_factors(p))
+    return [users, *parts]
 
 
 def gated(base: Tensor, h: Tensor, gate: Tensor | None, to_content: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict
 
 from gtc_pyg.models.graph_recommender import (
+    CSRGraph,
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
     GraphRecommender,
 )
+from gtc_pyg.models.user_embedder import UserSide, propagated_side
 
 
 class FREEDOM(GraphRecommender):
@@ -65,6 +67,10 @@ class FREEDOM(GraphRecommender):
         )
         self.reset_parameters()
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.projections)
+
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
         torch.nn.init.xavier_uniform_(self.user_emb.weight)
@@ -86,6 +92,9 @@ class FREEDOM(GraphRecommender):
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
         return user_emb, item_emb + h
+
+    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
+        return propagated_side(graph, self.user_emb, self.item_emb, self.num_layers)
 
     def loss(
         self,

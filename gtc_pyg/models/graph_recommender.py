@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,6 +27,8 @@ from gtc_pyg.models.csr_graph import (
     Features,
     SampledNodes,
 )
+from gtc_pyg.models.item_embedder import ItemEmbedder
+from gtc_pyg.models.user_embedder import UserEmbedder, UserSide
 
 
 class GraphRecommender(Module):
@@ -45,6 +49,17 @@ class GraphRecommender(Module):
     num_item_layers = 0
     user_emb: Embedding
     item_emb: Embedding
+    item_bias: Embedding | None
+    """Where there is one, it is the last column of the item embeddings."""
+    arguments: dict[str, Any]
+    """What the model was made with, by name: ``type(model)(**model.arguments)`` is another one."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
+        arguments = {name: value for name, value in bound.items() if value is not self}
+        object.__setattr__(self, "arguments", arguments)
+        return self
 
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
         super().__init__()
@@ -56,6 +71,7 @@ class GraphRecommender(Module):
         self.num_users = num_users
         self.num_items = num_items
         self.edge_dropout = edge_dropout
+        self.item_bias = None
         self.bpr = BPRLoss()
 
     def forward(
@@ -101,6 +117,71 @@ class GraphRecommender(Module):
             generator: Draws all that is random.
         """
         raise NotImplementedError
+
+    @torch.no_grad()
+    def user_embedder(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> UserEmbedder:
+        r"""What embeds users who came after training, see
+        :class:`~gtc_pyg.models.UserEmbedder`.
+
+        Args:
+            features: As in :meth:`forward`.
+            edge_index_dict: As in :meth:`forward`: what the model was trained on.
+            edge_weight_dict: As in :meth:`forward`.
+
+        Raises:
+            NotImplementedError: Of a model that does not say how it makes a user of items
+                (``_user_side``).
+        """
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        if graph.nodes is not None:
+            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        return UserEmbedder(self._user_side(features, graph), graph)
+
+    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
+        """How users are made of the items that ``graph`` gives them."""
+        raise NotImplementedError(f"{type(self).__name__} cannot embed users who were not trained")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        r"""The content that it reads."""
+        return ()
+
+    @torch.no_grad()
+    def item_embedder(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> ItemEmbedder:
+        r"""What embeds items that nobody has touched, see
+        :class:`~gtc_pyg.models.item_embedder.ItemEmbedder`.
+
+        Args:
+            features: As in :meth:`forward`.
+            edge_index_dict: As in :meth:`forward`: what the model was trained on.
+            edge_weight_dict: As in :meth:`forward`.
+
+        Raises:
+            ValueError: Of a model that reads no content.
+        """
+        if not self.modalities:
+            raise ValueError(
+                f"{type(self).__name__} reads no content, so it cannot embed items without "
+                f"interactions: train a GTC or a FREEDOM"
+            )
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        if graph.nodes is not None:
+            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        known = graph[USER_TO_ITEM].crow_indices().diff() > 0
+        target = self(features, graph)[1]
+        if self.item_bias is not None:  # what nobody has touched is as popular as the mean
+            target[:, -1] = target[known, -1].mean()
+        return ItemEmbedder(features, self.modalities, target, known)
 
     @torch.no_grad()
     def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:

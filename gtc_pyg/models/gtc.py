@@ -9,7 +9,7 @@ from torch.nn import Embedding
 
 from gtc_pyg.functional import normalize_rows, sampled_softmax
 from gtc_pyg.models.content_filter import ContentFilter
-from gtc_pyg.models.filtered import Filtered
+from gtc_pyg.models.filtered import Filtered, hear
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
@@ -17,6 +17,7 @@ from gtc_pyg.models.graph_recommender import (
     Features,
     GraphRecommender,
 )
+from gtc_pyg.models.user_embedder import UserSide, propagated
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
 
 
@@ -171,6 +172,10 @@ class GTC(GraphRecommender):
         self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
         self.reset_parameters()
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.filter.encoders)
+
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
         for embedding in (self.user_emb, self.item_emb):
@@ -226,6 +231,11 @@ class GTC(GraphRecommender):
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
         return self.filter(content | masks, ids.unit_item, graph, user, ids.unit_user)
 
+    def _fused(self, filtered: Mapping[str, Filtered], ids: _IDs) -> Tensor:
+        """What is propagated, users above items."""
+        fused, _ = self.gate(ids.unit_item, [normalize_rows(f.x_hat) for f in filtered.values()])
+        return torch.cat([ids.unit_user, fused])
+
     def _embed(
         self,
         filtered: Mapping[str, Filtered],
@@ -235,31 +245,40 @@ class GTC(GraphRecommender):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Users (those that ``filtered`` was asked for), all items, and the users' content."""
         ids = ids or self._ids(graph)
-        fused, _ = self.gate(ids.unit_item, [normalize_rows(f.x_hat) for f in filtered.values()])
-        out = graph.layer_mean(torch.cat([ids.unit_user, fused]), self.num_layers)
+        out = graph.layer_mean(self._fused(filtered, ids), self.num_layers)
         users, items = out.split([graph.num_users, graph.num_items])
         if user is not None:
             users = users.index_select(0, user)
         content = self.filter.for_users(filtered, graph)
-        factors = []
-        for name, f in filtered.items():
-            weight = self.content_strength * f.weight.view(-1, 1)
-            p = weight * normalize_rows(content[name])
-            if self.filter_in != "score":
-                users = users + p
-            if self.filter_in != "messages":
-                factors.append(f.factors(p))
         h = items
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
-        if self.num_item_layers > 0:
-            items = items + h
+        parts = [items if self.num_item_layers == 0 else items + h]
+        if self.filter_in != "messages":
+            parts += [f.item_factors() for f in filtered.values()]
         if self.item_bias is not None:
-            ones = users.new_full((users.size(0), 1), 1 / self.score_scale)
-            factors.append((ones, graph.rows(self.item_bias, "item")))
-        user_parts, item_parts = zip((users, items), *factors, strict=True)
-        user_emb, item_emb = torch.cat(user_parts, dim=-1), torch.cat(item_parts, dim=-1)
-        return self.score_scale * user_emb, item_emb, content
+            parts.append(graph.rows(self.item_bias, "item"))
+        return self._users(users, filtered, content), torch.cat(parts, dim=-1), content
+
+    def _users(
+        self, users: Tensor, filtered: Mapping[str, Filtered], content: Mapping[str, Tensor]
+    ) -> Tensor:
+        """What was propagated to users and what their items tell them, ready to be ranked by."""
+        users, *parts = hear(users, filtered, content, self.content_strength, self.filter_in)
+        if self.item_bias is not None:
+            parts.append(users.new_full((users.size(0), 1), 1 / self.score_scale))
+        return self.score_scale * torch.cat([users, *parts], dim=-1)
+
+    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
+        ids = self._ids(graph)
+        filtered = self._filter(features, graph, ids, None)
+        propagate = propagated(graph, self._fused(filtered, ids), self.num_layers)
+
+        def embed(new: CSRGraph, start: Tensor) -> Tensor:
+            of_new = self.filter.of_new_users(filtered, new, ids.unit_item, start)
+            return self._users(propagate(new, start), of_new, self.filter.for_users(of_new, new))
+
+        return UserSide(ids.unit_user, ids.unit_item, embed, normalize_rows)
 
     def loss(
         self,

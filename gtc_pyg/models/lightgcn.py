@@ -5,11 +5,13 @@ from torch import Tensor
 from torch.nn import Embedding
 
 from gtc_pyg.models.graph_recommender import (
+    CSRGraph,
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
     GraphRecommender,
 )
+from gtc_pyg.models.user_embedder import UserSide, propagated_side
 
 
 class LightGCN(GraphRecommender):
@@ -61,6 +63,9 @@ class LightGCN(GraphRecommender):
         out = graph.layer_mean(ego, self.num_layers)
         user_emb, item_emb = out.split([graph.num_users, graph.num_items])
         return user_emb, item_emb
+
+    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
+        return propagated_side(graph, self.user_emb, self.item_emb, self.num_layers)
 
     def loss(
         self,

@@ -15,6 +15,7 @@ from gtc_pyg.models.graph_recommender import (
     Features,
     GraphRecommender,
 )
+from gtc_pyg.models.user_embedder import UserSide, item_degree, propagated_side
 
 
 class MGCN(GraphRecommender):
@@ -96,6 +97,10 @@ class MGCN(GraphRecommender):
             self.preferences.update({m: Linear(k, k) for m in names})
         self.reset_parameters()
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.purifiers)
+
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
         torch.nn.init.xavier_uniform_(self.user_emb.weight)
@@ -143,6 +148,29 @@ class MGCN(GraphRecommender):
             parts["contrast"] = self.contrast_weight * (of_users + of_items)
         return parts
 
+    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
+        side = propagated_side(graph, self.user_emb, self.item_emb, self.num_layers)
+        shares = self._purified(features, graph) * item_degree(graph, side.item.dtype).rsqrt()
+
+        def embed(new: CSRGraph, start: Tensor) -> Tensor:
+            ids, degree = side.embed(new, start), new.num_items_of_users.to(start.dtype)
+            content = degree.sqrt().view(-1, 1) * new.mean_of_items(shares)
+            return ids + self._fuse(ids, content.unflatten(1, (len(self.purifiers), -1)))
+
+        return side._replace(embed=embed)
+
+    def _purified(self, features: Features, graph: CSRGraph) -> Tensor:
+        """Items' content of all modalities, side by side, ``[I, M K]``."""
+        e_item = graph.rows(self.item_emb, "item")
+        purified = [
+            e_item * purifier(self._content(features, name, graph.num_items))
+            for name, purifier in self.purifiers.items()
+        ]
+        out = torch.cat(purified, dim=1)  # for one product
+        for _ in range(self.num_item_layers):
+            out = graph.smooth(out)
+        return out
+
     def _views(
         self,
         features: Features,
@@ -153,13 +181,7 @@ class MGCN(GraphRecommender):
         """Behaviour and fused content, users above items; all, or those asked for, ascending."""
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
         ids = graph.layer_mean(torch.cat([e_user, e_item]), self.num_layers)
-        purified = [
-            e_item * purifier(self._content(features, name, graph.num_items))
-            for name, purifier in self.purifiers.items()
-        ]
-        of_items = torch.cat(purified, dim=1)  # side by side, for one product
-        for _ in range(self.num_item_layers):
-            of_items = graph.smooth(of_items)
+        of_items = self._purified(features, graph)
         user_degree = graph.num_items_of_users
         item_degree = graph[USER_TO_ITEM].crow_indices().diff()
         if graph.nodes is not None:  # not all of their neighbours are sampled
@@ -170,7 +192,7 @@ class MGCN(GraphRecommender):
             ids = ids.index_select(0, torch.cat([users, items + graph.num_users]))
             of_items, user_degree = of_items.index_select(0, items), user_degree[users]
         of_users = of_users * user_degree.to(ids.dtype).sqrt().view(-1, 1)
-        content = torch.cat([of_users, of_items]).unflatten(1, (len(purified), -1))
+        content = torch.cat([of_users, of_items]).unflatten(1, (len(self.purifiers), -1))
         return ids, self._fuse(ids, content)
 
     def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:

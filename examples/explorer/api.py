@@ -1,0 +1,278 @@
+"""The explorer's answers over HTTP: what a recommender says, and why a request is refused."""
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pandas.api.types import is_integer_dtype, is_numeric_dtype
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from starlette.datastructures import Headers
+
+from gtc_pyg.evaluation import GroupedEdges
+from gtc_pyg.recommend import Recommender
+
+STATIC = Path(__file__).parent / "static"
+MAX_K, MAX_ITEMS, MAX_BYTES = 100, 10_000, 4_000_000
+WHOLE = re.compile(r"-?[0-9]{1,19}")
+TOP = 5  # past and similar items of an explanation
+
+Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
+Id = Whole | Annotated[str, Strict(), Field(max_length=256)]
+Ids = Annotated[list[Id], Field(max_length=MAX_ITEMS)]
+Text = Annotated[str, Query(max_length=256)]
+Length = Annotated[int, Strict(), Field(ge=1, le=MAX_K)]
+Limit = Annotated[int, Query(ge=1, le=MAX_K)]
+
+
+class Problem(BaseModel):
+    detail: str = Field(description="What was wrong, and what to do.")
+
+
+class About(BaseModel):
+    model: str
+    users: int
+    items: int
+    reasons: bool = Field(description="Whether the model's lists can be explained.")
+
+
+class Item(BaseModel):
+    id: int | str
+    label: str = Field(description="The label columns of the items' table.")
+
+
+class Valued(Item):
+    value: float = Field(description="Score, cosine, or part of a score.")
+
+
+class Reasons(Item):
+    score: float
+    sources: dict[str, float] = Field(description="Parts of the score; they sum to it.")
+    past_items: list[Valued] = Field(description="The user's items that speak most for it.")
+    similar_items: list[Valued] = Field(description="Similar items through which it gets most.")
+
+
+class Who(BaseModel):
+    """A known user, or the items of anybody: exactly one of both."""
+
+    model_config = ConfigDict(extra="forbid")
+    user: Id | None = None
+    interactions: Annotated[Ids, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> "Who":
+        if (self.user is None) == (self.interactions is None):
+            raise ValueError("give either 'user' or 'interactions'")
+        return self
+
+
+class ListRequest(Who):
+    k: Length = 10
+    exclude: Ids = Field([], description="Items to leave out.")
+    exclude_seen: Annotated[bool, Strict()] = True
+
+
+class ReasonsRequest(Who):
+    items: Annotated[list[Id], Field(min_length=1, max_length=MAX_K)]
+
+
+class LimitedBody:
+    """Refuses a body that is too large before it is read."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        answer = self.app
+        if scope["type"] == "http" and scope["method"] == "POST":
+            length = Headers(scope=scope).get("content-length", "")
+            if not length.isdecimal():
+                answer = _refusal(411, "send the body whole, with its Content-Length")
+            elif int(length) > MAX_BYTES:
+                answer = _refusal(413, f"the body must have at most {MAX_BYTES:,} bytes")
+        await answer(scope, receive, send)
+
+
+def _refusal(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"detail": why}, status)
+
+
+def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Says where and why; what was sent may be no JSON and is not repeated."""
+    found = error.errors()[:3]
+    texts = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in found]
+    if request.method == "POST" and any(e["loc"] == ("body",) for e in found):
+        texts.append("send JSON, with Content-Type: application/json")
+    return _refusal(422, "; ".join(texts).encode("utf-8", "replace").decode())
+
+
+def unreadable(request: Request, error: Exception) -> JSONResponse:
+    """Bytes that are no text, numbers of thousands of digits, nesting without end."""
+    return _refusal(400, "the body cannot be read: send JSON as UTF-8 text, in the documented form")
+
+
+def labels_of(table: pd.DataFrame | None, names: Sequence[str] | None, num: int) -> list[str]:
+    """The label columns of each item, joined; all columns of text where none is named."""
+    columns = [] if table is None else [name for name in table.columns if name != "item"]
+    if names is None:
+        names = [c for c in columns if not is_numeric_dtype(table[c])]
+    for name in names:
+        if name not in columns:
+            raise ValueError(f"--label must be one of the items' columns {columns} (got {name!r})")
+    if not names:
+        return [""] * num
+    rows = table[list(names)].astype(object).itertuples(index=False)
+    return [" · ".join(str(x) for x in row if pd.notna(x) and x != "") for row in rows]
+
+
+def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        recommender: It is read only. All that it makes when first asked is made here, so that
+            requests can be answered side by side.
+        label: Columns of the items' table that name an item; all of text where ``None``.
+    """
+    r = recommender
+    users, items = r.users, r.items
+    labels = labels_of(r.table, label, r.num_items)
+    seen = GroupedEdges(r.seen, r.num_users)
+    user_text = pd.Series(users.index.astype(str)).str.casefold()
+    item_text = pd.Series(items.index.astype(str)).str.casefold()
+    item_text = item_text + " " + pd.Series(labels, dtype=item_text.dtype).str.casefold()
+    r.recommend(users.index[0], k=1)
+    r.fold_in([items.index[0]], k=1)
+    no_reasons = ""
+    try:
+        r.explain(users.index[0], items.index[0])
+    except (TypeError, ValueError) as error:
+        no_reasons = str(error)
+
+    def known(ids: Any, given: list[Any]) -> list[Any]:
+        """Ids as the recommender has them: whole numbers may come as text."""
+        if is_integer_dtype(ids.index.dtype):
+            given = [int(x) if WHOLE.fullmatch(str(x)) else x for x in given]
+        try:
+            ids.rows(given)
+        except ValueError as error:
+            raise HTTPException(404, str(error)) from error
+        return given
+
+    def id_of(ids: Any, row: int) -> int | str:
+        """As JSON has it: browsers round whole numbers of 2^53 or more."""
+        value = ids.index[row]
+        return str(value) if isinstance(value, str) or abs(value) >= 2**53 else int(value)
+
+    def shown(row: int) -> dict[str, Any]:
+        return {"id": id_of(items, row), "label": labels[row]}
+
+    def valued(table: pd.DataFrame, column: str) -> list[dict[str, Any]]:
+        rows = items.rows(table["item"]).tolist()
+        return [shown(row) | {"value": x} for row, x in zip(rows, table[column], strict=True)]
+
+    def found(text: pd.Series, query: str, limit: int) -> list[int]:
+        """Rows whose text holds the query: whole words at its beginning first."""
+        query = query.strip().casefold()
+        text = text[text.str.contains(query, regex=False)]
+        rank = 2 - text.str.startswith(query) - (text + " ").str.startswith(query + " ")
+        return text.index[np.argsort(rank.to_numpy(), kind="stable")[:limit]].tolist()
+
+    refused = {
+        400: "unreadable",
+        404: "unknown id",
+        411: "no length",
+        413: "too large",
+        422: "malformed",
+    }
+    app = FastAPI(
+        title="gtc-pyg explorer",
+        version="1",
+        description="Lists, similar items and reasons of a saved recommender; nothing is written.",
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        exception_handlers={RequestValidationError: invalid, 400: unreadable},
+        responses={s: {"model": Problem, "description": why} for s, why in refused.items()},
+    )
+    app.add_middleware(LimitedBody)
+    app.mount("/static", StaticFiles(directory=STATIC))
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/api/about")
+    def about() -> About:
+        """What is served."""
+        name = type(r.model).__name__
+        return About(model=name, users=len(users), items=len(items), reasons=not no_reasons)
+
+    @app.get("/api/users")
+    def find_users(query: Text = "", limit: Limit = 10) -> list[int | str]:
+        """Users whose id holds the query."""
+        return [id_of(users, row) for row in found(user_text, query, limit)]
+
+    @app.get("/api/random-user")
+    def random_user() -> int | str:
+        """A user drawn at random."""
+        return id_of(users, random.randrange(len(users)))
+
+    @app.get("/api/history")
+    def history(user: Text) -> list[Item]:
+        """The items that a user has interacted with."""
+        row = users.rows(known(users, [user]))
+        return [shown(i) for i in seen(row)[1].tolist()]
+
+    @app.get("/api/items")
+    def find_items(query: Text = "", limit: Limit = 10) -> list[Item]:
+        """Items whose id or label holds the query."""
+        return [shown(row) for row in found(item_text, query, limit)]
+
+    @app.get("/api/similar")
+    def similar(item: Text, k: Limit = 10) -> list[Valued]:
+        """The items most similar to one, by the cosine of their embeddings."""
+        return valued(r.similar_items(known(items, [item])[0], k), "score")
+
+    def whose(asked: Who) -> dict[str, Any]:
+        if asked.interactions is None:
+            return {"user": known(users, [asked.user])[0]}
+        return {"interactions": known(items, asked.interactions)}
+
+    @app.post("/api/recommendations")
+    def recommendations(asked: ListRequest) -> list[Valued]:
+        """The best items of a known user, or of anybody from their items."""
+        exclude = known(items, asked.exclude) or None
+        make_list = r.recommend if asked.interactions is None else r.fold_in
+        (given,) = whose(asked).values()
+        table = make_list(given, asked.k, asked.exclude_seen, exclude=exclude)
+        return valued(table, "score")
+
+    @app.post("/api/explanations")
+    def explanations(asked: ReasonsRequest) -> list[Reasons]:
+        """What the score of each item is made of."""
+        if no_reasons:
+            raise HTTPException(422, no_reasons)
+        given, out = whose(asked), []
+        asked_for = known(items, asked.items)
+        for item, row in zip(asked_for, items.rows(asked_for).tolist(), strict=True):
+            why = r.explain(item=item, **given, k=0)
+            parts = [valued(x.head(TOP), "value") for x in (why.past_items, why.similar_items)]
+            out.append(
+                Reasons(
+                    **shown(row),
+                    score=why.score,
+                    sources=why.sources.to_dict(),
+                    past_items=parts[0],
+                    similar_items=parts[1],
+                )
+            )
+        return out
+
+    return app

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def read_content(
+    features: Mapping[str, Any], known: Mapping[str, Tensor], num_items: int
+) -> dict[str, Tensor]:
+    r"""Content of new items, checked against that of the known ones.
+
+    Args:
+        features: Modality to an array or tensor ``[n, F_m]``, and ``has_<modality>`` ``[n]``
+            (bool). A modality that is left out is one that all of them lack.
+        known: The same of the known items.
+        num_items: :math:`n`.
+
+    Returns:
+        Modality to ``[n, F_m]``, zeros where there is none, and ``has_<modality>`` for every
+        modality that some lack.
+
+    Raises:
+        ValueError: For an unknown modality, other rows or widths, or content that is not finite;
+            where items have no content at all.
+    """
+    names = [name for name in known if not name.startswith("has_")]
+    unknown = [name for name in features if name.removeprefix("has_") not in names]
+    if unknown:
+        raise ValueError(f"'features' holds {unknown}, expected some of {names}")
+    given = [name for name in features if name in names]
+    if not given:
+        raise ValueError(f"'features' must hold content, some of {names} (got none)")
+    out: dict[str, Tensor] = {}
+    for name in names:
+        width, has = known[name].size(1), torch.full((num_items,), name in given)
+        x = torch.zeros(num_items, width)
+        if name in given:
+            x = torch.as_tensor(np.asarray(features[name]), dtype=torch.float32)
+            if x.shape != (num_items, width):
+                raise ValueError(
+                    f"'features' at {name!r} must be [{num_items}, {width}] (got {list(x.shape)})"
+                )
+            if f"has_{name}" in features:
+                has = torch.as_tensor(np.asarray(features[f"has_{name}"]))
+                if has.shape != (num_items,) or has.dtype != torch.bool:
+                    raise ValueError(
+                        f"'features' at 'has_{name}' must be bool [{num_items}] "
+                        f"(got {has.dtype} {list(has.shape)})"
+                    )
+            wrong = ~x.isfinite().all(dim=1) & has
+            if wrong.any():
+                row = int(wrong.nonzero()[0])
+                raise ValueError(f"'features' at {name!r}: row {row} is not finite")
+            x = x.masked_fill(~has.view(-1, 1), 0.0)
+        out[name] = x
+        if not has.all():
+            out[f"has_{name}"] = has
+    return out
+
+
+def joined(features: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Content of items, and of others below; masks where some of them lack a modality."""
+    out = {}
+    for name in dict.fromkeys([*features, *more]):
+        parts = [
+            every.get(name, torch.ones(every[name.removeprefix("has_")].size(0), dtype=torch.bool))
+            for every in (features, more)
+        ]
+        out[name] = torch.cat(parts)
+    return out

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import Embedding
+
+from gtc_pyg.datasets import InteractionDataset, from_frames
+from gtc_pyg.functional import normalize_rows
+from gtc_pyg.models import GraphRecommender
+from gtc_pyg.recommend.interactions import Interactions, as_frame
+from gtc_pyg.transforms import ItemKNNGraph
+
+if TYPE_CHECKING:
+    from gtc_pyg.recommend.recommender import Recommender
+
+
+def grown_dataset(
+    recommender: Recommender, interactions: Interactions, transform: Any, **options: Any
+) -> InteractionDataset:
+    r"""All that a recommender knows, and new interactions with its items, as one dataset.
+
+    Args:
+        recommender: Knows interactions, content and the items' table.
+        interactions: New ones, of users old and new; those known already count once.
+        transform: As ``pre_transform`` of :func:`~gtc_pyg.datasets.from_frames`.
+        **options: Of :func:`~gtc_pyg.datasets.from_frames`: ``ratios``, ``seed``.
+    """
+    new = as_frame(interactions)
+    recommender.items.rows(new["item"])
+    recommender.users.extended(
+        pd.Index(new["user"][~new["user"].isin(recommender.users.index)].unique())
+    )
+    known = pd.DataFrame(
+        {
+            "user": recommender.users[recommender.seen[0]],
+            "item": recommender.items[recommender.seen[1]],
+        }
+    )
+    content = {}
+    for name, x in recommender.features.items():
+        if not name.startswith("has_"):
+            has = recommender.features.get(f"has_{name}", torch.ones(len(x), dtype=torch.bool))
+            content[name] = pd.DataFrame(x[has].numpy(), index=recommender.items.index[has.numpy()])
+    return from_frames(
+        pd.concat([known, new], ignore_index=True),
+        recommender.describe(),
+        content,
+        pre_transform=transform,
+        **options,
+    )
+
+
+def warm_started(recommender: Recommender, dataset: InteractionDataset) -> GraphRecommender:
+    r"""A model for a grown dataset that begins where the trained one ended.
+
+    Weights are carried over, and by id the rows of users and items. An item without a row begins
+    at the mean direction of its users' ID embeddings, then a user without one at that of their
+    items', both at the mean length of the trained rows; one without such neighbours as drawn.
+
+    Args:
+        recommender: Has the trained model.
+        dataset: Its users, items and content, with more of them.
+
+    Raises:
+        ValueError: For content of other modalities or widths.
+    """
+    old = recommender.model
+    for name in old.modalities:
+        expected, found = old.arguments["in_channels"][name], dataset.features.get(name)
+        if found is None or found.size(1) != expected:
+            raise ValueError(
+                f"'dataset' must have content {name!r} [I, {expected}], as the model was trained "
+                f"with (got {list(dataset.modalities) if found is None else list(found.shape)})"
+            )
+    arguments = {**old.arguments, "num_users": dataset.num_users, "num_items": dataset.num_items}
+    lacking = [name for name in dataset.incomplete if name in old.modalities]
+    if "incomplete" in arguments or lacking:
+        arguments["incomplete"] = list(dict.fromkeys([*arguments.get("incomplete", ()), *lacking]))
+    model = type(old)(**arguments)
+    state, tables = model.state_dict(), {"user_emb", "item_emb", "item_bias"}
+    for name, value in old.state_dict().items():
+        if name.split(".")[0] not in tables:
+            state[name].copy_(value)
+    ids = {
+        "user": (recommender.users, dataset.user_ids),
+        "item": (recommender.items, dataset.item_ids),
+    }
+    rows = {}
+    for kind, (known, wanted) in ids.items():
+        found = torch.from_numpy(known.index.get_indexer(wanted))
+        rows[kind] = found.masked_fill(found >= getattr(old, f"num_{kind}s"), -1)
+    edge_index = dataset[0]["user", "rates", "item"].edge_index
+    with torch.no_grad():
+        for kind, table in (("item", "item_emb"), ("user", "user_emb"), ("item", "item_bias")):
+            embedding: Embedding | None = getattr(model, table)
+            if embedding is not None:
+                trained: Tensor = getattr(old, table).weight
+                has = rows[kind] >= 0
+                embedding.weight[has] = trained[rows[kind][has]]
+        _begin(
+            model.item_emb.weight,
+            model.user_emb.weight,
+            rows["item"],
+            rows["user"],
+            edge_index.flip(0),
+        )
+        everybody = torch.zeros_like(rows["item"])
+        _begin(model.user_emb.weight, model.item_emb.weight, rows["user"], everybody, edge_index)
+    return model
+
+
+def _begin(table: Tensor, others: Tensor, row: Tensor, other_row: Tensor, edges: Tensor) -> None:
+    """Rows that were not trained, from the directions of their neighbours that were."""
+    node, neighbor = edges[:, (row[edges[0]] < 0) & (other_row[edges[1]] >= 0)]
+    direction = torch.zeros_like(table).index_add_(0, node, normalize_rows(others[neighbor]))
+    length = table[row >= 0].norm(dim=1).mean()
+    begun = direction.norm(dim=1) > 0
+    table[begun] = length * normalize_rows(direction[begun])
+
+
+def continued(
+    recommender: Recommender,
+    interactions: Interactions | InteractionDataset,
+    pre_transform: Any,
+    ratios: Sequence[float],
+    options: Mapping[str, Any],
+) -> tuple[GraphRecommender, InteractionDataset]:
+    r"""Trains a warm-started model, and what it was trained on; see :meth:`Recommender.update`."""
+    from gtc_pyg.lightning import fit  # an extra of its own; missing, it says so
+
+    seed = int(options.get("seed", 0))
+    if isinstance(interactions, InteractionDataset):
+        dataset = interactions
+    else:
+        graph = pre_transform or ItemKNNGraph(k=min(10, recommender.num_items))
+        dataset = grown_dataset(recommender, interactions, graph, ratios=ratios, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = warm_started(recommender, dataset)
+    names = [name for name in recommender.features if not name.startswith("has_")]
+    return fit(model, dataset, **{"modalities": names, **options}).model, dataset

@@ -1,0 +1,227 @@
+r"""A recommender as a folder: written beside its place, checked before anything is made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gtc_pyg import models
+from gtc_pyg._version import __version__
+from gtc_pyg.loader import GraphInputs
+from gtc_pyg.models import GraphRecommender
+from gtc_pyg.recommend.ids import Ids
+from gtc_pyg.recommend.lists import Lists
+
+if TYPE_CHECKING:
+    from gtc_pyg.recommend.recommender import Recommender
+
+FORMAT = "gtc-pyg recommender"
+FORMAT_VERSION = 1
+CONFIG, TENSORS, USERS, ITEMS = "config.yaml", "model.safetensors", "users.parquet", "items.parquet"
+_FILES = (TENSORS, USERS, ITEMS)
+
+
+def save(recommender: Recommender, path: Path) -> Path:
+    r"""Writes the folder beside its place and renames it; see :meth:`Recommender.save`."""
+    model = recommender.model
+    name = type(model).__name__
+    if getattr(models, name, None) is not type(model):
+        raise ValueError(f"only models of gtc_pyg.models can be saved (got {type(model)})")
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose another place")
+    if path.is_dir() and any(path.iterdir()) and _format_of(path) != FORMAT:
+        raise FileExistsError(f"{path} is there and no saved recommender: choose another place")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        edge_types = list(recommender.inputs.edge_index_dict)
+        save_file(_tensors(recommender), beside / TENSORS)
+        pd.DataFrame({"user": recommender.users.index}).to_parquet(beside / USERS, index=False)
+        table = pd.DataFrame() if recommender.table is None else recommender.table
+        others = [column for column in table.columns if column != "item"]
+        items = table[others].reset_index(drop=True)
+        items.insert(0, "item", recommender.items.index)
+        items.to_parquet(beside / ITEMS, index=False)
+        config = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "gtc_pyg": __version__,
+            "model": name,
+            "arguments": _plain(model.arguments),
+            "features": list(recommender.features),
+            "edge_types": [list(key) for key in edge_types],
+            "sha256": {file: _sha256(beside / file) for file in _FILES},
+        }
+        (beside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        beside.chmod(0o777 & ~_umask())
+        _replace(beside, path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return path
+
+
+def load(cls: type[Recommender], path: Path) -> Recommender:
+    r"""Checks and reads the folder; see :meth:`Recommender.load`."""
+    config = _checked_config(path)
+    try:
+        tensors = load_file(path / TENSORS)
+        users, items = (pd.read_parquet(path / file) for file in (USERS, ITEMS))
+        model = _model(config, tensors)
+        keys = [tuple(key) for key in config["edge_types"]]
+        features = {name: tensors[f"features.{name}"] for name in config["features"]}
+        inputs = GraphInputs(
+            {name: x[: model.num_items] for name, x in features.items()},
+            {key: tensors[f"edges.{i}.index"] for i, key in enumerate(keys)},
+            {
+                key: tensors[f"edges.{i}.weight"]
+                for i, key in enumerate(keys)
+                if f"edges.{i}.weight" in tensors
+            },
+        )
+        self = cls.__new__(cls)
+        self._set_model(model, inputs)
+        self.features = features
+        table = items.drop(columns="item")
+        Lists.__init__(
+            self,
+            tensors["user_emb"],
+            tensors["item_emb"],
+            Ids(pd.Index(users["user"]), "user"),
+            Ids(pd.Index(items["item"]), "item"),
+            table if len(table.columns) else None,
+            tensors["seen"],
+            model.item_bias is not None,
+        )
+    except (KeyError, TypeError, RuntimeError, SafetensorError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or not written by save ({error})") from error
+    for what, ids, rows in (
+        ("user", self.users, self.user_emb),
+        ("item", self.items, self.item_emb),
+    ):
+        if len(ids) != rows.size(0):
+            raise ValueError(f"{path}: {len(ids)} {what} ids, but {rows.size(0)} embeddings")
+    return self
+
+
+def _tensors(recommender: Recommender) -> dict[str, Tensor]:
+    inputs = recommender.inputs
+    out = {f"model.{key}": value for key, value in recommender.model.state_dict().items()}
+    out |= {f"features.{name}": x for name, x in recommender.features.items()}
+    for i, (key, edge_index) in enumerate(inputs.edge_index_dict.items()):
+        out[f"edges.{i}.index"] = edge_index
+        if key in inputs.edge_weight_dict:
+            out[f"edges.{i}.weight"] = inputs.edge_weight_dict[key]
+    out |= {"seen": recommender.seen}
+    out |= {"user_emb": recommender.user_emb, "item_emb": recommender.item_emb}
+    # Tensors that share memory cannot be saved.
+    return {
+        name: x.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, x in out.items()
+    }
+
+
+def _model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphRecommender:
+    """The model, once its tables are known to be as large as the weights that were saved."""
+    cls = getattr(models, str(config["model"]), None)
+    if not (isinstance(cls, type) and issubclass(cls, GraphRecommender)):
+        raise ValueError(f"unknown model {config['model']!r}")
+    arguments = config["arguments"]
+    sizes = tensors["model.user_emb.weight"], tensors["model.item_emb.weight"]
+    for name, table in zip(("num_users", "num_items"), sizes, strict=True):
+        if arguments[name] != table.size(0):
+            raise ValueError(f"{name} is {arguments[name]}, but the weights have {table.size(0)}")
+    if arguments.get("hidden_channels", sizes[0].size(1)) != sizes[0].size(1):
+        raise ValueError("hidden_channels is not the width of the weights")
+    with torch.random.fork_rng(devices=[]):
+        model: GraphRecommender = cls(**arguments)
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(state)
+    return model
+
+
+def _checked_config(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        left = (
+            [p.name for p in path.parent.glob(f".{path.name}.*.old")]
+            if path.parent.is_dir()
+            else []
+        )
+        more = f"; an interrupted save left {left[0]} beside it: rename that" if left else ""
+        raise FileNotFoundError(f"{path}: no such folder{more}")
+    missing = [name for name in (CONFIG, *_FILES) if not (path / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{path} lacks {missing}: no saved recommender, or not all of it")
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path / CONFIG}: no YAML ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{path / CONFIG}: 'format' must be {FORMAT!r}: not a saved recommender")
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path / CONFIG}: 'format_version' is {version!r}, and this gtc-pyg ({__version__}) "
+            f"reads {FORMAT_VERSION}: load it with gtc-pyg {config.get('gtc_pyg')}, which saved it"
+        )
+    digests = config.get("sha256")
+    for name in _FILES:
+        found = _sha256(path / name)
+        if not isinstance(digests, dict) or digests.get(name) != found:
+            raise ValueError(
+                f"{path / name}: the checksum is not that of {CONFIG}: damaged or exchanged"
+            )
+    return config
+
+
+def _format_of(path: Path) -> Any:
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return config.get("format") if isinstance(config, dict) else None
+
+
+def _replace(beside: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(beside, path)
+        return
+    old = path.with_name(beside.name.removesuffix(".part") + ".old")
+    os.rename(path, old)
+    try:
+        os.rename(beside, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    shutil.rmtree(old)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

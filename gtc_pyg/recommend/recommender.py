@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.evaluation import GroupedEdges
+from gtc_pyg.explain import ExplainedUser, Explainer, plot_user
+from gtc_pyg.loader import GraphInputs
+from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models.graph_recommender import USER_TO_ITEM
+from gtc_pyg.models.item_embedder import ItemEmbedder
+from gtc_pyg.models.user_embedder import UserEmbedder
+from gtc_pyg.recommend import folder
+from gtc_pyg.recommend.content import joined, read_content
+from gtc_pyg.recommend.continuing import continued
+from gtc_pyg.recommend.explanation import Explanation, directions_of, explanation
+from gtc_pyg.recommend.ids import Ids, as_list
+from gtc_pyg.recommend.interactions import as_frame
+from gtc_pyg.recommend.lists import Lists
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Recommender(Lists):
+    r"""Answers after training: lists for users, old and new, similar items, and reasons.
+
+    Everybody is embedded once, without noise; a list is then one product (:class:`Lists` has what
+    embeddings alone can answer). Ids are the user's own. Items without a training interaction rank
+    by their content (:meth:`~gtc_pyg.models.GraphRecommender.item_embedder`), where the model
+    reads content.
+
+    Args:
+        model: A trained recommender; it is copied.
+        dataset: What it was trained on.
+        modalities: Content that it was trained with; all of it where ``None``.
+        seen: Splits whose interactions count as seen, which ``exclude_seen`` leaves out. Messages
+            pass over those of training alone. For figures that compare with a benchmark's,
+            ``('train',)``.
+
+    Raises:
+        ValueError: For a model of other numbers of users or items.
+
+    Example:
+        >>> from gtc_pyg.datasets import PlantedPreferences
+        >>> from gtc_pyg.models import LightGCN
+        >>> dataset = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)
+        >>> recommender = Recommender(LightGCN(30, 20), dataset)
+        >>> list(recommender.recommend([3, 7], k=2).columns)
+        ['user', 'rank', 'item', 'score']
+    """
+
+    def __init__(
+        self,
+        model: GraphRecommender,
+        dataset: InteractionDataset,
+        modalities: Sequence[str] | None = None,
+        seen: Sequence[str] = ("train", "val", "test"),
+    ) -> None:
+        for kind in ("user", "item"):
+            has, needed = getattr(model, f"num_{kind}s"), getattr(dataset, f"num_{kind}s")
+            if has != needed:
+                raise ValueError(f"'model' was made for {has} {kind}s, 'dataset' has {needed}")
+        inputs = GraphInputs.from_data(dataset[0], modalities).to(torch.device("cpu"))
+        self._set_model(copy.deepcopy(model), inputs)
+        with torch.no_grad():
+            user_emb, item_emb = self.model(*self._inputs)
+        if self._cold:
+            cold = sorted(self._cold)
+            item_emb[cold] = self._embed_items({k: x[cold] for k, x in inputs.features.items()})
+        views = [dataset.view(split)["user", "rates", "item"].edge_label_index for split in seen]
+        known = torch.cat([torch.empty(2, 0, dtype=torch.long), *(edge.cpu() for edge in views)], 1)
+        users, items = Ids(dataset.user_ids, "user"), Ids(dataset.item_ids, "item")
+        bias = model.item_bias is not None
+        super().__init__(user_emb, item_emb, users, items, dataset.items, known, bias)
+
+    def _set_model(self, model: GraphRecommender, inputs: GraphInputs) -> None:
+        self.model, self.inputs = model.cpu().eval().requires_grad_(False), inputs
+        self.features = dict(inputs.features)  # of items added after training, too
+        self._inputs = inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
+        self._user_embedder: UserEmbedder | None = None
+        self._item_embedder: ItemEmbedder | None = None
+        self._explainer: Explainer | None = None
+        touched = inputs.edge_index_dict[USER_TO_ITEM][1]
+        degree = torch.bincount(touched, minlength=model.num_items)
+        self._cold = set((degree == 0).nonzero().view(-1).tolist()) if model.modalities else set()
+
+    def fold_in(
+        self,
+        interactions: Any,
+        k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Any = None,
+        exclude: Any = None,
+    ) -> pd.DataFrame:
+        r"""The best items of users who came after training, from their interactions alone.
+
+        Nothing is trained and nothing remembered (:meth:`add_users` remembers): their embeddings
+        are what the model makes of their items, in milliseconds after the first call. Items that
+        were added after training are left out of the lists but say nothing of a user yet.
+
+        Args:
+            interactions: The items of one user, or of several: a mapping of their ids to items, or
+                a table with the columns ``user`` and ``item``.
+            k: As in :meth:`recommend`.
+            exclude_seen: Whether these items are left out.
+            candidates: As in :meth:`recommend`.
+            exclude: Items to leave out for everybody.
+
+        Returns:
+            A table as of :meth:`recommend`, without ``user`` where the items of one were given.
+
+        Raises:
+            ValueError: For an unknown item.
+        """
+        one = not isinstance(interactions, Mapping | pd.DataFrame)
+        given = {0: interactions} if one else interactions
+        users, edge_index = self._newcomers(given)
+        chosen = self._candidates(candidates, None if exclude is None else as_list(exclude))
+        seen = GroupedEdges(edge_index, len(users)) if exclude_seen else None
+        rows = torch.arange(len(users))
+        lists = self._rank(rows, k, chosen, seen, self._embed_users(edge_index, len(users)))
+        return self._as_table(None if one else users[rows], *lists)
+
+    def add_users(self, interactions: Any) -> None:
+        r"""Remembers users who came after training, as :meth:`fold_in` embeds them.
+
+        Args:
+            interactions: As in :meth:`fold_in`, of several users.
+
+        Raises:
+            ValueError: For a user who is known already, or an unknown item.
+        """
+        new, edge_index = self._newcomers(interactions)
+        users = self.users.extended(new.index)
+        self.user_emb = torch.cat([self.user_emb, self._embed_users(edge_index, len(new))])
+        added = torch.stack([edge_index[0] + len(self.users), edge_index[1]])
+        self.users = users
+        self._see(torch.cat([self.seen, added], dim=1))
+
+    def add_items(
+        self,
+        ids: Any,
+        features: Mapping[str, Any],
+        items: pd.DataFrame | None = None,
+    ) -> None:
+        r"""Adds items that nobody has touched, ranked by their content; nothing is trained.
+
+        Args:
+            ids: Their ids ``[n]``.
+            features: Modality to content ``[n, F_m]``; one that they all lack may be left out, and
+                ``has_<modality>`` ``[n]`` (bool) says which of them lack it.
+            items: What there is to show of them: the columns of the items' table, in the same
+                order.
+
+        Raises:
+            ValueError: For an item that is known already, content of other rows or widths or that
+                is not finite, or a model that reads no content.
+        """
+        new = self.items.extended(ids)
+        n = len(new) - len(self.items)
+        content = read_content(features, self.features, n)
+        emb = self._embed_items(content)
+        if items is not None and len(items) != n:
+            raise ValueError(
+                f"'items' must have a row for each of the {n} items (got {len(items)})"
+            )
+        if self.table is not None:
+            more = pd.DataFrame(index=range(n)) if items is None else items
+            self.table = pd.concat(
+                [self.table, more[[*self.table.columns.intersection(more.columns)]]],
+                ignore_index=True,
+            )
+        self.features = joined(self.features, content)
+        self.items, self.item_emb = new, torch.cat([self.item_emb, emb])
+
+    def update(
+        self,
+        interactions: Any,
+        *,
+        pre_transform: Any = None,
+        ratios: Sequence[float] = (0.9, 0.05, 0.05),
+        epochs: int = 10,
+        patience: int = 3,
+        **options: Any,
+    ) -> Recommender:
+        r"""Goes on training with new interactions, users and items; this one stays as it is.
+
+        Everything known is put together with what is new, and the model begins where it ended
+        (:func:`~gtc_pyg.recommend.continuing.warm_started`), so that a few epochs do. New items
+        come first, by :meth:`add_items`.
+
+        Args:
+            interactions: New ones, a table with the columns ``user`` and ``item`` or a mapping of
+                users to items; or a dataset with everything, the ids of which say who is who, to
+                split it otherwise.
+            pre_transform: Makes the item graph; ``ItemKNNGraph(k=10)`` where ``None``. Give the one
+                that was trained with. Of a dataset it is its own.
+            ratios: Shares of training, validation (to stop early) and test.
+            epochs: As in :func:`gtc_pyg.lightning.fit`.
+            patience: As in :func:`gtc_pyg.lightning.fit`.
+            **options: Further arguments of :func:`gtc_pyg.lightning.fit`: ``lr`` and
+                ``weight_averaging`` as in the first training, ``out``, ``seed``, ``progress``.
+
+        Raises:
+            ValueError: For an unknown item, or content of other modalities or widths.
+        """
+        options |= {"epochs": epochs, "patience": patience}
+        model, dataset = continued(self, interactions, pre_transform, ratios, options)
+        names = [name for name in self.features if not name.startswith("has_")]
+        return Recommender(model, dataset, names)
+
+    def explain(
+        self, user: Any = None, item: Any = None, interactions: Any = None, k: int = 2
+    ) -> Explanation:
+        r"""Why an item is where it is in a user's list.
+
+        Args:
+            user: Their id.
+            item: The item's id.
+            interactions: The items of a user who is not known, instead of ``user``.
+            k: How many directions of content, of each kind, are looked for in each modality.
+
+        Raises:
+            ValueError: For an unknown user or item.
+            TypeError: For a model whose scores cannot be taken apart (MGCN).
+        """
+        who = self._explained(user, interactions)
+        row = self.items.rows(item)
+        parts = who.score_parts(self._explainable(row)[0])
+        directions = directions_of(who, self.inputs.features, self.items, k)
+        return explanation(item, parts, lambda rows: self.describe(self.items[rows]), directions)
+
+    def plot_user(
+        self, user: Any = None, interactions: Any = None, k: int = 10, label: str | None = None
+    ) -> Figure:
+        r"""Draws a user's history, the parts of their best items' scores and the sources' shares.
+
+        Args:
+            user: Their id.
+            interactions: The items of a user who is not known, instead of ``user``.
+            k: How many items.
+            label: Column of the items' table to name items by; their ids where ``None``.
+
+        Returns:
+            A figure of matplotlib's; ``savefig`` writes it.
+
+        Raises:
+            ValueError: As :meth:`explain`, and for an unknown column.
+        """
+        lists = self.recommend(user, k) if interactions is None else self.fold_in(interactions, k)
+        table, column = self.describe(), "item" if label is None else label
+        if column not in table:
+            raise ValueError(f"'label' must be one of {list(table.columns)} (got {label!r})")
+        rows, names = self.items.rows(lists["item"]), table[column].astype(str).tolist()
+        return plot_user(
+            self._explained(user, interactions),
+            self._explainable(rows),
+            names.__getitem__,
+            [names[row] for row in rows.tolist()],
+            title="" if user is None else f"Why these items: {user}",
+        )
+
+    def _explainable(self, rows: Tensor) -> list[int | Tensor]:
+        """Items whose embedding the model made, by row, and the embeddings of others."""
+        own = [row < self.model.num_items and row not in self._cold for row in rows.tolist()]
+        return [r if o else self.item_emb[r] for r, o in zip(rows.tolist(), own, strict=True)]
+
+    def _explained(self, user: Any, interactions: Any) -> ExplainedUser:
+        if (user is None) == (interactions is None):
+            raise ValueError("either 'user' or 'interactions' must be given")
+        if self._explainer is None:
+            self._explainer = Explainer(self.model, *self._inputs)
+        if interactions is None:
+            row = int(self.users.rows(user))
+            if row < self.model.num_users:
+                return self._explainer.user(row)
+            items = self._seen(torch.tensor([row]))[1]
+        else:
+            items = self.items.rows(interactions).unique()
+        return self._explainer.user(items[items < self.model.num_items])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        r"""Writes a folder that :meth:`load` reads, in another process or on another machine.
+
+        ``model.safetensors`` (weights, content, graph, embeddings), ``config.yaml`` (settings,
+        format, checksums), ``users.parquet`` and ``items.parquet`` (ids, and the columns of the
+        items' table). No pickle. The folder appears under its name when it is whole; a saved
+        recommender that is there already is replaced.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            FileExistsError: Where something else is there.
+            OSError: Where it cannot be written; nothing is left under its name.
+        """
+        return folder.save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recommender:
+        r"""Reads what :meth:`save` wrote.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            FileNotFoundError: Where there is no such folder, or a file of it is missing.
+            ValueError: For a foreign, damaged or newer folder; says which file and why.
+        """
+        return folder.load(cls, Path(path))
+
+    def _newcomers(self, interactions: Any) -> tuple[Ids, Tensor]:
+        frame = as_frame(interactions)
+        users = Ids(pd.Index(frame["user"].unique()), "user")
+        return users, torch.stack([users.rows(frame["user"]), self.items.rows(frame["item"])])
+
+    def _embed_users(self, edge_index: Tensor, num_users: int) -> Tensor:
+        if self._user_embedder is None:
+            self._user_embedder = self.model.user_embedder(*self._inputs)
+        trained = edge_index[1] < self.model.num_items
+        return self._user_embedder(edge_index[:, trained], num_users)
+
+    def _embed_items(self, features: Mapping[str, Tensor]) -> Tensor:
+        if self._item_embedder is None:
+            self._item_embedder = self.model.item_embedder(*self._inputs)
+        return self._item_embedder(features)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({type(self.model).__name__}, {self.num_users:,} users, "
+            f"{self.num_items:,} items)"
+        )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+
+def write_lists(
+    path: Path,
+    lists: Callable[[int], pd.DataFrame],
+    starts: range,
+    asked: Iterable[Any],
+    update: Callable[[int], object],
+) -> Path:
+    r"""Writes lists part by part, so that an interrupted call can go on.
+
+    Args:
+        path: Ends in ``.parquet`` or ``.csv``.
+        lists: Gives the part that begins with a user.
+        starts: Where parts begin.
+        asked: All that the lists depend on; parts of another request are not taken.
+        update: Told how many users were done.
+
+    Raises:
+        ValueError: For another ending.
+    """
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"'path' must end in .parquet or .csv (got {str(path)!r})")
+    parts = path.with_name(f"{path.name}.parts")
+    digest = _digest(asked)
+    manifest = parts / "request.json"
+    if parts.exists() and _read(manifest) != digest:
+        shutil.rmtree(parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    _write(manifest, lambda file: file.write_text(json.dumps(digest)))
+    files = [parts / f"{start:012d}{path.suffix}" for start in starts]
+    for i, (start, file) in enumerate(zip(starts, files, strict=True)):
+        if not file.exists():
+            _write(file, partial(_save, lists(start), header=i == 0))
+        update(min(starts.step, starts.stop - start))
+    _write(path, partial(_join, files) if files else partial(_save, lists(0)))
+    shutil.rmtree(parts)
+    return path
+
+
+def _save(table: pd.DataFrame, path: Path, header: bool = True) -> None:
+    if ".parquet" in path.name:
+        table.to_parquet(path, index=False)
+    else:
+        table.to_csv(path, index=False, header=header, lineterminator="\n")
+
+
+def _join(files: list[Path], path: Path) -> None:
+    if files[0].suffix == ".csv":
+        with path.open("wb") as out:
+            for file in files:
+                with file.open("rb") as part:
+                    shutil.copyfileobj(part, out)
+        return
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, pq.read_schema(files[0])) as writer:
+        for file in files:
+            writer.write_table(pq.read_table(file))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Written beside its place and renamed."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(values: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype}{list(value.shape)}".encode())
+            digest.update(value.contiguous().numpy().data)
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()

@@ -1,0 +1,371 @@
+r"""What a score is made of, against loops and dense products straight from the equations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from gtc_pyg.explain import Explainer, ScoreParts, score_parts
+from gtc_pyg.functional import normalize_rows
+from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN
+from gtc_pyg.models.graph_recommender import (
+    ITEM_TO_USER,
+    SIMILAR_ITEMS,
+    USER_TO_ITEM,
+    GraphRecommender,
+)
+
+SWITCHES: list[dict[str, Any]] = [
+    {},
+    {"filter_in": "score"},
+    {"filter_in": "both", "item_bias": True, "score_scale": 5.0},
+    {"num_item_layers": 0, "item_bias": True},
+    {"num_item_layers": 2, "num_layers": 1},
+    {"num_layers": 0},
+    {"num_layers": 3, "filter_in": "both", "num_sampling_steps": 3, "filter_channels": 12},
+    {"condition": "item", "filter_in": "both"},
+    {"condition": "neighbors"},
+    {"user_ids": False, "filter_in": "score"},
+]
+
+
+def gtc(graph: SimpleNamespace, **kwargs: Any) -> GTC:
+    torch.manual_seed(0)
+    settings = {"content_strength": 0.5, **kwargs}
+    model = GTC(graph.num_users, graph.num_items, graph.in_channels, 8, **settings)
+    if model.item_bias is not None:
+        torch.nn.init.normal_(model.item_bias.weight)
+    return model
+
+
+def explainer_of(model: GraphRecommender, graph: SimpleNamespace) -> Explainer:
+    return Explainer(model, graph.features, graph.edge_index_dict, graph.edge_weight_dict)
+
+
+def embeddings(model: GraphRecommender, graph: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        return model(graph.features, graph.edge_index_dict, graph.edge_weight_dict)
+
+
+def assert_adds_up(parts: ScoreParts, score: Tensor) -> None:
+    near = {"rtol": 1e-5, "atol": 1e-5}
+    by_source = parts.by_source
+    torch.testing.assert_close(parts.score, score, **near)
+    torch.testing.assert_close(by_source.sum() + parts.bias, score, **near)
+    torch.testing.assert_close(parts.own + parts.past.sum(0), by_source, **near)
+    torch.testing.assert_close(parts.itself + parts.similar.sum(0), by_source, **near)
+    assert by_source.shape == (len(parts.sources),)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_all_parts_add_up_to_the_score(planted: Callable, switches: dict[str, Any]) -> None:
+    graph = planted()
+    model = gtc(graph, **switches)
+    user_emb, item_emb = embeddings(model, graph)
+    explainer = explainer_of(model, graph)
+    for user in (0, 17, 59):
+        explained = explainer.user(user)
+        for item in (0, 21, 39):
+            assert_adds_up(explained.score_parts(item), user_emb[user] @ item_emb[item])
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+@pytest.mark.parametrize("kind", [LightGCN, FREEDOM])
+def test_parts_of_the_baselines_add_up(planted: Callable, kind: type, layers: int) -> None:
+    graph, torch_seed = planted(), torch.manual_seed(0)
+    assert torch_seed is not None
+    if kind is LightGCN:
+        model: GraphRecommender = LightGCN(60, 40, 8, num_layers=layers)
+    else:
+        model = FREEDOM(60, 40, graph.in_channels, 8, num_item_layers=layers)
+    user_emb, item_emb = embeddings(model, graph)
+    for user, item in ((0, 0), (31, 21), (59, 39)):
+        parts = explainer_of(model, graph).score_parts(user, item)
+        assert_adds_up(parts, user_emb[user] @ item_emb[item])
+        assert parts.sources == ("interactions",) and parts.bias == 0
+        assert (parts.similar_items.numel() > 0) == (kind is FREEDOM and layers > 0)
+
+
+def dense(graph: SimpleNamespace, model: GTC) -> SimpleNamespace:
+    r"""Normalised interactions, the item graph, and each source's propagated layers, all dense."""
+    num_users, num_items = graph.num_users, graph.num_items
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    adj = torch.zeros(num_users + num_items, num_users + num_items, dtype=torch.double)
+    adj[user, item + num_users] = adj[item + num_users, user] = 1
+    degree = adj.sum(1).clamp(min=1)
+    adj = adj / (degree.view(-1, 1) * degree).sqrt()
+    similar = torch.zeros(num_items, num_items, dtype=torch.double)
+    src, dst = graph.edge_index_dict[SIMILAR_ITEMS]
+    similar[dst, src] = graph.edge_weight_dict[SIMILAR_ITEMS].double()
+    filtered = model.filter_content(graph.features, graph.edge_index_dict)
+    e_user, e_item = (normalize_rows(e.weight) for e in (model.user_emb, model.item_emb))
+    content = [normalize_rows(f.x_hat) for f in filtered.values()]
+    gate = model.gate(e_item, content)[1]
+    of_items = [
+        (1 + gate[:, :1]) * e_item,
+        *(gate[:, k + 1 : k + 2] * c for k, c in enumerate(content)),
+    ]
+    nobody = torch.zeros_like(e_user)
+    layers = []  # [L + 1, S, U + I, D]
+    x = torch.stack([torch.cat([e_user if k == 0 else nobody, c]) for k, c in enumerate(of_items)])
+    for _ in range(model.num_layers + 1):
+        layers.append(x.double())
+        x = (adj @ x.double()).to(x)
+    out = torch.stack(layers).mean(0)
+    items = out[:, num_users:]
+    smoothed = items
+    for _ in range(model.num_item_layers):
+        smoothed = similar @ smoothed
+    return SimpleNamespace(
+        adj=adj,
+        similar=torch.linalg.matrix_power(similar, model.num_item_layers),
+        layers=torch.stack(layers),
+        users=out[:, :num_users],
+        items=items,
+        smoothed=items + smoothed,
+        filtered=filtered,
+        e_user=e_user.double(),
+    )
+
+
+@pytest.mark.parametrize("filter_in", ["messages", "score", "both"])
+@torch.no_grad()
+def test_sources_and_past_items_equal_the_definition(planted: Callable, filter_in: str) -> None:
+    graph = planted()
+    model = gtc(graph, filter_in=filter_in, score_scale=3.0, num_item_layers=2)
+    known, explainer, num = dense(graph, model), explainer_of(model, graph), graph.num_users
+    for u, i in ((3, 5), (20, 0)):
+        past = (known.adj[u, num:] > 0).nonzero().view(-1)
+        user = known.users[:, u].clone()
+        via, said = {}, {}
+        for j in past.tolist():
+            paths = known.layers[:-1].sum(0)[:, num + j]
+            via[j] = known.adj[u, num + j] * paths / (model.num_layers + 1)
+        for m, f in enumerate(known.filtered.values(), start=1):
+            row = torch.full_like(past, u)
+            x = f.for_pairs(row, past).double()
+            p = 0.5 * f.weight[u].double() / x.mean(0).norm() * x / past.numel()
+            if filter_in != "score":
+                user[m] += p.sum(0)
+                for n, j in enumerate(past.tolist()):
+                    via[j][m] += p[n]
+            if filter_in != "messages":
+                to_item = f.for_pairs(torch.tensor([u]), torch.tensor([i])).double()[0]
+                for n, j in enumerate(past.tolist()):
+                    said[j, m] = p[n] @ to_item
+        item, parts = known.smoothed[:, i], explainer.score_parts(u, i)
+        for k in range(3):
+            expected = (user[k] @ item.sum(0) + user.sum(0) @ item[k]) / 2
+            expected += sum(value for (_, m), value in said.items() if m == k)
+            torch.testing.assert_close(
+                parts.by_source[k].double(), 3 * expected, atol=1e-5, rtol=1e-4
+            )
+        assert sorted(parts.past_items.tolist()) == past.tolist()
+        for j, values in zip(parts.past_items.tolist(), parts.past, strict=True):
+            expected = via[j].sum(0) @ item.sum(0) + sum(said.get((j, m), 0.0) for m in (1, 2))
+            torch.testing.assert_close(values.sum().double(), 3 * expected, atol=1e-5, rtol=1e-4)
+        left = known.e_user[u] / (model.num_layers + 1) @ item.sum(0)
+        torch.testing.assert_close(parts.own.sum().double(), 3 * left, atol=1e-5, rtol=1e-4)
+        weight = known.similar[i]
+        assert sorted(parts.similar_items.tolist()) == (weight > 0).nonzero().view(-1).tolist()
+        for r, values in zip(parts.similar_items.tolist(), parts.similar, strict=True):
+            expected = weight[r] * user.sum(0) @ known.items[:, r].sum(0)
+            torch.testing.assert_close(values.sum().double(), 3 * expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_largest_come_first(planted: Callable) -> None:
+    graph = planted()
+    parts = explainer_of(gtc(graph), graph).score_parts(4, 7)
+    for values in (parts.past.sum(1), parts.similar.sum(1)):
+        assert values.numel() > 2 and (values.diff() <= 0).all()
+
+
+def test_lightgcn_by_hand() -> None:
+    # User 0 has items 0 and 1, user 1 has item 1; one layer, so z = (e + neighbours) / 2.
+    edges = torch.tensor([[0, 0, 1], [0, 1, 1]])
+    model = LightGCN(2, 3, 1, num_layers=1)
+    model.user_emb.weight.data = torch.tensor([[4.0], [8.0]])
+    model.item_emb.weight.data = torch.tensor([[2.0], [6.0], [10.0]])
+    given = {}, {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
+    parts = score_parts(model, *given, 0, 0)
+    # Item 0: (2 + 4 / sqrt(2)) / 2. User 0: 4 / 2, and 2 / (2 sqrt(2)) and 6 / (2 * 2) by items.
+    z = 1 + 2**0.5
+    torch.testing.assert_close(parts.own, torch.tensor([2 * z]))
+    assert parts.past_items.tolist() == [1, 0]
+    torch.testing.assert_close(parts.past, torch.tensor([[1.5 * z], [z / 2**0.5]]))
+    torch.testing.assert_close(parts.score, torch.tensor((3.5 + 1 / 2**0.5) * z))
+    torch.testing.assert_close(parts.itself, parts.by_source)
+    assert parts.similar.shape == (0, 1)
+    # Item 2 has no users: its own half, whatever the user is.
+    torch.testing.assert_close(
+        score_parts(model, *given, 1, 2).score, torch.tensor(5 * (4 + 6 / 2**1.5))
+    )
+
+
+def test_who_has_one_item_owes_all_but_their_id_to_it(planted: Callable) -> None:
+    graph = planted()
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    kept = (user != 2) | (item == item[user == 2][0])
+    edges = graph.edge_index_dict[USER_TO_ITEM][:, kept]
+    graph.edge_index_dict |= {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
+    parts = explainer_of(gtc(graph, filter_in="both"), graph).score_parts(2, 9)
+    assert parts.past_items.tolist() == [int(item[user == 2][0])]
+    torch.testing.assert_close(parts.past[0], parts.by_source - parts.own)
+
+
+class Weights(Module):
+    r"""A gate that gives every item the same weights."""
+
+    def __init__(self, weights: list[float]) -> None:
+        super().__init__()
+        self.weights = torch.tensor(weights)
+
+    def forward(self, x: Tensor, modalities: list[Tensor]) -> tuple[Tensor, Tensor]:
+        weight = self.weights.expand(x.size(0), -1)
+        parts = zip(weight.t(), [x, *modalities], strict=True)
+        return x + sum(w.view(-1, 1) * part for w, part in parts), weight
+
+
+@pytest.mark.parametrize("filter_in", ["messages", "both"])
+def test_a_modality_without_weight_has_no_share(planted: Callable, filter_in: str) -> None:
+    graph = planted()
+    model = gtc(graph, filter_in=filter_in)
+    model.gate = Weights([0.5, 0.5, 0.0])
+    model.filter.lin_modality.bias.data[1] = -1e4  # nobody listens to the text
+    user_emb, item_emb = embeddings(model, graph)
+    parts = explainer_of(model, graph).score_parts(1, 2)
+    assert_adds_up(parts, user_emb[1] @ item_emb[2])
+    assert parts.sources == ("interactions", "image", "text")
+    assert parts.share("text") == 0 and (parts.past[:, 2] == 0).all()
+    assert parts.share("image") != 0
+    assert parts.share("image") + parts.share("interactions") == pytest.approx(1)
+
+
+def test_other_names_for_users_and_items_change_nothing(planted: Callable) -> None:
+    graph, other = planted(), planted()
+    model, copy = gtc(graph, filter_in="both"), gtc(graph, filter_in="both")
+    new_user, new_item = torch.randperm(60), torch.randperm(40)
+    copy.user_emb.weight.data[new_user] = model.user_emb.weight.data
+    copy.item_emb.weight.data[new_item] = model.item_emb.weight.data
+    other.features = {name: x[new_item.argsort()] for name, x in graph.features.items()}
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    edges = torch.stack([new_user[user], new_item[item]])[:, torch.randperm(user.numel())]
+    similar = new_item[graph.edge_index_dict[SIMILAR_ITEMS]]
+    other.edge_index_dict = {
+        USER_TO_ITEM: edges,
+        ITEM_TO_USER: edges.flip(0),
+        SIMILAR_ITEMS: similar,
+    }
+    for u, i in ((0, 3), (30, 39)):
+        a = explainer_of(model, graph).score_parts(u, i)
+        b = explainer_of(copy, other).score_parts(int(new_user[u]), int(new_item[i]))
+        near = {"rtol": 1e-4, "atol": 1e-5}
+        for name in ("score", "by_source", "own", "itself", "past", "similar"):
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), **near)
+        assert new_item[a.past_items].tolist() == b.past_items.tolist()
+        assert new_item[a.similar_items].tolist() == b.similar_items.tolist()
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_a_user_given_by_their_items_is_that_user(planted: Callable, switches: dict) -> None:
+    graph = planted()
+    model = gtc(graph, **switches)
+    explainer = explainer_of(model, graph)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    items = item[user == 8].flip(0)
+    known = explainer.score_parts(8, 11)
+    given = explainer.user(items, model.user_emb.weight[8]).score_parts(11)
+    torch.testing.assert_close(given.by_source, known.by_source)
+    torch.testing.assert_close(given.past, known.past)
+
+
+@pytest.mark.parametrize("kind", ["gtc", "lightgcn"])
+def test_a_new_user_has_the_score_that_folding_in_gives(planted: Callable, kind: str) -> None:
+    graph = planted()
+    model: GraphRecommender = gtc(graph, item_bias=True, filter_in="both")
+    if kind == "lightgcn":
+        model = LightGCN(60, 40, 8)
+    given = graph.features, graph.edge_index_dict, graph.edge_weight_dict
+    items = torch.tensor([3, 30, 12, 3])
+    edges = torch.stack([torch.zeros_like(items), items])
+    emb = model.user_embedder(*given)(edges, 1)[0]
+    parts = Explainer(model, *given).score_parts(items, 7)
+    assert_adds_up(parts, emb @ embeddings(model, graph)[1][7])
+    assert sorted(parts.past_items.tolist()) == [3, 12, 30]
+
+
+def test_a_user_without_items_has_no_history(planted: Callable) -> None:
+    graph = planted()
+    model = gtc(graph, filter_in="both", item_bias=True)
+    nothing, explainer = torch.empty(0, dtype=torch.long), explainer_of(model, graph)
+    parts = explainer.score_parts(nothing, 7)
+    assert parts.past.shape == (0, 3)
+    torch.testing.assert_close(parts.own, parts.by_source)
+    parts = explainer.user(nothing, torch.zeros(8)).score_parts(7)
+    assert (parts.by_source == 0).all()
+    assert parts.score == parts.bias == model.item_bias.weight[7]
+
+
+def test_an_embedder_that_is_there_is_used(planted: Callable) -> None:
+    graph = planted()
+    model, given = gtc(graph), (graph.features, graph.edge_index_dict, graph.edge_weight_dict)
+    embedder = model.user_embedder(*given)
+    items = torch.tensor([3, 30])
+    expected = Explainer(model, *given).score_parts(items, 7)
+    model.user_embedder = None  # not asked for
+    found = Explainer(model, *given, user_embedder=embedder).score_parts(items, 7)
+    torch.testing.assert_close(found.by_source, expected.by_source)
+
+
+@pytest.mark.parametrize("switches", [{}, {"item_bias": True, "filter_in": "both"}], ids=str)
+def test_an_item_given_by_its_embedding_is_the_users_side_alone(
+    planted: Callable, switches: dict
+) -> None:
+    graph = planted()
+    model = gtc(graph, **switches)
+    user_emb, item_emb = embeddings(model, graph)
+    explained = explainer_of(model, graph).user(5)
+    row, given = explained.score_parts(6), explained.score_parts(item_emb[6])
+    assert_adds_up(given, user_emb[5] @ item_emb[6])
+    torch.testing.assert_close(given.bias, row.bias)
+    # What past items say in all does not depend on how it is divided among the sources.
+    order, other = row.past_items.argsort(), given.past_items.argsort()
+    torch.testing.assert_close(given.past[other].sum(1), row.past[order].sum(1))
+    # The user's own ID embedding is IDs alone.
+    assert (given.own[1:] == 0).all() and given.own[0] != 0
+    assert given.similar.shape == (0, 3)
+
+
+def test_nothing_is_changed_and_no_gradient_passes(planted: Callable, unchanged: Callable) -> None:
+    graph = planted()
+    model = gtc(graph, item_bias=True)
+    with unchanged(model, graph.features, graph.edge_index_dict):
+        parts = explainer_of(model, graph).score_parts(1, 2)
+    assert not any(x.requires_grad for x in parts if isinstance(x, Tensor))
+
+
+def test_wrong_arguments_are_named(planted: Callable) -> None:
+    graph = planted()
+    explainer = explainer_of(gtc(graph), graph)
+    with pytest.raises(ValueError, match=r"'user' must be a row, 0 to 59 \(got 60\)"):
+        explainer.user(60)
+    with pytest.raises(ValueError, match=r"'item' must be a row, 0 to 39 \(got -1\)"):
+        explainer.user(0).score_parts(-1)
+    with pytest.raises(ValueError, match=r"'item' must be a row or \[8\] \(got \[9\]\)"):
+        explainer.user(0).score_parts(torch.zeros(9))
+    with pytest.raises(ValueError, match=r"'user_emb' must be \[8\] \(got \[1, 8\]\)"):
+        explainer.user(torch.tensor([1]), torch.zeros(1, 8))
+    with pytest.raises(ValueError, match="item 40"):
+        explainer.user(torch.tensor([40]))
+    with pytest.raises(ValueError, match=r"'name' must be one of \['interactions', 'image', "):
+        explainer.score_parts(0, 0).share("sound")
+    with pytest.raises(ValueError, match=r"'name' must be one of \['image', 'text'\]"):
+        explainer.user(0).directions("sound")
+    with pytest.raises(TypeError, match=r"'model' must be a GTC, FREEDOM or LightGCN.*got MGCN"):
+        explainer_of(MGCN(60, 40, graph.in_channels, 8), graph)

@@ -1,0 +1,48 @@
+import pandas as pd
+import pytest
+import torch
+
+from gtc_pyg.datasets import PlantedPreferences
+from gtc_pyg.models import GTC
+from gtc_pyg.recommend import Recommender
+from gtc_pyg.transforms import ItemKNNGraph
+
+
+class Named(PlantedPreferences):
+    """Planted data with ids and a table of its owner's."""
+
+    @property
+    def user_ids(self):
+        return pd.Index([f"u{row:02d}" for row in range(self.num_users)])
+
+    @property
+    def item_ids(self):
+        return pd.Index([1000 - 3 * row for row in range(self.num_items)])
+
+    @property
+    def items(self):
+        return pd.DataFrame(
+            {
+                "title": [f"Item {row} ü" for row in range(self.num_items)],
+                "kind": [row % 3 for row in range(self.num_items)],
+            }
+        )
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Named:
+    return Named(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
+
+
+@pytest.fixture(scope="session")
+def model(dataset) -> GTC:
+    torch.manual_seed(0)
+    widths = {name: x.size(1) for name, x in dataset.features.items()}
+    model = GTC(60, 40, widths, hidden_channels=16, item_bias=True)
+    torch.nn.init.normal_(model.item_bias.weight, std=0.1)
+    return model
+
+
+@pytest.fixture
+def recommender(model, dataset) -> Recommender:
+    return Recommender(model, dataset)

@@ -1,0 +1,135 @@
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from gtc_pyg.datasets import from_frames
+from gtc_pyg.models import GTC, LightGCN
+from gtc_pyg.recommend import Recommender
+from gtc_pyg.recommend.continuing import grown_dataset, warm_started
+from gtc_pyg.recommend.ids import Ids
+from gtc_pyg.transforms import ItemKNNGraph
+
+NEW = {"new": [1000, 997, 7], "u01": [7, 994]}
+
+
+@pytest.fixture
+def grown(recommender, dataset):
+    recommender.add_items([7], {name: x[:1] for name, x in dataset.features.items()})
+    return recommender
+
+
+def test_everything_known_is_put_together_with_what_is_new(grown, dataset):
+    everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), ratios=(0.8, 0.1, 0.1), seed=0)
+    assert everything.num_users == 61 and everything.item_ids.tolist() == [*dataset.item_ids, 7]
+    assert everything.items["title"].tolist()[:40] == dataset.items["title"].tolist()
+    for name, x in dataset.features.items():
+        assert torch.equal(everything.features[name], torch.cat([x, x[:1]]))
+    views = [everything.view(split)["user", "rates", "item"] for split in ("train", "val", "test")]
+    edges = torch.cat([view.edge_label_index for view in views], dim=1).tolist()
+    found = {(everything.user_ids[u], everything.item_ids[i]) for u, i in zip(*edges, strict=True)}
+    known = {(dataset.user_ids[u], dataset.item_ids[i]) for u, i in grown.seen.t().tolist()}
+    assert found == known | {(user, item) for user, items in NEW.items() for item in items}
+    with pytest.raises(ValueError, match="unknown item 8"):
+        grown_dataset(grown, {"new": [8]}, None)
+    with pytest.raises(ValueError, match="user ids must be strings"):
+        grown_dataset(grown, {17: [7]}, None)
+
+
+@pytest.mark.parametrize("kind", [GTC, LightGCN])
+def test_weights_are_carried_over_by_id(grown, dataset, kind):
+    if kind is LightGCN:
+        grown.model = LightGCN(60, 40, hidden_channels=16)
+    everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), ratios=(0.8, 0.1, 0.1), seed=0)
+    order = torch.randperm(61)
+    everything._user_ids = everything.user_ids[order.numpy()]
+    torch.manual_seed(3)
+    model, old = warm_started(grown, everything), grown.model
+    assert (model.num_users, model.num_items) == (61, 41)
+    for row, user in enumerate(everything.user_ids):
+        if user != "new":
+            before = old.user_emb.weight[dataset.user_ids.get_loc(user)]
+            assert torch.equal(model.user_emb.weight[row], before)
+    assert torch.equal(model.item_emb.weight[:40], old.item_emb.weight)
+    for name, value in model.state_dict().items():
+        if not name.startswith(("user_emb", "item_")):
+            assert torch.equal(value, old.state_dict()[name])
+    lengths = old.item_emb.weight.norm(dim=1).mean()
+    assert model.item_emb.weight[40].norm().item() == pytest.approx(lengths.item(), rel=1e-5)
+
+
+def test_new_rows_begin_at_the_mean_direction_of_their_neighbours(dataset):
+    old = LightGCN(3, 2, hidden_channels=2)
+    items = pd.DataFrame({"item": list("xyz")})
+    x = {"text": torch.randn(3, 4)}
+    with torch.no_grad():
+        old.user_emb.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0], [1.0, 0.0]]))
+        old.item_emb.weight.copy_(torch.tensor([[0.0, 2.0], [2.0, 0.0]]))
+    every = pd.DataFrame(
+        {
+            "user": [*"aabbcc", "a", "b", "d", "d", "d", "d"],
+            "item": [*"xyxyxy", "z", "z", "x", "z", "y", "x"],
+            "split": ["train"] * 10 + ["val", "train"],
+        }
+    )
+    every.loc[len(every)] = ["c", "z", "test"]
+    every = every.drop_duplicates(["user", "item"])
+    grown = from_frames(every, items, x, split_column="split")
+    known = pd.Index(list("abc")), pd.Index(list("xy"))
+
+    class Known:
+        model, features = old, {"text": x["text"][:2]}
+
+    Known.users, Known.items = Ids(known[0], "user"), Ids(known[1], "item")
+    model = warm_started(Known, grown)
+    # z: users a [1, 0] and b [0, 1], trained on; length 2 as of x and y
+    half = 0.5**0.5
+    assert torch.allclose(model.item_emb.weight[2], 2 * torch.tensor([half, half]), atol=1e-6)
+    # d: x [0, 1] and z [half, half] of training; mean length (3 + 4 + 1) / 3
+    direction = torch.tensor([half, 1 + half])
+    expected = 8 / 3 * direction / direction.norm()
+    assert torch.allclose(model.user_emb.weight[3], expected, atol=1e-6)
+
+
+def test_an_update_knows_what_is_new_and_leaves_the_old_one_alone(grown, tmp_path):
+    before = grown.recommend(k=5)
+    options = {"epochs": 2, "out": tmp_path, "progress": False, "batch_size": 64}
+    updated = grown.update(NEW, **options)
+    assert_frame_equal(grown.recommend(k=5), before)
+    assert updated.num_users == 61 and updated.num_items == 41
+    assert not set(updated.recommend("new", k=41)["item"]) & set(NEW["new"])
+    assert_frame_equal(grown.update(NEW, **options).recommend(k=5), updated.recommend(k=5))
+    loaded = Recommender.load(updated.save(tmp_path / "m"))
+    assert_frame_equal(loaded.recommend(k=5), updated.recommend(k=5))
+
+
+def test_items_added_are_saved_and_can_be_trained_on_afterwards(grown, tmp_path):
+    loaded = Recommender.load(grown.save(tmp_path / "m"))
+    assert_frame_equal(loaded.recommend(k=42), grown.recommend(k=42))
+    for name, x in grown.features.items():
+        assert torch.equal(loaded.features[name], x)
+    options = {"epochs": 1, "out": tmp_path, "progress": False}
+    assert_frame_equal(
+        loaded.update(NEW, **options).recommend(k=5), grown.update(NEW, **options).recommend(k=5)
+    )
+
+
+def test_a_modality_that_new_items_lack_becomes_incomplete(recommender, dataset):
+    recommender.add_items([7], {"image": dataset.features["image"][:1]})
+    everything = grown_dataset(recommender, NEW, ItemKNNGraph(k=5), ratios=(0.8, 0.1, 0.1), seed=0)
+    assert everything.incomplete == ("text",)
+    model = warm_started(recommender, everything)
+    assert model.filter.incomplete == ("text",)
+
+
+def test_other_content_is_refused(recommender, dataset):
+    frame = pd.DataFrame(
+        {"user": ["u01"] * 3, "item": [1000, 997, 994], "s": ["train", "val", "test"]}
+    )
+    other = from_frames(
+        frame, features={"smell": {1000: [1.0], 997: [2.0], 994: [0.0]}}, split_column="s"
+    )
+    with pytest.raises(
+        ValueError, match=r"'dataset' must have content 'image' \[I, 32\].*got \['smell'\]"
+    ):
+        warm_started(recommender, other)

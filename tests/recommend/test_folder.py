@@ -1,0 +1,204 @@
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from pandas.testing import assert_frame_equal
+
+from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
+from gtc_pyg.recommend import Recommender, folder
+
+
+def test_what_was_saved_answers_the_same(recommender, tmp_path):
+    path = recommender.save(tmp_path / "mine")
+    assert sorted(p.name for p in path.iterdir()) == sorted(
+        ["config.yaml", "model.safetensors", "users.parquet", "items.parquet"]
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+    loaded = Recommender.load(path)
+    assert_frame_equal(loaded.recommend(k=5), recommender.recommend(k=5))
+    assert_frame_equal(loaded.table, recommender.table)
+    assert loaded.users.index.equals(recommender.users.index)
+    assert loaded.items.index.dtype == recommender.items.index.dtype
+    assert_frame_equal(loaded.fold_in([1000, 997]), recommender.fold_in([1000, 997]))
+    for name, value in recommender.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("kind", [LightGCN, FREEDOM, MGCN, GTC])
+def test_every_model_comes_back(dataset, tmp_path, kind):
+    widths = {name: x.size(1) for name, x in dataset.features.items()}
+    model = kind(60, 40) if kind is LightGCN else kind(60, 40, widths, hidden_channels=8)
+    recommender = Recommender(model, dataset)
+    state = torch.random.get_rng_state()
+    loaded = Recommender.load(recommender.save(tmp_path / "m"))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert type(loaded.model) is kind
+    assert_frame_equal(loaded.recommend(k=3), recommender.recommend(k=3))
+
+
+def test_a_new_process_with_other_threads_gives_the_same_lists(recommender, tmp_path):
+    recommender.save(tmp_path / "m")
+    expected = recommender.recommend(k=10)
+    code = (
+        "import sys, torch; torch.set_num_threads(2); from gtc_pyg.recommend import Recommender;"
+        f"Recommender.load({str(tmp_path / 'm')!r}).recommend(k=10).to_json(sys.stdout, "
+        "orient='split', double_precision=15)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = pd.DataFrame(**json.loads(done.stdout))
+    assert_frame_equal(found, expected, check_exact=False, rtol=0, atol=1e-6, check_dtype=False)
+    assert found["item"].tolist() == expected["item"].tolist()
+
+
+def test_users_added_later_are_saved(recommender, tmp_path):
+    recommender.add_users({"new": [1000, 997]})
+    loaded = Recommender.load(recommender.save(tmp_path / "m"))
+    assert_frame_equal(loaded.recommend("new"), recommender.recommend("new"))
+
+
+def test_a_saved_recommender_is_replaced_and_anything_else_is_not(recommender, tmp_path):
+    path = recommender.save(tmp_path / "m")
+    recommender.add_users({"new": [1000]})
+    recommender.save(path)
+    assert Recommender.load(path).num_users == 61
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    other = tmp_path / "other"
+    other.mkdir()
+    recommender.save(other)  # empty: nothing is lost
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.txt").write_text("years")
+    (tmp_path / "file").write_text("")
+    for name in ("work", "file"):
+        with pytest.raises(FileExistsError, match="choose another place"):
+            recommender.save(tmp_path / name)
+    assert (tmp_path / "work" / "thesis.txt").read_text() == "years"
+
+
+def test_where_writing_fails_nothing_is_left_and_the_old_one_stays(
+    recommender, tmp_path, monkeypatch
+):
+    path = recommender.save(tmp_path / "m")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    recommender.add_users({"new": [1000]})
+    for name in ("save_file", "_sha256", "_replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, name, full)
+            with pytest.raises(OSError, match="No space left"):
+                recommender.save(path)
+            with pytest.raises(OSError, match="No space left"):
+                recommender.save(tmp_path / "elsewhere")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert Recommender.load(path).num_users == 60
+
+
+def test_a_model_of_somebody_elses_is_refused_when_saved(recommender, tmp_path):
+    class Mine(GTC):
+        pass
+
+    recommender.model.__class__ = Mine
+    with pytest.raises(ValueError, match=r"only models of gtc_pyg.models can be saved"):
+        recommender.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def edit(path, **changes):
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    (path / "config.yaml").write_text(yaml.safe_dump({**config, **changes}))
+
+
+def rewrite(path, name, make):
+    """Exchanges a file and its checksum: only what is inside can tell."""
+    make(path / name)
+    digests = yaml.safe_load((path / "config.yaml").read_text())["sha256"]
+    edit(path, sha256={**digests, name: folder._sha256(path / name)})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda p: (p / "model.safetensors").unlink(), FileNotFoundError, r"lacks \['model.safet"),
+        (lambda p: (p / "config.yaml").unlink(), FileNotFoundError, r"lacks \['config.yaml'\]"),
+        (lambda p: (p / "config.yaml").write_text("a: [1"), ValueError, r"config.yaml: no YAML"),
+        (lambda p: (p / "config.yaml").write_bytes(b"\xff\xfe\x00"), ValueError, r"no YAML"),
+        (lambda p: (p / "config.yaml").write_text("- 1"), ValueError, r"not a saved recommender"),
+        (lambda p: edit(p, format="mmrec"), ValueError, r"'format' must be .*not a saved"),
+        (
+            lambda p: edit(p, format_version=2, gtc_pyg="9.0"),
+            ValueError,
+            r"'format_version' is 2, .*load it with gtc-pyg 9.0",
+        ),
+        (lambda p: edit(p, sha256=None), ValueError, r"checksum is not that of config.yaml"),
+        (
+            lambda p: (p / "model.safetensors").write_bytes(
+                (p / "model.safetensors").read_bytes()[:-9]
+            ),
+            ValueError,
+            r"model.safetensors: the checksum",
+        ),
+        (
+            lambda p: rewrite(p, "model.safetensors", lambda f: f.write_bytes(b"x" * 99)),
+            ValueError,
+            r"damaged, or not written by save",
+        ),
+        (
+            lambda p: rewrite(p, "users.parquet", lambda f: f.write_bytes(b"PAR1")),
+            ValueError,
+            r"damaged, or not written by save",
+        ),
+        (
+            lambda p: rewrite(
+                p, "users.parquet", lambda f: pd.DataFrame({"user": ["a"]}).to_parquet(f)
+            ),
+            ValueError,
+            r"1 user ids, but 60 embeddings",
+        ),
+        (lambda p: edit(p, model="os.system"), ValueError, r"unknown model 'os.system'"),
+        (lambda p: edit(p, model="GraphRecommender"), ValueError, r"damaged"),
+        (lambda p: edit(p, arguments={}), ValueError, r"damaged"),
+        (
+            lambda p: edit(p, arguments={"num_users": 10**12, "num_items": 40, "in_channels": {}}),
+            ValueError,
+            r"num_users is 1000000000000, but the weights have 60",
+        ),
+        (lambda p: edit(p, features=["smell"]), ValueError, r"damaged.*features.smell"),
+        (lambda p: edit(p, edge_types=3), ValueError, r"damaged"),
+    ],
+)
+def test_a_damaged_foreign_or_newer_folder_is_named(recommender, tmp_path, spoil, error, message):
+    path = recommender.save(tmp_path / "m")
+    spoil(path)
+    with pytest.raises(error, match=message):
+        Recommender.load(path)
+
+
+def test_a_missing_folder_is_named_and_what_an_interrupted_save_left(recommender, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"m: no such folder$"):
+        Recommender.load(tmp_path / "m")
+    recommender.save(tmp_path / "m").rename(tmp_path / ".m.abc.old")
+    with pytest.raises(FileNotFoundError, match=r"left .m.abc.old beside it: rename that"):
+        Recommender.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_item_layers": 0, "filter_in": "both"}])
+def test_arguments_make_another_one(settings):
+    model = GTC(5, 4, {"image": 3}, hidden_channels=8, **settings)
+    assert model.arguments == {
+        "num_users": 5,
+        "num_items": 4,
+        "in_channels": {"image": 3},
+        "hidden_channels": 8,
+        **settings,
+    }
+    assert repr(type(model)(**model.arguments)) == repr(model)
+    assert GraphRecommender(3, 4, 0.5).arguments == {
+        "num_users": 3,
+        "num_items": 4,
+        "edge_dropout": 0.5,
+    }

@@ -1,0 +1,84 @@
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from gtc_pyg.recommend import recommender as module
+
+read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("users_at_once", [1, 7, 60, 1000])
+def test_parts_make_one_table(recommender, tmp_path, suffix, users_at_once):
+    path = tmp_path / f"deep/lists{suffix}"
+    options = {"k": 3, "users_at_once": users_at_once, "progress": False}
+    assert recommender.write(path, **options) == path
+    assert_frame_equal(read[suffix](path), recommender.recommend(k=3))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_users_and_options_are_those_of_recommend(recommender, tmp_path):
+    options = {"k": 2, "exclude_seen": False, "candidates": [1000, 997, 994], "exclude": [994]}
+    path = recommender.write(tmp_path / "l.csv", ["u05", "u01"], **options, progress=False)
+    assert_frame_equal(pd.read_csv(path), recommender.recommend(["u05", "u01"], **options))
+    empty = recommender.write(tmp_path / "none.csv", [], progress=False)
+    assert empty.read_text() == "user,rank,item,score\n"
+
+
+def interrupted(recommender, path, monkeypatch, after, **options):
+    """Stops after some parts; counts those that are made."""
+    made, whole = [], module.Recommender._rank
+
+    def rank(self, rows, *args):
+        if len(made) == after:
+            raise KeyboardInterrupt
+        made.append(rows.tolist())
+        return whole(self, rows, *args)
+
+    monkeypatch.setattr(module.Recommender, "_rank", rank)
+    options = {"users_at_once": 10, "progress": False} | options
+    try:
+        recommender.write(path, **options)
+    except KeyboardInterrupt:
+        assert not path.exists()
+    monkeypatch.setattr(module.Recommender, "_rank", whole)
+    return made
+
+
+def test_an_interrupted_call_goes_on_with_the_rest(recommender, tmp_path, monkeypatch):
+    path = tmp_path / "l.parquet"
+    assert len(interrupted(recommender, path, monkeypatch, 4, k=3)) == 4
+    made = interrupted(recommender, path, monkeypatch, 99, k=3)
+    assert [rows[0] for rows in made] == [40, 50]
+    assert_frame_equal(pd.read_parquet(path), recommender.recommend(k=3))
+    assert [p.name for p in tmp_path.iterdir()] == ["l.parquet"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: {"k": 4},
+        lambda r: {"exclude_seen": False},
+        lambda r: {"exclude": [1000]},
+        lambda r: {"candidates": [1000]},
+        lambda r: {"exclude": {"u01": [1000]}},
+        lambda r: {"users": ["u01"]},
+        lambda r: {"users_at_once": 11},
+        lambda r: r.item_emb.mul_(2) is None or {},
+        lambda r: r.add_users({"new": [1000]}) or {},
+    ],
+)
+def test_parts_of_another_request_are_not_taken(recommender, tmp_path, monkeypatch, change):
+    path = tmp_path / "l.csv"
+    interrupted(recommender, path, monkeypatch, 4, k=3)
+    options = {"k": 3} | change(recommender)
+    made = interrupted(recommender, path, monkeypatch, 99, **options)
+    assert made[0][0] in (0, 1)
+    options.pop("users_at_once", None)
+    assert_frame_equal(pd.read_csv(path), recommender.recommend(**options))
+
+
+def test_another_ending_is_refused(recommender, tmp_path):
+    with pytest.raises(ValueError, match=r"'path' must end in .parquet or .csv \(got .*xlsx"):
+        recommender.write(tmp_path / "l.xlsx", progress=False)
+    assert list(tmp_path.iterdir()) == []
