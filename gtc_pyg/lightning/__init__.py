@@ -9,6 +9,6 @@ except ModuleNotFoundError as error:
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.recommender_module import RecommenderModule
 from gtc_pyg.lightning.training import FitResult, fit
-from gtc_pyg.loader import GraphInputs
+from gtc_pyg.loader import GraphInputs as GraphInputs
 
-__all__ = ["FitResult", "GraphInputs", "InteractionDataModule", "RecommenderModule", "fit"]
+__all__ = ["FitResult", "InteractionDataModule", "RecommenderModule", "fit"]

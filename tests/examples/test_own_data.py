@@ -62,6 +62,7 @@ def test_the_page_is_run(shop, tmp_path, monkeypatch, capsys):
     folder, _ = shop
     code = re.search(r"```python\n(.*?)```", (ROOT / "docs/own_data.md").read_text(), re.S)[1]
     assert code.count("\n") <= 35
+    assert code in (ROOT / "README.md").read_text()
     for file in folder.iterdir():
         (tmp_path / file.name).symlink_to(file)
     monkeypatch.chdir(tmp_path)

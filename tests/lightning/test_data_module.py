@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gtc_pyg.lightning import GraphInputs, InteractionDataModule
+from gtc_pyg.lightning import InteractionDataModule
 
 
 def test_content_can_be_chosen_and_an_unknown_modality_is_named(dataset):
@@ -9,14 +9,6 @@ def test_content_can_be_chosen_and_an_unknown_modality_is_named(dataset):
     assert list(data.inputs.features) == ["text"]
     with pytest.raises(ValueError, match=r"\['smell'\].*\['image', 'text'\]"):
         InteractionDataModule(dataset, modalities=["smell"])
-
-
-def test_presence_masks_travel_with_the_content(dataset):
-    data = dataset[0]
-    data["item"].has_text = torch.arange(dataset.num_items) % 2 == 0
-    inputs = GraphInputs.from_data(data)
-    assert list(inputs.features) == ["image", "text", "has_text"]
-    assert inputs.features["has_text"].dtype == torch.bool
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 100])

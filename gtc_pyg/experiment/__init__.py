@@ -1,0 +1,33 @@
+r"""One command from a dataset to a table and result rows: what every example script shares."""
+
+from gtc_pyg.experiment.command import format_table, parse_args, run
+from gtc_pyg.experiment.rows import HEADER, append_rows
+from gtc_pyg.experiment.rows import _commit as _commit
+from gtc_pyg.experiment.rows import _features as _features
+from gtc_pyg.experiment.rows import _peak_mib as _peak_mib
+from gtc_pyg.experiment.rows import _reset_peak as _reset_peak
+from gtc_pyg.experiment.rows import _versions as _versions
+from gtc_pyg.experiment.settings import (
+    DEFAULTS,
+    MODELS,
+    NAMES,
+    Settings,
+    build_model,
+    default_graph,
+    train,
+)
+
+__all__ = [
+    "Settings",
+    "DEFAULTS",
+    "default_graph",
+    "MODELS",
+    "NAMES",
+    "build_model",
+    "train",
+    "parse_args",
+    "run",
+    "format_table",
+    "HEADER",
+    "append_rows",
+]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.distributed import rank
+from gtc_pyg.evaluation import KS, METRICS
+from gtc_pyg.experiment.rows import _features, _peak_mib, _rows, append_rows
+from gtc_pyg.experiment.settings import MODELS, NAMES, Settings, train
+from gtc_pyg.lightning import FitResult
+
+
+def parse_args(
+    description: str | None,
+    root: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> argparse.Namespace:
+    r"""The options that all example scripts take.
+
+    Args:
+        description: The script's docstring.
+        root: Default of ``--root``; no such option where ``None``.
+        argv: Arguments; those of the command line where ``None``.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="several processes: torchrun --nproc-per-node 2 -- examples/NAME.py [options]",
+    )
+    if root is not None:
+        parser.add_argument("--root", default=root, help=f"folder with raw/ (default: {root})")
+    parser.add_argument(
+        "--models",
+        type=_models,
+        help=f"comma-separated, of {','.join(MODELS)} (default: all that the script has)",
+    )
+    parser.add_argument("--epochs", type=_positive, help="largest number (default: the settings')")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more (default: 0)")
+    parser.add_argument("--threads", type=_positive, help="CPU threads (default: PyTorch's)")
+    parser.add_argument("--out", type=Path, help="append the result rows to this CSV file")
+    parser.add_argument("--preset", default="default", help="name of the settings in the rows")
+    parser.add_argument("--logs", type=Path, default=Path("outputs"), help="checkpoints and logs")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help="write the trained recommender to this folder (of several runs DIR/MODEL-SEED), for "
+        "gtc_pyg.recommend.Recommender.load",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(argv)
+
+
+def _models(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {unknown}, expected some of {list(MODELS)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def run(
+    name: str,
+    dataset: InteractionDataset,
+    settings: Mapping[str, Settings],
+    args: argparse.Namespace,
+) -> dict[str, list[FitResult]]:
+    r"""Trains the chosen models with the chosen seeds, prints the table, appends the rows.
+
+    Rows are appended after each run, so an interrupted command keeps what it finished. Of several
+    processes (``torchrun``) the first one alone prints and writes.
+
+    Args:
+        name: Name of the dataset in the rows.
+        dataset: Interactions with content and an item graph.
+        settings: For each model.
+        args: As :func:`parse_args` gives them.
+
+    Returns:
+        The runs of each model, one for each seed.
+
+    Raises:
+        ValueError: For a model that has no settings.
+    """
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.save:
+        from gtc_pyg.recommend import Recommender  # an extra of its own; missing, it says so now
+    results: dict[str, list[FitResult]] = {}
+    for model_name in args.models or settings:
+        if model_name not in settings:
+            raise ValueError(f"no settings for {model_name!r}: there are {', '.join(settings)}")
+        chosen = settings[model_name]
+        for seed in args.seed:
+            if rank() == 0:
+                print(f"{NAMES[model_name]} on {name}, seed {seed}", file=sys.stderr)
+            more = {"epochs": args.epochs} if args.epochs else {}
+            result = train(
+                model_name,
+                dataset,
+                chosen,
+                seed,
+                out=args.logs / name,
+                name=f"{model_name}-{seed}",
+                progress=not args.quiet,
+                **more,
+            )
+            results.setdefault(model_name, []).append(result)
+            if args.save and rank() == 0:
+                several = len(args.seed) * len(args.models or settings) > 1
+                place = args.save / f"{model_name}-{seed}" if several else args.save
+                saved = Recommender(result.model, dataset, chosen.modalities).save(place)
+                print(f"saved to {saved}", file=sys.stderr)
+            if args.out and rank() == 0:
+                shared = {
+                    "dataset": name,
+                    "model": model_name,
+                    "preset": args.preset,
+                    "seed": seed,
+                    "features": _features(dataset, chosen, model_name),
+                }
+                append_rows(args.out, _rows(shared, result, _peak_mib()))
+    table = {NAMES[key]: [result.test for result in runs] for key, runs in results.items()}
+    if rank() == 0:
+        print(f"\n{name}, test" + (f", mean of seeds {args.seed}" if len(args.seed) > 1 else ""))
+        print(format_table(table))
+    return results
+
+
+def format_table(table: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    r"""Rows of models, columns of metrics; with several seeds the standard deviation below.
+
+    Args:
+        table: Name of the model to the metrics of each seed.
+    """
+    columns = [f"{metric}@{k}" for metric in METRICS for k in KS]
+    width = max(10, *(len(name) + 1 for name in table))
+    lines = [" " * width + " ".join(f"{column:>12}" for column in columns)]
+    for name, runs in table.items():
+        means = [statistics.fmean(run[column] for run in runs) for column in columns]
+        lines.append(f"{name:<{width}}" + " ".join(f"{value:12.4f}" for value in means))
+        if len(runs) > 1:
+            spread = [statistics.stdev(run[column] for run in runs) for column in columns]
+            cells = [f"±{value:.4f}" for value in spread]
+            lines.append(" " * width + " ".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)

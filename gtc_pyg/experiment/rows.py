@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gtc_pyg._version import __version__
+from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.distributed import world_size
+from gtc_pyg.evaluation import KS, METRICS
+from gtc_pyg.lightning import FitResult
+
+if TYPE_CHECKING:
+    from gtc_pyg.experiment.settings import Settings
+
+HEADER = [
+    "dataset",
+    "model",
+    "preset",
+    "seed",
+    "split",
+    "metric",
+    "k",
+    "value",
+    "best_epoch",
+    "seconds_per_epoch",
+    "peak_mib",
+    "features",
+    "commit",
+    "versions",
+]
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    r"""Appends result rows to a CSV file, which is written beside and renamed.
+
+    Raises:
+        ValueError: Where the file has another header.
+    """
+    path = Path(path)
+    old = ""
+    if path.exists():
+        old = path.read_text()
+        header = old.partition("\n")[0].strip()
+        if header != ",".join(HEADER):
+            raise ValueError(
+                f"{path} has the header {header!r}, expected {','.join(HEADER)!r}; "
+                f"choose another file with --out"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", newline="") as file:
+        file.write(old)
+        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        if not old:
+            writer.writeheader()
+        writer.writerows(rows)
+    os.replace(beside, path)
+
+
+def _rows(shared: Mapping[str, Any], result: FitResult, peak: float) -> list[dict[str, Any]]:
+    cost = {
+        "best_epoch": result.best_epoch,
+        "seconds_per_epoch": f"{result.seconds_per_epoch:.3f}",
+        "peak_mib": f"{peak:.0f}",
+        "commit": _commit(),
+        "versions": _versions(),
+    }
+    return [
+        {
+            **shared,
+            **cost,
+            "split": split,
+            "metric": metric.lower(),
+            "k": k,
+            "value": f"{values[f'{metric}@{k}']:.6f}",
+        }
+        for split, values in (("val", result.val), ("test", result.test))
+        for metric in METRICS
+        for k in KS
+    ]
+
+
+def _features(dataset: InteractionDataset, settings: Settings, model: str) -> str:
+    if model == "lightgcn":
+        return "none"
+    names = settings.modalities or dataset.modalities
+    derived = [name for name in names if name in dataset.graph_derived]
+    made = getattr(dataset, "encoders", {})
+    label = "+".join(f"{name} ({made[name]})" if name in made else name for name in names)
+    return label if not derived else f"{label} (graph-derived features: {'+'.join(derived)})"
+
+
+def _commit() -> str:
+    folder = Path(__file__).parent
+    try:
+        # Fails where the package lies in somebody else's repository, in a virtual environment say.
+        tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, cwd=folder, capture_output=True, check=True)
+        command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _versions() -> str:
+    names = ("torch", "torch-geometric", "lightning", "numpy")
+    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    machine = f"{platform.machine()} {torch.get_num_threads()} threads"
+    if world_size() > 1:
+        machine += f" in each of {world_size()} processes"
+    return "; ".join(
+        [f"gtc-pyg {__version__}", *found, f"python {platform.python_version()}", machine]
+    )
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak_mib() -> float:
+    """Peak resident memory since :func:`_reset_peak`; off Linux, since the process began."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
+    except OSError:
+        pass
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
