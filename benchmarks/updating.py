@@ -72,12 +72,13 @@ def load(name: str, root: str) -> InteractionDataset:
 
 
 def table_of(dataset: InteractionDataset) -> pd.DataFrame:
-    """All interactions with their split."""
+    """All interactions with their split, of users who have some for training."""
     parts = []
     for split in SPLITS:
         user, item = dataset.view(split)["user", "rates", "item"].edge_label_index.numpy()
         parts.append(pd.DataFrame({"user": user, "item": item, "split": split}))
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["user"].isin(parts[0]["user"])].reset_index(drop=True)
 
 
 def first_part(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:

@@ -103,18 +103,44 @@ class RecommenderModule(LightningModule):
                 triple = InteractionBatch(*(rows[share] for rows in batch))
         parts = self.model.loss(*triple, features, graph, generator=self.generator)
         loss = weight * torch.stack(list(parts.values())).sum()
+        if not bool(loss.isfinite()):
+            wrong = [f"{name} {float(part):g}" for name, part in parts.items()]
+            self._stop(f"the loss is {float(loss):g} ({', '.join(wrong)})")
         if not self.automatic_optimization:
             optimizers: Any = self.optimizers()
             optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
             for optimizer in optimizers:
                 optimizer.zero_grad()
             self.manual_backward(loss)
+            self.on_before_optimizer_step(optimizers[0])
             for optimizer in optimizers:
                 optimizer.step()
         logged = {f"train/{name}": weight * part.detach() for name, part in parts.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        r"""Stops before a gradient that is not finite reaches the weights."""
+        named = [(n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None]
+        grads = [g._values() if g.is_sparse else g for _, g in named]
+        total = torch.stack(torch._foreach_norm(grads, 1)).sum()
+        if not bool(total.isfinite()):
+            wrong = [n for (n, _), g in zip(named, grads, strict=True) if not g.isfinite().all()]
+            self._stop(
+                f"the gradient of {', '.join(wrong) or 'all weights together'} is not finite"
+            )
+
+    def _stop(self, what: str) -> None:
+        checkpoints = self.trainer.checkpoint_callbacks
+        paths = [str(getattr(c, "best_model_path", "")) for c in checkpoints]
+        kept = next((path for path in paths if path), None)
+        step = self.trainer.fit_loop.epoch_loop.batch_idx
+        raise FloatingPointError(
+            f"epoch {self.current_epoch + 1}, step {step + 1} of it: {what}. "
+            + (f"The last good weights are in {kept}" if kept else "No weights were kept yet")
+            + "; a lower learning rate, or content that is scaled down, may help"
+        )
 
     def _embed(self) -> None:
         self.embeddings = self.model(

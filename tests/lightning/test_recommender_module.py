@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.nn import Embedding, ModuleList
 
@@ -52,3 +53,52 @@ def test_mini_batches_learn_what_the_whole_graph_learns(
         assert result.val["Recall@20"] > start["Recall@20"] + 0.05
         recalls.append(result.val["Recall@20"])
     assert abs(recalls[0] - recalls[1]) < 0.1
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda part: part * float("nan"), r"the loss is nan \(ranking nan, regularization \d"),
+        (lambda part: part + float("inf"), r"the loss is inf \(ranking inf, "),
+        (
+            lambda part: part + Spiky.apply(part),
+            r"the gradient of user_emb.weight, item_emb.weight",
+        ),
+    ],
+)
+def test_numbers_that_are_not_finite_stop_training_before_they_reach_the_weights(
+    dataset, tmp_path, train, request, spoil, what, sampled
+):
+    class Spoiled(LightGCN):
+        steps = 0
+
+        def loss(self, *args, **kwargs):
+            parts = super().loss(*args, **kwargs)
+            Spoiled.steps += 1
+            if Spoiled.steps == 1 + first:
+                parts["ranking"] = spoil(parts["ranking"])
+            return parts
+
+    neighbors = request.getfixturevalue("sampling") if sampled else None
+    num_batches = -(-dataset[0]["user", "rates", "item"].edge_index.size(1) // 64)
+    for first, kept in ((0, "No weights were kept yet"), (num_batches + 1, r"in .*best.ckpt")):
+        Spoiled.steps = 0
+        model = Spoiled(dataset.num_users, dataset.num_items, 8)
+        epoch, step = (1, 1) if first == 0 else (2, 2)
+        message = rf"epoch {epoch}, step {step} of it: {what}.*{kept}"
+        with pytest.raises(FloatingPointError, match=message):
+            train(model, dataset, tmp_path / str(first), epochs=3, num_neighbors=neighbors)
+        assert all(p.isfinite().all() for p in model.parameters())
+
+
+class Spiky(torch.autograd.Function):
+    """Zero, whose gradient is infinite."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 0
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("inf")
