@@ -105,7 +105,13 @@ def _stacked(axis: Any, values: Tensor, names: Sequence[str], sources: Sequence[
         for positive in (True, False):
             part = column.clip(min=0) if positive else column.clip(max=0)
             named = sources[k] if positive else "_"
-            axis.barh(range(len(values)), part, left=ends[positive], color=color, label=named)
+            axis.barh(
+                range(len(values)),
+                part.tolist(),
+                left=ends[positive].tolist(),
+                color=color,
+                label=named,
+            )
             ends[positive] += part
     short = [n if len(n) <= LABEL_LENGTH else f"{n[: LABEL_LENGTH - 1]}…" for n in names]
     axis.set_yticks(range(len(values)), short)

@@ -278,7 +278,7 @@ class Recommender(Lists):
         if (user is None) == (interactions is None):
             raise ValueError("either 'user' or 'interactions' must be given")
         if self._explainer is None:
-            self._explainer = Explainer(self.model, *self._inputs)
+            self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
         if interactions is None:
             row = int(self.users.rows(user))
             if row < self.model.num_users:
@@ -324,10 +324,13 @@ class Recommender(Lists):
         return users, torch.stack([users.rows(frame["user"]), self.items.rows(frame["item"])])
 
     def _embed_users(self, edge_index: Tensor, num_users: int) -> Tensor:
+        trained = edge_index[1] < self.model.num_items
+        return self._of_new_users()(edge_index[:, trained], num_users)
+
+    def _of_new_users(self) -> UserEmbedder:
         if self._user_embedder is None:
             self._user_embedder = self.model.user_embedder(*self._inputs)
-        trained = edge_index[1] < self.model.num_items
-        return self._user_embedder(edge_index[:, trained], num_users)
+        return self._user_embedder
 
     def _embed_items(self, features: Mapping[str, Tensor]) -> Tensor:
         if self._item_embedder is None:
