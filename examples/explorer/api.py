@@ -13,7 +13,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pandas.api.types import is_integer_dtype, is_numeric_dtype
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+    model_validator,
+)
 from starlette.datastructures import Headers
 
 from gtc_pyg.evaluation import GroupedEdges
@@ -22,13 +30,28 @@ from gtc_pyg.recommend import Recommender
 STATIC = Path(__file__).parent / "static"
 MAX_K, MAX_ITEMS, MAX_BYTES = 100, 10_000, 4_000_000
 WHOLE = re.compile(r"-?[0-9]{1,19}")
+ONE_OF_BOTH = [{"required": ["user"]}, {"required": ["interactions"]}]
 TOP = 5  # past and similar items of an explanation
 
-Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
-Id = Whole | Annotated[str, Strict(), Field(max_length=256)]
+
+def _whole(value: Any) -> Any:
+    """JSON's 5.0 is 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _id(value: Any) -> Any:
+    value = _whole(value)
+    if type(value) is not int and not (isinstance(value, str) and len(value) <= 256):
+        raise ValueError("an id is a whole number, or text of at most 256 characters")
+    str(value).encode()  # half of a pair of surrogates is no character
+    return value
+
+
+ID = {"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 256}]}
+Id = Annotated[int | str, BeforeValidator(_id), WithJsonSchema(ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_ITEMS)]
 Text = Annotated[str, Query(max_length=256)]
-Length = Annotated[int, Strict(), Field(ge=1, le=MAX_K)]
+Length = Annotated[int, Strict(), Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
 Limit = Annotated[int, Query(ge=1, le=MAX_K)]
 
 
@@ -62,9 +85,9 @@ class Reasons(Item):
 class Who(BaseModel):
     """A known user, or the items of anybody: exactly one of both."""
 
-    model_config = ConfigDict(extra="forbid")
-    user: Id | None = None
-    interactions: Annotated[Ids, Field(min_length=1)] | None = None
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": ONE_OF_BOTH})
+    user: Id = None
+    interactions: Annotated[Ids, Field(min_length=1)] = None
 
     @model_validator(mode="after")
     def one_of_both(self) -> "Who":
@@ -108,7 +131,9 @@ def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """Says where and why; what was sent may be no JSON and is not repeated."""
     found = error.errors()[:3]
     texts = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in found]
-    if request.method == "POST" and any(e["loc"] == ("body",) for e in found):
+    if request.method == "POST" and any(
+        e["loc"] == ("body",) and e["type"] != "value_error" for e in found
+    ):
         texts.append("send JSON, with Content-Type: application/json")
     return _refusal(422, "; ".join(texts).encode("utf-8", "replace").decode())
 

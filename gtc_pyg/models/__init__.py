@@ -5,6 +5,7 @@ from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.freedom import FREEDOM
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.gtc import GTC
+from gtc_pyg.models.item_embedder import ItemEmbedder
 from gtc_pyg.models.lightgcn import LightGCN
 from gtc_pyg.models.mgcn import MGCN
 from gtc_pyg.models.modality_filler import ModalityFiller
@@ -16,6 +17,7 @@ __all__ = [
     "ContentFilter",
     "Filtered",
     "FREEDOM",
+    "ItemEmbedder",
     "LightGCN",
     "MGCN",
     "ModalityFiller",

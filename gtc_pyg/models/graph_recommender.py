@@ -27,7 +27,7 @@ from gtc_pyg.models.csr_graph import (
     Features,
     SampledNodes,
 )
-from gtc_pyg.models.item_embedder import ItemEmbedder
+from gtc_pyg.models.item_embedder import ItemEmbedder, ItemSide
 from gtc_pyg.models.user_embedder import UserEmbedder, UserSide
 
 
@@ -159,7 +159,7 @@ class GraphRecommender(Module):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> ItemEmbedder:
         r"""What embeds items that nobody has touched, see
-        :class:`~gtc_pyg.models.item_embedder.ItemEmbedder`.
+        :class:`~gtc_pyg.models.ItemEmbedder`.
 
         Args:
             features: As in :meth:`forward`.
@@ -167,7 +167,7 @@ class GraphRecommender(Module):
             edge_weight_dict: As in :meth:`forward`.
 
         Raises:
-            ValueError: Of a model that reads no content.
+            ValueError: Of a model that reads no content, or a sampled graph.
         """
         if not self.modalities:
             raise ValueError(
@@ -177,11 +177,10 @@ class GraphRecommender(Module):
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if graph.nodes is not None:
             raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
-        known = graph[USER_TO_ITEM].crow_indices().diff() > 0
-        target = self(features, graph)[1]
-        if self.item_bias is not None:  # what nobody has touched is as popular as the mean
-            target[:, -1] = target[known, -1].mean()
-        return ItemEmbedder(features, self.modalities, target, known)
+        return ItemEmbedder(features, self.modalities, self._item_side(features, graph), graph)
+
+    def _item_side(self, features: Features, graph: CSRGraph) -> ItemSide:
+        return ItemSide(self(features, graph)[1])
 
     @torch.no_grad()
     def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:

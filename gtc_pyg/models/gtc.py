@@ -17,6 +17,7 @@ from gtc_pyg.models.graph_recommender import (
     Features,
     GraphRecommender,
 )
+from gtc_pyg.models.item_embedder import ItemSide, without_interactions
 from gtc_pyg.models.user_embedder import UserSide, propagated
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
 
@@ -268,6 +269,24 @@ class GTC(GraphRecommender):
         if self.item_bias is not None:
             parts.append(users.new_full((users.size(0), 1), 1 / self.score_scale))
         return self.score_scale * torch.cat([users, *parts], dim=-1)
+
+    def _item_side(self, features: Features, graph: CSRGraph) -> ItemSide:
+        ids = self._ids(graph)
+        out = graph.layer_mean(
+            self._fused(self._filter(features, graph, ids, None), ids), self.num_layers
+        )
+
+        def own(new: Features, item: Tensor) -> list[Tensor]:
+            nobody = item.new_zeros(1, item.size(1))
+            alone = _IDs(nobody, item, nobody, item)
+            filtered = self._filter(new, without_interactions(item), alone, None)
+            parts = [self._fused(filtered, alone)[1:] / (self.num_layers + 1)]
+            if self.filter_in != "messages":
+                parts += [f.item_factors() for f in filtered.values()]
+            return parts
+
+        bias = None if self.item_bias is None else self.item_bias.weight
+        return ItemSide(out[graph.num_users :], own, ids.unit_item, bias)
 
     def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
         ids = self._ids(graph)

@@ -115,11 +115,11 @@ def directions_of(
         user: Of :class:`gtc_pyg.explain.Explainer`.
         features: Content of each modality ``[I, F_m]``.
         ids: The items' ids.
-        k: How many directions of each kind.
+        k: How many directions of each kind; nothing is computed for 0.
         num_items: How many items at each end.
     """
     rows = []
-    for name in user.filtered:
+    for name in user.filtered if k > 0 else ():
         found = user.directions(name, k)
         has = features.get(f"has_{name}", torch.ones(len(features[name]), dtype=torch.bool))
         present = has.nonzero().view(-1)

@@ -51,6 +51,17 @@ class Ids:
             raise ValueError(self._unknown([wanted[i] for i in (rows < 0).nonzero()[0].tolist()]))
         return torch.from_numpy(rows.astype(np.int64))
 
+    def row(self, one: Any) -> Tensor:
+        r"""The row of one id ``[1]``.
+
+        Raises:
+            ValueError: For an unknown id, none or several.
+        """
+        ids = [] if one is None else as_list(one)
+        if len(ids) != 1:
+            raise ValueError(f"one {self.kind} must be given (got {len(ids)})")
+        return self.rows(ids)
+
     def __getitem__(self, rows: Tensor) -> pd.Index:
         return self.index[rows.numpy()]
 
@@ -83,7 +94,8 @@ class Ids:
         text += f": {len(self.index):,} {self.kind}s are known, such as {examples}"
         if str(first) in map(str, known) and isinstance(first, str) != isinstance(known[0], str):
             return f"{text}; ids are {_kind(self.index)}, and {first!r} is not"
-        close = get_close_matches(first, known, 1) if isinstance(first, str) else []
+        text_ids = isinstance(first, str) and isinstance(known[0] if known else None, str)
+        close = get_close_matches(first, known, 1) if text_ids else []
         if close:
             text += f"; did you mean {close[0]!r}?"
         return f"{text}; {_WHAT_TO_DO[self.kind]}"

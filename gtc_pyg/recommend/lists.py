@@ -78,7 +78,7 @@ class Lists:
         Raises:
             ValueError: For an unknown user.
         """
-        return self.describe(self.items[self._seen(self.users.rows(user))[1].sort().values])
+        return self.describe(self.items[self._seen(self.users.row(user))[1].sort().values])
 
     def describe(self, items: Any = None) -> pd.DataFrame:
         r"""What there is to show of some items.
@@ -186,7 +186,7 @@ class Lists:
         Raises:
             ValueError: For an unknown item.
         """
-        row = self.items.rows(item)
+        row = self.items.row(item)
         emb = self.item_emb[:, :-1] if self._has_bias else self.item_emb
         emb = normalize_rows(emb)
         itself = torch.stack([torch.zeros_like(row), row])

@@ -234,7 +234,7 @@ class Recommender(Lists):
             TypeError: For a model whose scores cannot be taken apart (MGCN).
         """
         who = self._explained(user, interactions)
-        row = self.items.rows(item)
+        row = self.items.row(item)
         parts = who.score_parts(self._explainable(row)[0])
         directions = directions_of(who, self.inputs.features, self.items, k)
         return explanation(item, parts, lambda rows: self.describe(self.items[rows]), directions)
@@ -280,7 +280,7 @@ class Recommender(Lists):
         if self._explainer is None:
             self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
         if interactions is None:
-            row = int(self.users.rows(user))
+            row = int(self.users.row(user))
             if row < self.model.num_users:
                 return self._explainer.user(row)
             items = self._seen(torch.tensor([row]))[1]

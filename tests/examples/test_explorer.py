@@ -89,7 +89,7 @@ def test_lists_and_similar_items_are_the_recommenders(client, recommender):
     assert pairs(ask(client, lists, {"user": USER, "k": 7})) == as_pairs(
         recommender.recommend(USER, 7)
     )
-    body = {"interactions": [101, "102", 101], "exclude": [100, 103, str(BIG)], "k": 36}
+    body = {"interactions": [101.0, "102", 101], "exclude": [100, 103, str(BIG)], "k": 36}
     table = recommender.fold_in([101, 102], 36, exclude=[100, 103, BIG])
     assert pairs(ask(client, lists, body)) == as_pairs(table)
     assert len(table) == 35
@@ -156,12 +156,14 @@ BAD_BODIES = [
     (LISTS, {"user": "u1", "k": 1e400}, 422, "body.k: "),
     (LISTS, {"user": "u1", "length": 5}, 422, "body.length: "),
     (LISTS, {"user": ["u1"]}, 422, "body.user"),
+    (LISTS, {"user": None, "interactions": [101]}, 422, "body.user"),
     (LISTS, {"user": True}, 422, "body.user"),
     (LISTS, {"user": 1.5}, 422, "body.user"),
     (LISTS, {"user": float("nan")}, 422, "body.user"),
     (LISTS, {"user": "\ud800"}, 422, "body.user"),
-    (LISTS, {"user": "x" * 257}, 422, "at most 256"),
-    (LISTS, {"user": 2**64}, 422, "body.user"),
+    (LISTS, {"user": "x" * 257}, 422, "text of at most 256"),
+    (LISTS, {"user": 2**64}, 404, "unknown user 1844"),
+    (LISTS, {"interactions": [2**63, -1, 10**30]}, 404, "unknown item"),
     (LISTS, {"interactions": []}, 422, "at least 1 item"),
     (LISTS, {"interactions": [None]}, 422, "body.interactions"),
     (LISTS, {"interactions": [101] * 10_001}, 422, "at most 10000"),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from gtc_pyg.functional import (
     principal_axes,
+    ridge_map,
     ridge_predictions,
     spectral_factors,
     spectral_items,
@@ -43,6 +45,18 @@ def test_ridge_is_ridge_with_the_penalty_that_leaves_out_best() -> None:
         errors[power] = error
     best = min(errors, key=lambda power: errors[power])
     torch.testing.assert_close(ridge_predictions(z, y, known), ridge(known, 10.0**best * scale))
+
+
+def test_a_ridge_map_predicts_rows_that_it_did_not_see() -> None:
+    g = torch.Generator().manual_seed(0)
+    z, turn = torch.randn(30, 3, generator=g).double(), torch.randn(3, 2, generator=g).double()
+    y, known = z @ turn + 5, torch.arange(30) < 20
+    expected = ridge_predictions(z, y, known)
+    torch.testing.assert_close(ridge_map(z[known], y[known])(z), expected)
+    alike = ridge_map(torch.ones(4, 3), torch.arange(8.0).view(4, 2))  # they tell nothing
+    torch.testing.assert_close(alike(torch.randn(2, 3)), torch.tensor([[3.0, 4.0]] * 2))
+    with pytest.raises(ValueError, match=r"at least two rows \(got 1\)"):
+        ridge_map(z[:1], y[:1])
 
 
 def test_spectral_axes_are_the_leading_singular_vectors() -> None:

@@ -55,7 +55,8 @@ function described(item) {
 }
 
 function button(text, item, action) {
-  return make("button", { type: "button", "aria-label": `${text} ${name(item)}`, onclick: action }, text);
+  const label = `${text} ${name(item)}`;
+  return make("button", { type: "button", "aria-label": label, onclick: action }, text);
 }
 
 // A text field with suggestions: arrows, Enter and Escape, as ARIA's combobox has it.
@@ -154,7 +155,8 @@ async function refreshList(what) {
   if (state.edited) of = `list folded in from ${plural(state.history.length, "item")}`;
   if (state.edited && !state.history.length) of = "no list without an item: add one";
   const fresh = list.filter(isNew).length;
-  $("status").textContent = `${what}: ${of}${before.size && list.length ? `, ${fresh} new in it` : ""}.`;
+  if (before.size && list.length) of += `, ${fresh} new in it`;
+  $("status").textContent = `${what}: ${of}.`;
   if (list.length && explained) await (state.reasons = showReasons(mine, list));
 }
 
@@ -188,12 +190,13 @@ function card(item, rank, isNew) {
     ...(isNew ? [make("span", { class: "new" }, "new")] : []));
   const buttons = make("div", { class: "row buttons" });
   if (explained) buttons.append(disclosure("Why", item, details, why));
-  buttons.append(disclosure("Similar", item, details, similar), button("Add", item, attempt(async () => {
+  buttons.append(disclosure("Similar", item, details, similar));
+  buttons.append(button("Add", item, attempt(async () => {
     $("history-title").focus();
     await add(item);
   })));
-  return make("li", { "data-id": JSON.stringify(item.id) }, title,
-    make("div", { class: "bar" }), make("p", { class: "because quiet" }), buttons, details);
+  const because = make("p", { class: "because quiet" });
+  return make("li", {}, title, make("div", { class: "bar" }), because, buttons, details);
 }
 
 // A button that shows or hides something below it.
