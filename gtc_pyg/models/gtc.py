@@ -279,6 +279,8 @@ class GTC(GraphRecommender):
         def own(new: Features, item: Tensor) -> list[Tensor]:
             nobody = item.new_zeros(1, item.size(1))
             alone = _IDs(nobody, item, nobody, item)
+            known = [f"has_{name}" for name in self.filter.incomplete]  # else the mean is all
+            new = {k: x for k, x in new.items() if k in known or not k.startswith("has_")}
             filtered = self._filter(new, without_interactions(item), alone, None)
             parts = [self._fused(filtered, alone)[1:] / (self.num_layers + 1)]
             if self.filter_in != "messages":

@@ -18,6 +18,7 @@ from gtc_pyg.models.csr_graph import (
 MOST = 6000  # items that the map is learned from
 SAMPLE = 1024  # of these, for its settings
 PENALTIES = [10 ** (p / 4) for p in range(-8, 7)]
+TAUGHT = 0.2  # of what the item graph taught an item without interactions
 
 
 class ItemSide(NamedTuple):
@@ -26,8 +27,8 @@ class ItemSide(NamedTuple):
     target: Tensor
     """What interactions make of the known items ``[I, D]``, before similar items are added."""
     own: Callable[[Features, Tensor], list[Tensor]] | None = None
-    """Content and predicted ID embeddings of new items to what the model makes of an item by
-    itself ``[n, D]``, and further columns of the embedding."""
+    """Content of new items, the mean where there is none, its masks and predicted ID embeddings, to
+    what the model makes of an item by itself ``[n, D]``, and further columns of the embedding."""
     item_id: Tensor | None = None
     """The known items' ID embeddings ``[I, D]``, where ``own`` needs them."""
     bias: Tensor | None = None
@@ -60,6 +61,10 @@ class ItemEmbedder:
     penalty of the regression, the weights :math:`w_m \propto (R_m^2 / (1 - R_m^2))^2` from what
     each modality explains alone, and :math:`a, b \geq 0` by least squares. An item's number in all
     scores (``item_bias``) cannot be told from content and is the mean of the known items.
+
+    A known item without interactions was taught something after all, through the item graph of its
+    neighbours: :meth:`replace` adds 0.2 times its row of ``forward``, brought to the length of
+    :math:`\hat z`.
 
     Similar items are those of the item graph for a known item; for a new one the nine of largest
     :math:`\sum_m w_m \cos(f_i^m, f_j^m)`. A new item of the same content as a known one without
@@ -124,7 +129,7 @@ class ItemEmbedder:
         self._cold = (~self.known).nonzero().view(-1)
         own = {key: value[self._cold] for key, value in features.items()}
         self._cold_emb = self._embed(
-            own, self._content[self._cold], near[self._cold], there[self._cold]
+            self._filled(own), self._content[self._cold], near[self._cold], there[self._cold]
         )
 
     def _mean(self, features: Features, name: str) -> Tensor:
@@ -143,6 +148,14 @@ class ItemEmbedder:
                 )
             present = _present(features, name).view(-1, 1)
             out[name] = normalize_rows(torch.where(present, x - mean, 0.0))
+        return out
+
+    def _filled(self, features: Features) -> dict[str, Tensor]:
+        """The content and its masks, with the mean where an item lacks a modality."""
+        out = dict(features)
+        for name, mean in self._means.items():
+            out[f"has_{name}"] = _present(features, name)
+            out[name] = torch.where(out[f"has_{name}"].view(-1, 1), features[name], mean)
         return out
 
     def _mix(self, unit: dict[str, Tensor]) -> Tensor:
@@ -216,7 +229,7 @@ class ItemEmbedder:
             ValueError: Where a modality is missing or has another width.
         """
         content = self._mix(self._unit(features))
-        out = self._embed(features, content, *self._nearest(content))
+        out = self._embed(self._filled(features), content, *self._nearest(content))
         if self._cold.numel() > 0 and len(out) > 0:
             twin = inner_product_topk(content, self._content[self._cold], 1)[1].view(-1)
             same = (content - self._content[self._cold[twin]]).abs().amax(dim=1) < 1e-5
@@ -229,7 +242,10 @@ class ItemEmbedder:
         Args:
             item_emb: As the model's ``forward`` gives them ``[I, K]``; it is not changed.
         """
-        return item_emb.index_copy(0, self._cold, self._cold_emb)
+        rows, taught = self._cold_emb.clone(), item_emb[self._cold, : self._width]
+        lengths = [x.norm(dim=1).sum() for x in (rows[:, : self._width], taught)]
+        rows[:, : self._width] += TAUGHT * lengths[0] / lengths[1].clamp(min=1e-12) * taught
+        return item_emb.index_copy(0, self._cold, rows)
 
 
 def without_interactions(like: Tensor) -> CSRGraph:

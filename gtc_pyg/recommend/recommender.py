@@ -74,8 +74,7 @@ class Recommender(Lists):
         with torch.no_grad():
             user_emb, item_emb = self.model(*self._inputs)
         if self._cold:
-            cold = sorted(self._cold)
-            item_emb[cold] = self._embed_items({k: x[cold] for k, x in inputs.features.items()})
+            item_emb = self._of_new_items().replace(item_emb)
         views = [dataset.view(split)["user", "rates", "item"].edge_label_index for split in seen]
         known = torch.cat([torch.empty(2, 0, dtype=torch.long), *(edge.cpu() for edge in views)], 1)
         users, items = Ids(dataset.user_ids, "user"), Ids(dataset.item_ids, "item")
@@ -168,7 +167,7 @@ class Recommender(Lists):
         new = self.items.extended(ids)
         n = len(new) - len(self.items)
         content = read_content(features, self.features, n)
-        emb = self._embed_items(content)
+        emb = self._of_new_items()(content)
         if items is not None and len(items) != n:
             raise ValueError(
                 f"'items' must have a row for each of the {n} items (got {len(items)})"
@@ -332,10 +331,10 @@ class Recommender(Lists):
             self._user_embedder = self.model.user_embedder(*self._inputs)
         return self._user_embedder
 
-    def _embed_items(self, features: Mapping[str, Tensor]) -> Tensor:
+    def _of_new_items(self) -> ItemEmbedder:
         if self._item_embedder is None:
             self._item_embedder = self.model.item_embedder(*self._inputs)
-        return self._item_embedder(features)
+        return self._item_embedder
 
     def __repr__(self) -> str:
         return (

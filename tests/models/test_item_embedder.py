@@ -70,6 +70,28 @@ def test_new_items_are_comparable_and_known_ones_stay(name, settings):
     assert all(torch.equal(features[key], x) for key, x in before[1].items())
 
 
+def untaught(embedder, item_emb):
+    """The rows where the item graph taught an item nothing."""
+    return embedder.replace(torch.zeros_like(item_emb))
+
+
+def test_what_the_item_graph_taught_is_a_fifth_of_the_length():
+    features, edges, weights = inputs()
+    model = model_of("gtc", item_bias=True)
+    embedder, emb = (
+        model.item_embedder(features, edges, weights),
+        model(features, edges, weights)[1],
+    )
+    cold, width = torch.arange(ITEMS - COLD, ITEMS), emb.size(1) - 1
+    before, after = untaught(embedder, emb), embedder.replace(emb)
+    warm = torch.arange(ITEMS - COLD)
+    assert torch.equal(after[warm], emb[warm])
+    torch.testing.assert_close(after[cold, width], before[cold, width])
+    lengths = [x[cold, :width].norm(dim=1).mean() for x in (before, emb)]
+    expected = before[cold, :width] + 0.2 * lengths[0] / lengths[1] * emb[cold, :width]
+    torch.testing.assert_close(after[cold, :width], expected)
+
+
 @pytest.mark.parametrize("name", ["gtc", "freedom"])
 @pytest.mark.parametrize("similar", [True, False])
 def test_the_same_content_as_a_cold_item_gives_the_same_embedding(name, similar):
@@ -80,7 +102,7 @@ def test_the_same_content_as_a_cold_item_gives_the_same_embedding(name, similar)
         item_emb = model_of(name, **settings)(features, edges, weights)[1]
     cold = torch.arange(ITEMS - COLD, ITEMS)
     torch.testing.assert_close(
-        embedder(rows(features, cold)), embedder.replace(item_emb)[cold], atol=1e-5, rtol=1e-4
+        embedder(rows(features, cold)), untaught(embedder, item_emb)[cold], atol=1e-5, rtol=1e-4
     )
     pair = embedder({m: torch.ones(2, width) for m, width in WIDTHS.items()})
     torch.testing.assert_close(pair[0], pair[1])
@@ -131,7 +153,7 @@ def test_what_content_tells_is_found_and_the_modality_that_tells_it():
     embedder = ItemEmbedder(features, list(WIDTHS), ItemSide(target), graph)
     assert embedder.weights["text"] > 0.99
     assert sum(embedder.weights.values()) == pytest.approx(1.0)
-    error = (embedder.replace(target)[-20:] - true[-20:]).pow(2).sum()
+    error = (untaught(embedder, target)[-20:] - true[-20:]).pow(2).sum()
     assert error < 0.05 * (true[-20:] - true[:-20].mean(0)).pow(2).sum()
 
 
@@ -184,7 +206,7 @@ def test_regression_and_neighbours_are_what_the_equations_say(similar):
         if near:
             g = sum(w * y[j] for j, w in near.items()) / sum(near.values()) - mean
         assert bool(near) == (i < 59 or not similar)
-        found = embedder.replace(target)[i].double()
+        found = untaught(embedder, target)[i].double()
         torch.testing.assert_close(found, mean + a * p + b * g, atol=1e-4, rtol=1e-3)
         new = embedder(rows(features, slice(i, i + 1)))[0].double()
         torch.testing.assert_close(new, found, atol=1e-5, rtol=1e-4)
@@ -273,10 +295,26 @@ def test_refuses_what_it_cannot_embed():
     few = torch.tensor([[0, 1], [0, 1]])
     with pytest.raises(ValueError, match="at least three items"):
         model_of("gtc").item_embedder(features, {**edges, RATES: few, REV: few.flip(0)}, weights)
-    incomplete = model_of("gtc", incomplete=("text",))
-    has = {**features, "has_text": torch.ones(ITEMS, dtype=torch.bool)}
-    with pytest.raises(ValueError, match="lacks 'has_text'"):
-        incomplete.item_embedder(has, edges, weights)(rows(features, slice(0, 2)))
+
+
+def test_a_mask_that_is_not_given_says_that_all_is_there():
+    features, edges, weights = inputs()
+    model = model_of("gtc", incomplete=("text",))
+    has = torch.ones(ITEMS, dtype=torch.bool)
+    embedder = model.item_embedder({**features, "has_text": has}, edges, weights)
+    new = rows(features, slice(0, 2))
+    torch.testing.assert_close(embedder(new), embedder({**new, "has_text": has[:2]}))
+
+
+def test_the_mean_stands_in_for_what_is_absent_where_no_vector_was_learned():
+    features, edges, weights = inputs()
+    embedder = model_of("gtc").item_embedder(features, edges, weights)
+    new = rows(features, slice(0, 2))
+    mean = features["text"][: ITEMS - COLD].mean(dim=0)
+    absent = {**new, "has_text": torch.tensor([False, True])}
+    filled = {**new, "text": torch.stack([mean, new["text"][1]])}
+    torch.testing.assert_close(embedder(absent), embedder(filled), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(embedder(absent)[0], embedder(new)[0], atol=1e-3)
 
 
 def test_a_graph_without_interactions_is_one_user_with_nothing():
