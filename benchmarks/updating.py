@@ -46,6 +46,8 @@ HEADER = [
     "dataset",
     "model",
     "share",
+    "epochs",
+    "patience",
     "seed",
     *(f"test_recall@20_{way}" for way in WAYS),
     *(f"test_ndcg@20_{way}" for way in WAYS),
@@ -59,7 +61,7 @@ HEADER = [
     "commit",
     "versions",
 ]
-KEY = HEADER[:4]
+KEY = HEADER[:6]
 DATASETS = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Amazon Baby"}
 WEIGHTS = {"baby": {"image": 0.1, "text": 0.9}}
 
@@ -199,8 +201,8 @@ def main() -> None:
     parser.add_argument("--dataset", choices=DATASETS, default="tiktok")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=0.05, help="kept back (default: 0.05)")
-    parser.add_argument("--epochs", type=int, default=10, help="of the update, at most")
-    parser.add_argument("--patience", type=int, default=3, help="of the update")
+    parser.add_argument("--epochs", type=int, default=20, help="of the update, at most")
+    parser.add_argument("--patience", type=int, default=5, help="of the update")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROWS)
     parser.add_argument("--report", action="store_true", help="write the page's table, no runs")
@@ -214,7 +216,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     source = load(args.dataset, args.root)
     for seed in args.seed:
-        key = {"dataset": args.dataset, "model": "gtc", "share": args.share, "seed": seed}
+        key = {"dataset": args.dataset, "model": "gtc", "share": args.share}
+        key |= {"epochs": args.epochs, "patience": args.patience, "seed": seed}
         done = [[row[name] for name in KEY] for row in read_rows(args.out)]
         if [str(value) for value in key.values()] in done:
             print(f"{key}: done already", file=sys.stderr)

@@ -68,11 +68,23 @@ def new_users():
     return {**vars(inputs), "model": models.GTC(300, 260, widths).eval(), "torch": torch}
 
 
+def cold_items():
+    widths, given = {"text": 384, "image": 64}, new_users()
+    features = {name: torch.randn(260, width) for name, width in widths.items()}
+    model = models.GTC(300, 260, widths).eval()
+    graph = given["edge_index_dict"], given["edge_weight_dict"]
+    with torch.no_grad():
+        user_emb, item_emb = model(features, *graph)
+    given |= {"model": model, "features": features, "user_emb": user_emb, "item_emb": item_emb}
+    return given | {name: x[:3] for name, x in features.items()}
+
+
 # what a fragment takes as given
 GIVEN = {
     f"{make.__name__}.md": make
-    for make in (growth, layers, missing_modality, several_processes, new_users)
+    for make in (growth, layers, missing_modality, several_processes, new_users, cold_items)
 }
+GIVEN["explanations.md"] = new_users
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)

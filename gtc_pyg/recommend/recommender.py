@@ -187,8 +187,8 @@ class Recommender(Lists):
         *,
         pre_transform: Any = None,
         ratios: Sequence[float] = (0.9, 0.05, 0.05),
-        epochs: int = 10,
-        patience: int = 3,
+        epochs: int = 20,
+        patience: int = 5,
         **options: Any,
     ) -> Recommender:
         r"""Goes on training with new interactions, users and items; this one stays as it is.
