@@ -1,11 +1,11 @@
 """The explorer under load: right and malformed requests from many clients at the same time.
 
-    python benchmarks/explorer_load.py outputs/lfm2k                       # 10,000 requests
-    python benchmarks/explorer_load.py outputs/lfm2k --requests 500 --out rows.csv
+    python benchmarks/explorer_load.py outputs/saved/lfm2k                       # 10,000 requests
+    python benchmarks/explorer_load.py outputs/saved/lfm2k --requests 500 --out rows.csv
     python benchmarks/explorer_load.py --report         # fills the table of docs/explorer.md
 
-DIR is a saved recommender: python examples/lfm2k.py --models gtc --save outputs/lfm2k. A server of
-its own is started for it. Four requests of five are right, each of a kind drawn at random, and
+DIR is a saved recommender (examples/lfm2k.py --models gtc --save DIR). A server of its own is
+started for it. Four requests of five are right, each of a kind drawn at random, and
 their answers have to be those that the recommender gives in this process; the others are malformed
 and have to be refused with the right status and a reason. The exit status is 0 when every
 request had its right answer. Rows (one for each kind, one for all) are appended to --out:

@@ -98,6 +98,10 @@ if __name__ == "__main__":
     graph = ItemKNNGraph(k=10)
     dataset = from_frames(interactions, items, features, **chosen, pre_transform=graph)
     print(dataset)
+    wanted = args.users or dataset.user_ids[:3].tolist()
+    unknown = [user for user in wanted if user not in dataset.user_ids]
+    if unknown:
+        raise SystemExit(f"--for: {unknown} are not among the users that are left")
 
     torch.manual_seed(args.seed)
     widths = {name: x.size(1) for name, x in dataset.features.items()}
@@ -107,9 +111,9 @@ if __name__ == "__main__":
     print(f"test Recall@20 {result.test['Recall@20']:.4f}, best epoch {result.best_epoch}\n")
 
     recommender = Recommender(result.model, dataset)
-    lists = recommender.recommend(args.users or dataset.user_ids[:3], args.k)
+    if args.save is not None:
+        print(f"saved in {recommender.save(args.save)}\n")
+    lists = recommender.recommend(wanted, args.k)
     if dataset.items is not None:
         lists = lists.merge(dataset.items, "left", left_on="item", right_on=args.item)
     print(lists.to_string(index=False))
-    if args.save is not None:
-        print(f"\nsaved in {recommender.save(args.save)}")

@@ -154,7 +154,14 @@ def labels_of(table: pd.DataFrame | None, names: Sequence[str] | None, num: int)
     if not names:
         return [""] * num
     rows = table[list(names)].astype(object).itertuples(index=False)
-    return [" · ".join(str(x) for x in row if pd.notna(x) and x != "") for row in rows]
+    return [" · ".join(filter(None, map(text_of, row))) for row in rows]
+
+
+def text_of(value: Any) -> str:
+    """A cell as text: lists joined, nothing where there is nothing."""
+    if pd.api.types.is_list_like(value):
+        return ", ".join(filter(None, map(text_of, value)))
+    return "" if pd.isna(value) else str(value)
 
 
 def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> FastAPI:

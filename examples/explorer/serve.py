@@ -1,7 +1,7 @@
 """Explore a saved recommender in the browser: users, their lists, reasons, what-if.
 
-    python examples/lfm2k.py --root data/lfm2k --models gtc --save outputs/lfm2k
-    python examples/explorer/serve.py outputs/lfm2k        # then open http://127.0.0.1:8000
+    python examples/lfm2k.py --root data/lfm2k --models gtc --save outputs/saved/lfm2k
+    python examples/explorer/serve.py outputs/saved/lfm2k        # then open http://127.0.0.1:8000
 
 DIR is what Recommender.save(DIR) or --save DIR of the example scripts wrote. Pick a user, see their
 history, list and reasons; drop or add an item and the list is made anew from the edited history,

@@ -87,7 +87,7 @@ def read_metadata(path: str, items: Sequence[str]) -> dict[str, Mapping[str, Any
             continue
         try:
             record = ast.literal_eval(line.decode().strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise ValueError(
                 f"{path}, line {number}: {line[:60]!r} is no Python literal ({error})"
             ) from None

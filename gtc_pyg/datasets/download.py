@@ -80,17 +80,20 @@ def _download(file: RemoteFile, folder: str, timeout: float) -> None:
     expected = file.sha256 or _note(f"{path}.sha256", f"{digest.hexdigest()}  {file.name}\n")
     if digest.hexdigest() != expected:
         os.remove(part)
+        known = "" if file.sha256 else f" (if the publisher replaced it, remove {path}.sha256)"
         raise ValueError(
-            f"{file.url}: SHA-256 is {digest.hexdigest()}, expected {expected}; nothing was kept"
+            f"{file.url}: SHA-256 is {digest.hexdigest()}, expected {expected}{known}; nothing was "
+            f"kept"
         )
     os.replace(part, path)
 
 
 def _note(path: str, line: str) -> str:
     r"""The checksum that ``path`` notes; where there is no such file, it is written."""
-    if not os.path.exists(path):
-        with open(path, "w", encoding="utf-8") as out:
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        with open(f"{path}.part", "w", encoding="utf-8") as out:
             out.write(line)
+        os.replace(f"{path}.part", path)
     with open(path, encoding="utf-8") as file:
         return file.readline().partition(" ")[0].strip()
 

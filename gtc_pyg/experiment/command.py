@@ -96,10 +96,22 @@ def run(
     """
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.save:
-        from gtc_pyg.recommend import Recommender  # an extra of its own; missing, it says so now
+    chosen_models = list(args.models or settings)
+    if args.save:  # an extra of its own; missing, or with no place to save to, it says so now
+        from gtc_pyg.recommend import Recommender, check_place
+
+        if (args.logs / name).resolve().is_relative_to(args.save.resolve()):
+            raise ValueError(
+                f"--save {args.save} holds the logs, {args.logs / name}: choose another"
+            )
+        runs = [(model_name, seed) for model_name in chosen_models for seed in args.seed]
+        places = {run: args.save / f"{run[0]}-{run[1]}" for run in runs}
+        if len(runs) == 1:
+            places = {runs[0]: args.save}
+        for place in places.values():
+            check_place(place)
     results: dict[str, list[FitResult]] = {}
-    for model_name in args.models or settings:
+    for model_name in chosen_models:
         if model_name not in settings:
             raise ValueError(f"no settings for {model_name!r}: there are {', '.join(settings)}")
         chosen = settings[model_name]
@@ -118,11 +130,6 @@ def run(
                 **more,
             )
             results.setdefault(model_name, []).append(result)
-            if args.save and rank() == 0:
-                several = len(args.seed) * len(args.models or settings) > 1
-                place = args.save / f"{model_name}-{seed}" if several else args.save
-                saved = Recommender(result.model, dataset, chosen.modalities).save(place)
-                print(f"saved to {saved}", file=sys.stderr)
             if args.out and rank() == 0:
                 shared = {
                     "dataset": name,
@@ -132,6 +139,11 @@ def run(
                     "features": _features(dataset, chosen, model_name),
                 }
                 append_rows(args.out, _rows(shared, result, _peak_mib()))
+            if args.save and rank() == 0:
+                saved = Recommender(result.model, dataset, chosen.modalities).save(
+                    places[model_name, seed]
+                )
+                print(f"saved to {saved}", file=sys.stderr)
     table = {NAMES[key]: [result.test for result in runs] for key, runs in results.items()}
     if rank() == 0:
         print(f"\n{name}, test" + (f", mean of seeds {args.seed}" if len(args.seed) > 1 else ""))

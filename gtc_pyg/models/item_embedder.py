@@ -68,8 +68,8 @@ class ItemEmbedder:
 
     Similar items are those of the item graph for a known item; for a new one the nine of largest
     :math:`\sum_m w_m \cos(f_i^m, f_j^m)`. A new item of the same content as a known one without
-    interactions is embedded as that one. An absent modality (``has_<modality>`` false) has the
-    cosine 0 with everything.
+    interactions is embedded as that one, but for what the graph taught it. An absent modality
+    (``has_<modality>`` false) has the cosine 0 with everything.
 
     Made by :meth:`GraphRecommender.item_embedder`, of a model as it is: after further training make
     another one. With more than 6,000 items that have interactions the regression is learned from

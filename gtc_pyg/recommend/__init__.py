@@ -8,8 +8,9 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(message, name=error.name) from error
 
 from gtc_pyg.recommend.explanation import Explanation
+from gtc_pyg.recommend.folder import check_place
 from gtc_pyg.recommend.index import ItemIndex
 from gtc_pyg.recommend.lists import Lists
 from gtc_pyg.recommend.recommender import Recommender
 
-__all__ = ["Recommender", "Lists", "Explanation", "ItemIndex"]
+__all__ = ["Recommender", "Lists", "Explanation", "ItemIndex", "check_place"]

@@ -11,6 +11,7 @@ from gtc_pyg.functional import inner_product_topk
 
 MARGIN = 16  # candidates more, as single precision may get the last ones wrong
 ROWS = 256  # scored again at a time
+TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ def best_items(
 ) -> tuple[Tensor, Tensor]:
     r"""The ``k`` best candidates of each user, in an order that no rounding decides.
 
-    A few more than ``k`` are found in single precision and scored again in double precision. Of
-    equal scores the lower row is first.
+    A few more than ``k`` are found in single precision and scored again in double precision; where
+    all of those are equal to the last one of the list, everything is. Of scores that are equal to
+    ten decimals the lower row is first.
 
     Args:
         user_emb: ``[N, K]``.
@@ -62,8 +64,8 @@ def best_items(
     Raises:
         ValueError: If ``k`` is less than 1.
     """
-    if k < 1:
-        raise ValueError(f"'k' must be at least 1 (got {k})")
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"'k' must be a whole number, at least 1 (got {k!r})")
     emb, links = item_emb, exclude_links
     if chosen.only is not None:
         emb = item_emb[chosen.only]
@@ -80,9 +82,21 @@ def best_items(
     ]
     scores = torch.cat(exact) if exact else items.double()
     scores = scores.masked_fill(found == emb.size(0), float("-inf"))
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
-    items = items.gather(1, order)[:, :k].clone()
-    scores = scores[:, :k]
+    scores, items = (x[:, : k + MARGIN].clone() for x in _in_order(scores, items))
+    if k + MARGIN < emb.size(0):
+        last = scores[:, -1].isfinite() & ((scores[:, k - 1] - scores[:, -1]).abs() < TIE)
+        for row in last.nonzero().view(-1).tolist():
+            every = emb.double() @ user_emb[row].double()
+            every[links[1, links[0] == row]] = float("-inf")
+            best = _in_order(every.view(1, -1), torch.arange(emb.size(0)).view(1, -1))
+            scores[row], items[row] = (x[0, : k + MARGIN] for x in best)
+    items, scores = items[:, :k], scores[:, :k]
     if chosen.only is not None:
         items = chosen.only[items]
     return scores, items.masked_fill(scores == float("-inf"), -1)
+
+
+def _in_order(scores: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Best first, equal ones in the order that they came in."""
+    order = scores.round(decimals=10).sort(dim=1, descending=True, stable=True).indices
+    return scores.gather(1, order), items.gather(1, order)

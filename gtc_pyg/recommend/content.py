@@ -4,20 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 
 def read_content(
-    features: Mapping[str, Any], known: Mapping[str, Tensor], num_items: int
+    features: Mapping[str, Any], known: Mapping[str, Tensor], ids: pd.Index
 ) -> dict[str, Tensor]:
     r"""Content of new items, checked against that of the known ones.
 
     Args:
-        features: Modality to an array or tensor ``[n, F_m]``, and ``has_<modality>`` ``[n]``
-            (bool). A modality that is left out is one that all of them lack.
+        features: Modality to an array or tensor ``[n, F_m]``, or a DataFrame with ids as index, and
+            ``has_<modality>`` ``[n]`` (bool). A modality that is left out is one that all of them
+            lack.
         known: The same of the known items.
-        num_items: :math:`n`.
+        ids: Of the new items :math:`[n]`.
 
     Returns:
         Modality to ``[n, F_m]``, zeros where there is none, and ``has_<modality>`` for every
@@ -27,6 +29,7 @@ def read_content(
         ValueError: For an unknown modality, other rows or widths, or content that is not finite;
             where items have no content at all.
     """
+    num_items = len(ids)
     names = [name for name in known if not name.startswith("has_")]
     unknown = [name for name in features if name.removeprefix("has_") not in names]
     if unknown:
@@ -39,7 +42,7 @@ def read_content(
         width, has = known[name].size(1), torch.full((num_items,), name in given)
         x = torch.zeros(num_items, width)
         if name in given:
-            x = torch.as_tensor(np.asarray(features[name]), dtype=torch.float32)
+            x = _as_tensor(name, features[name], ids)
             if x.shape != (num_items, width):
                 raise ValueError(
                     f"'features' at {name!r} must be [{num_items}, {width}] (got {list(x.shape)})"
@@ -60,6 +63,21 @@ def read_content(
         if not has.all():
             out[f"has_{name}"] = has
     return out
+
+
+def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
+    if isinstance(x, pd.DataFrame):
+        lacking = ids.difference(x.index)
+        if len(lacking) or not x.index.is_unique:
+            raise ValueError(
+                f"'features' at {name!r} must have the items' ids as index, each once "
+                f"(lacking {lacking[:3].tolist()})"
+            )
+        x = x.loc[ids]
+    try:
+        return torch.tensor(np.asarray(x, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"'features' at {name!r} must be numbers ({error})") from None
 
 
 def joined(features: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:

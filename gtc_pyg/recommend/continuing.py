@@ -3,14 +3,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import Embedding
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
+from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.functional import normalize_rows
-from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models import GTC, GraphRecommender
+from gtc_pyg.models.csr_graph import USER_TO_ITEM
 from gtc_pyg.recommend.interactions import Interactions, as_frame
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -19,39 +22,61 @@ if TYPE_CHECKING:
 
 
 def grown_dataset(
-    recommender: Recommender, interactions: Interactions, transform: Any, **options: Any
+    recommender: Recommender,
+    interactions: Interactions,
+    transform: Any,
+    ratios: Sequence[float] = (0.9, 0.05, 0.05),
+    seed: int = 0,
 ) -> InteractionDataset:
     r"""All that a recommender knows, and new interactions with its items, as one dataset.
+
+    What it was trained on is trained on again, since to find that again is no sign of having
+    learned. Validation and test are drawn from what is new and what was held out before, at most
+    half of it each; every user has a training interaction.
 
     Args:
         recommender: Knows interactions, content and the items' table.
         interactions: New ones, of users old and new; those known already count once.
         transform: As ``pre_transform`` of :func:`~gtc_pyg.datasets.from_frames`.
-        **options: Of :func:`~gtc_pyg.datasets.from_frames`: ``ratios``, ``seed``.
+        ratios: Shares of training, validation and test.
+        seed: Draws what is held out.
+
+    Raises:
+        ValueError: For an unknown item, or where fewer than two interactions can be held out.
     """
+    check_ratios(ratios)
+    users, items = recommender.users, recommender.items
     new = as_frame(interactions)
-    recommender.items.rows(new["item"])
-    recommender.users.extended(
-        pd.Index(new["user"][~new["user"].isin(recommender.users.index)].unique())
-    )
-    known = pd.DataFrame(
-        {
-            "user": recommender.users[recommender.seen[0]],
-            "item": recommender.items[recommender.seen[1]],
-        }
-    )
+    items.rows(new["item"])
+    users.extended(pd.Index(new["user"][~new["user"].isin(users.index)].unique()))
+    trained = recommender.inputs.edge_index_dict[USER_TO_ITEM]
+    parts = [
+        pd.DataFrame({"user": users[u], "item": items[i]}) for u, i in (trained, recommender.seen)
+    ]
+    table = pd.concat([*parts, new], ignore_index=True)
+    table["split"] = "train"
+    free = ~table.duplicated(["user", "item"]) & (table.index >= trained.size(1))
+    table = table[free | (table.index < trained.size(1))]
+    free &= table.duplicated("user")  # the first one of a new user is for training
+    rows = table.index[free[table.index]].to_numpy()
+    rows = np.random.default_rng(seed).permutation(rows)
+    if len(rows) < 2:
+        raise ValueError(
+            f"'interactions' must bring at least two to hold out, of users who have others (got "
+            f"{len(rows)}): give a dataset with a split of its own"
+        )
+    num_val, num_test = (min(max(1, round(r * len(table))), len(rows) // 2) for r in ratios[1:])
+    table.loc[rows[:num_val], "split"] = "val"
+    table.loc[rows[num_val : num_val + num_test], "split"] = "test"
     content = {}
     for name, x in recommender.features.items():
         if not name.startswith("has_"):
             has = recommender.features.get(f"has_{name}", torch.ones(len(x), dtype=torch.bool))
-            content[name] = pd.DataFrame(x[has].numpy(), index=recommender.items.index[has.numpy()])
-    return from_frames(
-        pd.concat([known, new], ignore_index=True),
-        recommender.describe(),
-        content,
-        pre_transform=transform,
-        **options,
-    )
+            content[name] = pd.DataFrame(x[has].numpy(), index=items.index[has.numpy()])
+    shown = pd.DataFrame({"item": items.index})
+    data = from_frames(table, shown, content, split_column="split", pre_transform=transform)
+    data._items = recommender.describe(data.item_ids)
+    return data
 
 
 def warm_started(recommender: Recommender, dataset: InteractionDataset) -> GraphRecommender:
@@ -78,7 +103,7 @@ def warm_started(recommender: Recommender, dataset: InteractionDataset) -> Graph
             )
     arguments = {**old.arguments, "num_users": dataset.num_users, "num_items": dataset.num_items}
     lacking = [name for name in dataset.incomplete if name in old.modalities]
-    if "incomplete" in arguments or lacking:
+    if "incomplete" in arguments or (lacking and isinstance(old, GTC)):
         arguments["incomplete"] = list(dict.fromkeys([*arguments.get("incomplete", ()), *lacking]))
     model = type(old)(**arguments)
     state, tables = model.state_dict(), {"user_emb", "item_emb", "item_bias"}
@@ -137,7 +162,7 @@ def continued(
         dataset = interactions
     else:
         graph = pre_transform or ItemKNNGraph(k=min(10, recommender.num_items))
-        dataset = grown_dataset(recommender, interactions, graph, ratios=ratios, seed=seed)
+        dataset = grown_dataset(recommender, interactions, graph, ratios, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = warm_started(recommender, dataset)

@@ -3,6 +3,7 @@ r"""A recommender as a folder: written beside its place, checked before anything
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -39,10 +41,8 @@ def save(recommender: Recommender, path: Path) -> Path:
     name = type(model).__name__
     if getattr(models, name, None) is not type(model):
         raise ValueError(f"only models of gtc_pyg.models can be saved (got {type(model)})")
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file: choose another place")
-    if path.is_dir() and any(path.iterdir()) and _format_of(path) != FORMAT:
-        raise FileExistsError(f"{path} is there and no saved recommender: choose another place")
+    check_place(path)
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -53,24 +53,49 @@ def save(recommender: Recommender, path: Path) -> Path:
         others = [column for column in table.columns if column != "item"]
         items = table[others].reset_index(drop=True)
         items.insert(0, "item", recommender.items.index)
-        items.to_parquet(beside / ITEMS, index=False)
+        _write_items(items, beside / ITEMS)
         config = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "gtc_pyg": __version__,
             "model": name,
-            "arguments": _plain(model.arguments),
+            "arguments": _plain(_arguments(model)),
             "features": list(recommender.features),
             "edge_types": [list(key) for key in edge_types],
             "sha256": {file: _sha256(beside / file) for file in _FILES},
         }
         (beside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        for file in (CONFIG, *_FILES):
+            (beside / file).chmod(0o666 & ~_umask())
         beside.chmod(0o777 & ~_umask())
         _replace(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return path
+
+
+def check_place(path: Path) -> None:
+    r"""Refuses a place where saving would lose something.
+
+    Args:
+        path: The folder that is to be written, or replaced.
+
+    Raises:
+        FileExistsError: For a file, or a folder that holds anything but a saved recommender.
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose another place")
+    if not path.is_dir():
+        return
+    names = {entry.name for entry in path.iterdir()}
+    if names and _format_of(path) != FORMAT:
+        raise FileExistsError(f"{path} is there and no saved recommender: choose another place")
+    others = sorted(names - {CONFIG, *_FILES})
+    if others:
+        raise FileExistsError(
+            f"{path} holds more than a saved recommender, {others[:3]}: choose another place"
+        )
 
 
 def load(cls: type[Recommender], path: Path) -> Recommender:
@@ -107,6 +132,7 @@ def load(cls: type[Recommender], path: Path) -> Recommender:
         )
     except (KeyError, TypeError, RuntimeError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: damaged, or not written by save ({error})") from error
+    _check_rows(path, self)
     for what, ids, rows in (
         ("user", self.users, self.user_emb),
         ("item", self.items, self.item_emb),
@@ -145,6 +171,10 @@ def _model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphRec
             raise ValueError(f"{name} is {arguments[name]}, but the weights have {table.size(0)}")
     if arguments.get("hidden_channels", sizes[0].size(1)) != sizes[0].size(1):
         raise ValueError("hidden_channels is not the width of the weights")
+    most = max(2**20, *(size for x in tensors.values() for size in x.shape))
+    for name, value in [*arguments.items(), *arguments.get("in_channels", {}).items()]:
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{name} is {value}, more than anything in the weights")
     with torch.random.fork_rng(devices=[]):
         model: GraphRecommender = cls(**arguments)
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
@@ -166,7 +196,7 @@ def _checked_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} lacks {missing}: no saved recommender, or not all of it")
     try:
         config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path / CONFIG}: no YAML ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path / CONFIG}: 'format' must be {FORMAT!r}: not a saved recommender")
@@ -189,7 +219,7 @@ def _checked_config(path: Path) -> dict[str, Any]:
 def _format_of(path: Path) -> Any:
     try:
         config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return config.get("format") if isinstance(config, dict) else None
 
@@ -208,7 +238,49 @@ def _replace(beside: Path, path: Path) -> None:
     shutil.rmtree(old)
 
 
+def _check_rows(path: Path, recommender: Recommender) -> None:
+    """Interactions and graph speak of the rows that there are."""
+    model, sizes = recommender.model, (recommender.num_users, recommender.num_items)
+    ends = {"user": model.num_users, "item": model.num_items}
+    pairs = [("seen", recommender.seen, sizes)]
+    for (source, relation, target), edges in recommender.inputs.edge_index_dict.items():
+        pairs.append((relation, edges, (ends.get(source, 0), ends.get(target, 0))))
+    for name, edges, limits in pairs:
+        if edges.dim() != 2 or edges.size(0) != 2 or edges.dtype != torch.long:
+            raise ValueError(f"{path}: damaged, {name} must be pairs (got {list(edges.shape)})")
+        for row, limit in zip(edges, limits, strict=True):
+            if row.numel() > 0 and not 0 <= int(row.min()) <= int(row.max()) < limit:
+                raise ValueError(f"{path}: damaged, {name} has rows outside 0 to {limit - 1}")
+
+
+def _arguments(model: GraphRecommender) -> dict[str, Any]:
+    """What makes the model as it is now: plain attributes may have been set since."""
+    out, plain = dict(model.arguments), (bool, int, float, str)
+    for name, parameter in inspect.signature(type(model)).parameters.items():
+        value, now = out.get(name, parameter.default), getattr(model, name, None)
+        if isinstance(value, plain) and isinstance(now, plain) and now != value:
+            out[name] = now
+    return out
+
+
+def _write_items(items: pd.DataFrame, path: Path) -> None:
+    try:
+        items.to_parquet(path, index=False)
+    except (TypeError, ValueError) as error:  # Arrow's are these, too
+        for column in items.columns:
+            try:
+                items[[column]].to_parquet(path, index=False)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"the items' column {column!r} cannot be saved ({error}): give it one type, "
+                    f"by astype(str) say"
+                ) from error
+        raise
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 _WHAT_TO_DO = {
     "user": "for users who came after training there is fold_in(interactions)",
-    "item": "items that came after training are added by add_items(features, ids)",
+    "item": "items that came after training are added by add_items(ids, features)",
 }
 
 
@@ -45,6 +45,8 @@ class Ids:
         """
         if ids is None:
             return torch.arange(len(self.index))
+        if isinstance(ids, Mapping | pd.DataFrame):
+            raise ValueError(f"one {self.kind} id or several are expected (got a table or mapping)")
         wanted = self._index_of(as_list(ids))
         rows = self.index.get_indexer(wanted)
         if (rows < 0).any():
@@ -75,7 +77,7 @@ class Ids:
         known = new[new.isin(self.index)]
         if len(known):
             raise ValueError(f"{self.kind} {_plain(known[0])!r} is known already, expected new ids")
-        if len(new) and _kind(new) != _kind(self.index):
+        if len(new) and len(self.index) and _kind(new) != _kind(self.index):
             raise ValueError(
                 f"{self.kind} ids must be {_kind(self.index)} like the known ones "
                 f"(got {_plain(new[0])!r}, {_kind(new)})"
@@ -115,4 +117,5 @@ def _plain(value: Any) -> Any:
 
 
 def _kind(index: pd.Index) -> str:
-    return "integers" if pd.api.types.is_integer_dtype(index.dtype) else "strings"
+    found = pd.api.types.infer_dtype(index, skipna=False)
+    return {"integer": "integers", "string": "strings"}.get(found, f"of mixed types ({found})")

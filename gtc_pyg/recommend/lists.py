@@ -49,7 +49,8 @@ class Lists:
         has_bias: bool,
     ) -> None:
         self.user_emb, self.item_emb = user_emb, item_emb
-        self.users, self.items, self.table = users, items, table
+        self.users, self.items = users, items
+        self.table = None if table is None else _without_ids(table, items.index)
         self._has_bias = has_bias
         self._see(seen)
 
@@ -96,7 +97,7 @@ class Lists:
         out = pd.DataFrame({"item": self.items[rows]})
         if self.table is None:
             return out
-        others = self.table.drop(columns="item", errors="ignore").iloc[rows.numpy()]
+        others = self.table.iloc[rows.numpy()]
         return pd.concat([out, others.reset_index(drop=True)], axis=1)
 
     def recommend(
@@ -142,8 +143,9 @@ class Lists:
     ) -> Path:
         r"""Streams :meth:`recommend` into a file, some users at a time.
 
-        Finished parts are kept beside the file, in ``<path>.parts``, until all are there: a call
-        after an interruption goes on with the rest, if it asks for the same.
+        Finished parts are kept beside the file, in ``<path>.<request>.parts``, until all are there:
+        a call after an interruption goes on with the rest, if it asks for the same of the same
+        recommender. What another request left is not touched.
 
         Args:
             path: Ends in ``.parquet`` or ``.csv``.
@@ -169,9 +171,7 @@ class Lists:
 
         starts = range(0, rows.numel(), users_at_once)
         with tqdm(total=rows.numel(), unit=" users", disable=not progress) as bar:
-            return write_lists(
-                Path(path), lists, starts, [*asked, self.user_emb, self.item_emb], bar.update
-            )
+            return write_lists(Path(path), lists, starts, [*asked, *self._identity()], bar.update)
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         r"""The items whose embeddings have the highest cosines with an item's.
@@ -222,6 +222,10 @@ class Lists:
             codes = torch.from_numpy(pd.factorize(self.table[category])[0]).long()
         return pd.Series(list_quality(items, k, popularity, codes))
 
+    def _identity(self) -> list[Any]:
+        ids = (list(map(repr, index.tolist())) for index in (self.users.index, self.items.index))
+        return [self.user_emb, self.item_emb, *ids]
+
     def _candidates(self, candidates: Any, exclude: Any) -> Candidates:
         only = None if candidates is None else self.items.rows(candidates).unique()
         if only is not None and only.numel() == 0:
@@ -259,3 +263,24 @@ class Lists:
         columns |= {"rank": (rank + 1).numpy()}
         columns |= {"item": self.items[items[there]], "score": scores[there].numpy()}
         return pd.DataFrame(columns)
+
+
+def _without_ids(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
+    """What there is to show: no column of the ids, and none by the name that they get."""
+    again = [name for name in table.columns if pd.Index(table[name]).equals(ids)]
+    out = table.drop(columns=again).reset_index(drop=True)
+    return out.rename(columns={"item": "item (column)"})
+
+
+def below(table: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+    r"""A table with other rows below: its columns, empty where the others lack them.
+
+    Args:
+        table: What there is.
+        more: Further rows.
+    """
+    out = pd.concat([table, more.reindex(columns=table.columns)], ignore_index=True)
+    for name in table.columns:
+        if pd.api.types.is_integer_dtype(table[name].dtype) and out[name].isna().any():
+            out[name] = out[name].astype("Int64")  # 1999 stays what it is
+    return out

@@ -22,9 +22,9 @@ from gtc_pyg.recommend import folder
 from gtc_pyg.recommend.content import joined, read_content
 from gtc_pyg.recommend.continuing import continued
 from gtc_pyg.recommend.explanation import Explanation, directions_of, explanation
-from gtc_pyg.recommend.ids import Ids, as_list
+from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import as_frame
-from gtc_pyg.recommend.lists import Lists
+from gtc_pyg.recommend.lists import Lists, below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,7 +123,8 @@ class Recommender(Lists):
         one = not isinstance(interactions, Mapping | pd.DataFrame)
         given = {0: interactions} if one else interactions
         users, edge_index = self._newcomers(given)
-        chosen = self._candidates(candidates, None if exclude is None else as_list(exclude))
+        never = None if exclude is None else self.items[self.items.rows(exclude)]
+        chosen = self._candidates(candidates, never)
         seen = GroupedEdges(edge_index, len(users)) if exclude_seen else None
         rows = torch.arange(len(users))
         lists = self._rank(rows, k, chosen, seen, self._embed_users(edge_index, len(users)))
@@ -155,8 +156,9 @@ class Recommender(Lists):
 
         Args:
             ids: Their ids ``[n]``.
-            features: Modality to content ``[n, F_m]``; one that they all lack may be left out, and
-                ``has_<modality>`` ``[n]`` (bool) says which of them lack it.
+            features: Modality to content ``[n, F_m]`` in the order of ``ids``, or a DataFrame with
+                ids as index; one that they all lack may be left out, and ``has_<modality>`` ``[n]``
+                (bool) says which of them have it.
             items: What there is to show of them: the columns of the items' table, in the same
                 order.
 
@@ -166,18 +168,14 @@ class Recommender(Lists):
         """
         new = self.items.extended(ids)
         n = len(new) - len(self.items)
-        content = read_content(features, self.features, n)
+        content = read_content(features, self.features, new.index[-n:])
         emb = self._of_new_items()(content)
         if items is not None and len(items) != n:
             raise ValueError(
                 f"'items' must have a row for each of the {n} items (got {len(items)})"
             )
         if self.table is not None:
-            more = pd.DataFrame(index=range(n)) if items is None else items
-            self.table = pd.concat(
-                [self.table, more[[*self.table.columns.intersection(more.columns)]]],
-                ignore_index=True,
-            )
+            self.table = below(self.table, pd.DataFrame(index=range(n)) if items is None else items)
         self.features = joined(self.features, content)
         self.items, self.item_emb = new, torch.cat([self.item_emb, emb])
 
@@ -187,8 +185,8 @@ class Recommender(Lists):
         *,
         pre_transform: Any = None,
         ratios: Sequence[float] = (0.9, 0.05, 0.05),
-        epochs: int = 20,
-        patience: int = 5,
+        epochs: int = 10,
+        patience: int = 3,
         **options: Any,
     ) -> Recommender:
         r"""Goes on training with new interactions, users and items; this one stays as it is.
@@ -203,7 +201,8 @@ class Recommender(Lists):
                 split it otherwise.
             pre_transform: Makes the item graph; ``ItemKNNGraph(k=10)`` where ``None``. Give the one
                 that was trained with. Of a dataset it is its own.
-            ratios: Shares of training, validation (to stop early) and test.
+            ratios: Shares of training, validation (to stop early) and test. What was trained on is
+                trained on again: held out is what is new, or was held out before.
             epochs: As in :func:`gtc_pyg.lightning.fit`.
             patience: As in :func:`gtc_pyg.lightning.fit`.
             **options: Further arguments of :func:`gtc_pyg.lightning.fit`: ``lr`` and
@@ -319,7 +318,8 @@ class Recommender(Lists):
 
     def _newcomers(self, interactions: Any) -> tuple[Ids, Tensor]:
         frame = as_frame(interactions)
-        users = Ids(pd.Index(frame["user"].unique()), "user")
+        named = list(interactions) if isinstance(interactions, Mapping) else frame["user"].unique()
+        users = Ids(pd.Index(named), "user")
         return users, torch.stack([users.rows(frame["user"]), self.items.rows(frame["item"])])
 
     def _embed_users(self, edge_index: Tensor, num_users: int) -> Tensor:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -34,13 +33,8 @@ def write_lists(
     """
     if path.suffix not in (".parquet", ".csv"):
         raise ValueError(f"'path' must end in .parquet or .csv (got {str(path)!r})")
-    parts = path.with_name(f"{path.name}.parts")
-    digest = _digest(asked)
-    manifest = parts / "request.json"
-    if parts.exists() and _read(manifest) != digest:
-        shutil.rmtree(parts)
+    parts = path.with_name(f"{path.name}.{_digest(asked)[:12]}.parts")
     parts.mkdir(parents=True, exist_ok=True)
-    _write(manifest, lambda file: file.write_text(json.dumps(digest)))
     files = [parts / f"{start:012d}{path.suffix}" for start in starts]
     for i, (start, file) in enumerate(zip(starts, files, strict=True)):
         if not file.exists():
@@ -74,19 +68,12 @@ def _join(files: list[Path], path: Path) -> None:
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     """Written beside its place and renamed."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _digest(values: Iterable[Any]) -> str:

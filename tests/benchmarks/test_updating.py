@@ -71,4 +71,5 @@ def test_the_pages_table_is_that_of_the_rows():
             float(row["test_recall@20_updated"]) / float(row["test_recall@20_anew"])
             for row in of_set
         ]
-        assert statistics.fmean(kept) >= 0.98, name  # the target of within 2 %
+        missed = statistics.fmean(kept) < 0.98  # the target of within 2 %
+        assert missed == (f"**{updating.DATASETS[name]} misses it**" in page), name

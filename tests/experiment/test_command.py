@@ -9,6 +9,7 @@ from gtc_pyg.experiment import (
     parse_args,
     run,
 )
+from gtc_pyg.recommend import Recommender
 
 
 def test_a_run_prints_the_table_and_appends_its_rows(dataset, tmp_path, capsys):
@@ -60,3 +61,21 @@ def test_bad_options_stop_with_what_was_expected(options, capsys):
     with pytest.raises(SystemExit):
         parse_args("", argv=options.split())
     assert "expected" in capsys.readouterr().err
+
+
+def test_recommenders_are_saved_after_the_rows_where_there_is_a_place(dataset, tmp_path, capsys):
+    settings = {"lightgcn": Settings(epochs=1, batch_size=64)}
+    common = f"--quiet --logs {tmp_path / 'logs'} --out {tmp_path / 'rows.csv'}"
+    args = parse_args("", argv=f"{common} --save {tmp_path / 'one'}".split())
+    run("planted", dataset, settings, args)
+    saved = Recommender.load(tmp_path / "one")
+    assert saved.num_users == dataset.num_users and "saved to" in capsys.readouterr().err
+    args = parse_args("", argv=f"{common} --seed 1 2 --save {tmp_path / 'two'}".split())
+    run("planted", dataset, settings, args)
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["lightgcn-1", "lightgcn-2"]
+    rows = (tmp_path / "rows.csv").read_text()
+    for place in ("logs", "logs/planted", "two"):  # before any training
+        args = parse_args("", argv=f"{common} --save {tmp_path / place}".split())
+        with pytest.raises((ValueError, FileExistsError), match="choose another"):
+            run("planted", dataset, settings, args)
+    assert (tmp_path / "rows.csv").read_text() == rows

@@ -40,7 +40,10 @@ def test_everything_known_is_put_together_with_what_is_new(grown, dataset):
 def test_weights_are_carried_over_by_id(grown, dataset, kind):
     if kind is LightGCN:
         grown.model = LightGCN(60, 40, hidden_channels=16)
-    everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), ratios=(0.8, 0.1, 0.1), seed=0)
+    for seed in range(99):  # until the new item is not held out
+        everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), seed=seed)
+        if (everything[0]["user", "rates", "item"].edge_index[1] == 40).any():
+            break
     order = torch.randperm(61)
     everything._user_ids = everything.user_ids[order.numpy()]
     torch.manual_seed(3)
@@ -56,6 +59,24 @@ def test_weights_are_carried_over_by_id(grown, dataset, kind):
             assert torch.equal(value, old.state_dict()[name])
     lengths = old.item_emb.weight.norm(dim=1).mean()
     assert model.item_emb.weight[40].norm().item() == pytest.approx(lengths.item(), rel=1e-5)
+
+
+def test_what_was_trained_on_is_trained_on_again(grown, dataset):
+    everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), (0.5, 0.25, 0.25), seed=0)
+
+    def pairs(source, split):
+        edges = source.view(split)["user", "rates", "item"].edge_label_index.tolist()
+        return {(source.user_ids[u], source.item_ids[i]) for u, i in zip(*edges, strict=True)}
+
+    before, new = pairs(dataset, "train"), {(u, i) for u, items in NEW.items() for i in items}
+    held_out = pairs(everything, "val") | pairs(everything, "test")
+    assert before <= pairs(everything, "train")
+    assert held_out <= new | pairs(dataset, "val") | pairs(dataset, "test")
+    assert len(held_out) >= 10 and ("new", 1000) in pairs(everything, "train")
+    few, unseen = Recommender(grown.model, dataset, seen=("train",)), set(dataset.item_ids)
+    unseen -= {item for user, item in before if user == "u01"}
+    with pytest.raises(ValueError, match=r"at least two to hold out.*\(got 1\)"):
+        grown_dataset(few, {"u01": [min(unseen)]}, None)
 
 
 def test_new_rows_begin_at_the_mean_direction_of_their_neighbours(dataset):

@@ -1,12 +1,15 @@
+import copy
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from pandas.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
 
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
 from gtc_pyg.recommend import Recommender, folder
@@ -120,6 +123,14 @@ def rewrite(path, name, make):
     edit(path, sha256={**digests, name: folder._sha256(path / name)})
 
 
+def arguments(path):
+    return yaml.safe_load((path / "config.yaml").read_text())["arguments"]
+
+
+def tensors(file, **changes):
+    save_file({**load_file(file), **{k: torch.tensor(v) for k, v in changes.items()}}, file)
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -157,7 +168,7 @@ def rewrite(path, name, make):
                 p, "users.parquet", lambda f: pd.DataFrame({"user": ["a"]}).to_parquet(f)
             ),
             ValueError,
-            r"1 user ids, but 60 embeddings",
+            r"damaged, seen has rows outside 0 to 0",
         ),
         (lambda p: edit(p, model="os.system"), ValueError, r"unknown model 'os.system'"),
         (lambda p: edit(p, model="GraphRecommender"), ValueError, r"damaged"),
@@ -169,6 +180,24 @@ def rewrite(path, name, make):
         ),
         (lambda p: edit(p, features=["smell"]), ValueError, r"damaged.*features.smell"),
         (lambda p: edit(p, edge_types=3), ValueError, r"damaged"),
+        (lambda p: (p / "config.yaml").write_text("[" * 5000), ValueError, r"config.yaml: no YAML"),
+        (
+            lambda p: edit(p, arguments={**arguments(p), "num_steps": 3 * 10**8}),
+            ValueError,
+            r"num_steps is 300000000, more than anything in the weights",
+        ),
+        (
+            lambda p: rewrite(p, "model.safetensors", lambda f: tensors(f, seen=[[0], [10**6]])),
+            ValueError,
+            r"damaged, seen has rows outside 0 to 39",
+        ),
+        (
+            lambda p: rewrite(
+                p, "model.safetensors", lambda f: tensors(f, **{"edges.0.index": [[60], [0]]})
+            ),
+            ValueError,
+            r"damaged, rates has rows outside 0 to 59",
+        ),
     ],
 )
 def test_a_damaged_foreign_or_newer_folder_is_named(recommender, tmp_path, spoil, error, message):
@@ -202,3 +231,51 @@ def test_arguments_make_another_one(settings):
         "num_items": 4,
         "edge_dropout": 0.5,
     }
+
+
+def test_what_else_lies_in_the_folder_is_not_lost(recommender, tmp_path):
+    path = recommender.save(tmp_path / "m")
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(
+        FileExistsError, match=r"holds more than a saved recommender, \['notes.txt'\]"
+    ):
+        recommender.save(path)
+    (path / "notes.txt").unlink()
+    recommender.save(path)
+
+
+def test_a_link_stays_a_link(recommender, tmp_path):
+    recommender.save(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    recommender.add_users({"new": [1000]})
+    recommender.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert Recommender.load(tmp_path / "real").num_users == 61
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_everybody_who_may_read_one_file_may_read_all(recommender, tmp_path):
+    path = recommender.save(tmp_path / "m")
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1
+
+
+def test_attributes_set_after_the_model_was_made_are_saved(model, dataset, tmp_path):
+    changed = copy.deepcopy(model)
+    changed.content_strength = 3.0
+    recommender = Recommender(changed, dataset)
+    loaded = Recommender.load(recommender.save(tmp_path / "m"))
+    assert loaded.model.content_strength == 3.0
+    assert_frame_equal(loaded.fold_in([1000, 997]), recommender.fold_in([1000, 997]))
+
+
+def test_a_column_of_several_types_is_named(recommender, tmp_path):
+    recommender.table["price"] = [1.0, "n/a"] * 20
+    with pytest.raises(ValueError, match=r"the items' column 'price' cannot be saved"):
+        recommender.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_may_be_numpys(dataset, tmp_path):
+    recommender = Recommender(LightGCN(np.int64(60), np.int64(40)), dataset)
+    loaded = Recommender.load(recommender.save(tmp_path / "m"))
+    assert_frame_equal(loaded.recommend(k=2), recommender.recommend(k=2))

@@ -9,6 +9,7 @@ from gtc_pyg.evaluation import evaluate
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.recommend import Recommender
+from gtc_pyg.recommend.best_items import Candidates, best_items
 
 
 def scores_of(model, dataset):
@@ -95,6 +96,20 @@ def test_equal_scores_are_in_the_order_of_rows(dataset):
     assert table["item"].tolist() == list(dataset.item_ids)
 
 
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_equal_scores_are_in_the_order_of_rows_where_the_list_ends_among_them(k):
+    user_emb, item_emb = torch.randn(3, 8), torch.randn(1, 8).repeat(100, 1)
+    item_emb[70] = 2 * user_emb[1]
+    seen = torch.tensor([[0, 0], [0, 2]])
+    items = best_items(user_emb, item_emb, k, Candidates(), seen)[1].tolist()
+    free = [i for i in range(100) if i not in (0, 2, 70)]
+    order = {True: lambda rest: [70, *rest], False: lambda rest: [*rest, 70]}
+    above = [float(u @ item_emb[70]) > float(u @ item_emb[1]) for u in user_emb]
+    assert items[0] == order[above[0]](free)[:k]
+    for row in (1, 2):
+        assert items[row] == order[above[row]]([i for i in range(100) if i != 70])[:k]
+
+
 def test_its_metrics_are_those_of_the_evaluation(model, dataset):
     recommender = Recommender(model, dataset, seen=("train",))
     train, test = edges(dataset, "train"), edges(dataset, "test")
@@ -134,6 +149,25 @@ def test_a_trained_user_folded_in_with_the_same_items_has_a_list_of_their_own(re
     assert recommender.num_users == 62
     remembered = recommender.recommend("x", k=5)
     assert_frame_equal(remembered.drop(columns="user"), one)
+
+
+def test_who_has_no_items_gets_what_everybody_likes(recommender):
+    lists = recommender.fold_in({"anna": [1000], "ben": []}, k=3)
+    assert lists["user"].tolist() == ["anna"] * 3 + ["ben"] * 3
+    recommender.add_users({"ben": []})
+    assert recommender.recommend("ben", k=3)["item"].tolist() == lists["item"].tolist()[3:]
+
+
+def test_what_there_is_to_show_stays_what_it_is(model, dataset):
+    shop = copy.copy(dataset)
+    table = pd.DataFrame({"sku": dataset.item_ids, "item": "name", "year": range(40)})
+    shop.__class__ = type("Shop", (type(dataset),), {"items": table})
+    recommender = Recommender(model, shop)
+    shown = recommender.describe([1000])
+    assert shown.to_dict("records") == [{"item": 1000, "item (column)": "name", "year": 0}]
+    recommender.add_items([7], content_of(dataset, [5]))
+    assert str(recommender.describe()["year"].dtype) == "Int64"
+    assert recommender.describe(7)["year"].isna().item()
 
 
 def test_folding_in_changes_nothing(recommender):
@@ -185,7 +219,9 @@ def test_quality_of_a_case_worked_by_hand(dataset):
             r"unknown user 'u99': 60 users are known, such as 'u00'.*'u0",
         ),
         (lambda r: r.recommend(["zz", "u01", "yy"]), r"unknown user 'zz' and 1 more.*fold_in"),
-        (lambda r: r.recommend("u01", k=0), r"'k' must be at least 1 \(got 0\)"),
+        (lambda r: r.recommend("u01", k=0), r"'k' must be a whole number, at least 1 \(got 0\)"),
+        (lambda r: r.recommend("u01", k=2.5), r"'k' must be a whole number.*got 2.5"),
+        (lambda r: r.recommend("u01", k="5"), r"'k' must be a whole number.*got '5'"),
         (lambda r: r.recommend("u01", candidates=[1]), r"unknown item 1: .*add_items"),
         (lambda r: r.recommend("u01", candidates=["1000"]), r"ids are integers, and '1000' is not"),
         (lambda r: r.recommend("u01", candidates=[]), r"'candidates' must hold at least one item"),
@@ -197,6 +233,15 @@ def test_quality_of_a_case_worked_by_hand(dataset):
         (lambda r: r.fold_in([7]), r"unknown item 7"),
         (lambda r: r.add_users({"u01": [1000]}), r"user 'u01' is known already"),
         (lambda r: r.add_users({17: [1000]}), r"user ids must be strings .*got 17, integers"),
+        (
+            lambda r: r.add_users({"n": [1000], 5: [1000]}),
+            r"user ids must be strings .*mixed types",
+        ),
+        (
+            lambda r: r.fold_in([1000], exclude={"u01": [997]}),
+            r"one item id or several are expected",
+        ),
+        (lambda r: r.explain(item=1000, interactions={"u01": [997]}), r"one item id or several"),
         (lambda r: r.add_users([1000]), r"'interactions' must be a table .*got list"),
     ],
 )
@@ -240,6 +285,40 @@ def test_an_added_item_ranks_by_its_content(recommender, model, dataset):
     assert 7 not in history.tolist() and len(history) == 40
 
 
+def test_content_of_a_table_goes_by_id(recommender, dataset):
+    tables = {
+        name: pd.DataFrame(x.numpy(), index=[8, 7])
+        for name, x in content_of(dataset, [6, 5]).items()
+    }
+    recommender.add_items([7, 8], tables)
+    for name, x in dataset.features.items():
+        assert torch.equal(recommender.features[name][-2:], x[[5, 6]])
+
+
+@pytest.mark.parametrize("mask", [{}, {"has_image": [True]}])
+def test_one_item_that_has_all_of_an_incomplete_modality(dataset, mask):
+    some = copy.copy(dataset)
+    has = torch.arange(40) % 3 > 0
+
+    class Some(type(dataset)):
+        def view(self, split):
+            data = copy.copy(dataset.view(split))
+            data["item"].has_image = has
+            return data
+
+        def __getitem__(self, index):
+            return self.view("train")
+
+    some.__class__ = Some
+    widths = {name: x.size(1) for name, x in dataset.features.items()}
+    recommender = Recommender(GTC(60, 40, widths, 16, incomplete=["image"]), some)
+    for ids, names in (([7], ["image", "text"]), ([8], ["image"])):
+        content = {name: x[:1] for name, x in dataset.features.items() if name in names}
+        recommender.add_items(ids, {**content, **mask})
+    assert len(recommender.recommend("u01", candidates=[7, 8])) == 2
+    assert recommender.features["has_image"][-2:].all()
+
+
 def test_an_added_item_may_lack_a_modality(recommender, dataset):
     one = content_of(dataset, [5])
     recommender.add_items([7], {"image": one["image"]})
@@ -260,6 +339,12 @@ def test_an_added_item_may_lack_a_modality(recommender, dataset):
         ),
         ([7], {"image": torch.full((1, 32), float("inf"))}, r"'image': row 0 is not finite"),
         ([7], {"image": torch.zeros(1, 32), "has_image": [1]}, r"'has_image' must be bool \[1\]"),
+        ([7], {"image": "sea"}, r"'features' at 'image' must be numbers"),
+        (
+            [7],
+            {"image": pd.DataFrame(0.0, index=[8], columns=range(32))},
+            r"ids as index.*lacking \[7",
+        ),
         ([1000], {"image": torch.zeros(1, 32)}, r"item 1000 is known already"),
         (["x"], {"image": torch.zeros(1, 32)}, r"item ids must be integers .*got 'x'"),
         ([7, 7], {"image": torch.zeros(2, 32)}, r"item ids must be unique \(got 7 twice\)"),

@@ -3,6 +3,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from gtc_pyg.recommend import recommender as module
+from gtc_pyg.recommend.ids import Ids
 
 read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
 
@@ -74,6 +75,7 @@ def test_parts_of_another_request_are_not_taken(recommender, tmp_path, monkeypat
     options = {"k": 3} | change(recommender)
     made = interrupted(recommender, path, monkeypatch, 99, **options)
     assert made[0][0] in (0, 1)
+    assert len(list(tmp_path.glob("l.csv.*.parts"))) == 1  # what the first one left
     options.pop("users_at_once", None)
     assert_frame_equal(pd.read_csv(path), recommender.recommend(**options))
 
@@ -82,3 +84,27 @@ def test_another_ending_is_refused(recommender, tmp_path):
     with pytest.raises(ValueError, match=r"'path' must end in .parquet or .csv \(got .*xlsx"):
         recommender.write(tmp_path / "l.xlsx", progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_of_another_type_are_another_request(recommender, tmp_path, monkeypatch):
+    path = tmp_path / "l.csv"
+    interrupted(recommender, path, monkeypatch, 4, k=3)
+    recommender.items = Ids(recommender.items.index.map("{:05d}".format), "item")
+    interrupted(recommender, path, monkeypatch, 99, k=3)
+    assert pd.read_csv(path, dtype=str)["item"].str.len().eq(5).all()
+
+
+def test_two_requests_at_a_time_do_not_mix(recommender, tmp_path, monkeypatch):
+    path, whole, begun = tmp_path / "l.csv", module.Recommender._rank, []
+
+    def rank(self, rows, *args):
+        if len(begun) == 2:
+            begun.append("the other one comes between")
+            recommender.write(path, k=5, users_at_once=10, progress=False)
+        begun.append(rows)
+        return whole(self, rows, *args)
+
+    monkeypatch.setattr(module.Recommender, "_rank", rank)
+    recommender.write(path, k=3, users_at_once=10, progress=False)
+    monkeypatch.setattr(module.Recommender, "_rank", whole)
+    assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))
