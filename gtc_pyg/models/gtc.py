@@ -22,6 +22,9 @@ from gtc_pyg.models.user_embedder import UserSide, propagated
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
 
 
+_ALL = torch.ones(1, dtype=torch.bool)
+
+
 class _IDs(NamedTuple):
     """ID embeddings of a graph's users and items, and the same at unit length."""
 
@@ -230,6 +233,12 @@ class GTC(GraphRecommender):
                     f"'incomplete'"
                 )
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
+        for name in content:
+            if name not in self.filter.incomplete and not masks.get(f"has_{name}", _ALL).all():
+                raise ValueError(
+                    f"'features' lacks {name!r} of {int((~masks[f'has_{name}']).sum())} items: make "
+                    f"the model with incomplete=[{name!r}], a dataset's 'incomplete'"
+                )
         return self.filter(content | masks, ids.unit_item, graph, user, ids.unit_user)
 
     def _fused(self, filtered: Mapping[str, Filtered], ids: _IDs) -> Tensor:

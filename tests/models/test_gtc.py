@@ -556,7 +556,7 @@ def test_wrong_content_is_named(planted: Callable) -> None:
     with pytest.raises(ValueError, match=r"'features' lacks 'text' \(it has \['image'\]\)"):
         model({"image": graph.features["image"]}, *arguments(graph)[1:])
     without_some_images(graph)
-    with pytest.raises(ValueError, match="'mask' marks absent rows"):
+    with pytest.raises(ValueError, match=r"lacks 'image' of \d+ items: .*incomplete="):
         model(*arguments(graph))
     del graph.features["has_image"]
     with pytest.raises(ValueError, match=r"'features' lacks 'has_image' \[.* 'incomplete'"):
@@ -598,3 +598,11 @@ def test_an_empty_batch_and_too_few_layers_are_named(planted: Callable) -> None:
         model_of(graph).loss(none, none, none, *arguments(graph))
     with pytest.raises(ValueError, match=r"'num_layers' must be at least 0 \(got -1\)"):
         model_of(graph, num_layers=-1)
+
+
+def test_content_that_some_items_lack_is_asked_for_when_the_model_is_made(planted):
+    data = planted("image", "text")
+    model = GTC(data.num_users, data.num_items, data.in_channels)
+    features = {**data.features, "has_text": torch.arange(data.num_items) > 2}
+    with pytest.raises(ValueError, match=r"lacks 'text' of 3 items: .*incomplete=\['text'\]"):
+        model(features, data.edge_index_dict, data.edge_weight_dict)
