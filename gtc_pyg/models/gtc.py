@@ -21,7 +21,6 @@ from gtc_pyg.models.item_embedder import ItemSide, without_interactions
 from gtc_pyg.models.user_embedder import UserSide, propagated
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
 
-
 _ALL = torch.ones(1, dtype=torch.bool)
 
 
@@ -235,9 +234,10 @@ class GTC(GraphRecommender):
         masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
         for name in content:
             if name not in self.filter.incomplete and not masks.get(f"has_{name}", _ALL).all():
+                absent = int((~masks[f"has_{name}"]).sum())
                 raise ValueError(
-                    f"'features' lacks {name!r} of {int((~masks[f'has_{name}']).sum())} items: make "
-                    f"the model with incomplete=[{name!r}], a dataset's 'incomplete'"
+                    f"'features' lacks {name!r} of {absent} items: make the model with "
+                    f"incomplete=[{name!r}], a dataset's 'incomplete'"
                 )
         return self.filter(content | masks, ids.unit_item, graph, user, ids.unit_user)
 
