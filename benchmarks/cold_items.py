@@ -29,7 +29,7 @@ with them are split val, test interactions split test. Scores that are equal are
 
 A method's row is the mean over users. Trained weights are kept in --models and values of the users
 in --users; what is there is not made again. --test compares GTC with FREEDOM as it comes, with the
-best on split val of each kind (content and graph, freedom, popularity) and with chance: a user's
+best on split val of each kind (content, graph, freedom, popularity) and with chance: a user's
 value is the mean over the seeds in which the user has interactions to find; two-sided Wilcoxon test
 over users, Holm's correction over the table (benchmarks/significance.py).
 """
@@ -78,7 +78,7 @@ TESTS = ["dataset", "metric", "baseline", "gtc", "baseline_value", "difference",
 TESTS += ["high", "p", "p_holm", "users", "seeds", "commit", "versions"]
 GRAPHS = {"baby": {"image": 0.1, "text": 0.9}}
 PARTS, K = 5, 20
-KINDS = {"content": ("content ", "graph "), "freedom": ("freedom",), "popularity": ("popularity",)}
+KINDS = {kind: (kind,) for kind in ("content", "graph", "freedom", "popularity")}
 OURS = ("gtc", "gtc forward", "freedom embedder")
 Floats = NDArray[np.float64]
 

@@ -94,7 +94,8 @@ ROWS = rows_of(
 def test_baselines_are_chosen_on_validation():
     assert bench.chosen(ROWS, "baby") == {
         "as it comes": "freedom",
-        "content": "graph 1",
+        "content": "content text",
+        "graph": "graph 1",
         "freedom": "freedom mean",
         "popularity": "popularity 5",
         "chance": "chance",
@@ -103,7 +104,15 @@ def test_baselines_are_chosen_on_validation():
 
 def test_users_are_averaged_over_the_seeds_that_they_are_in_and_compared(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    methods = ["gtc", "freedom", "freedom mean", "graph 1", "popularity 5", "chance"]
+    methods = [
+        "gtc",
+        "freedom",
+        "freedom mean",
+        "content text",
+        "graph 1",
+        "popularity 5",
+        "chance",
+    ]
     users = [torch.arange(30), torch.arange(10, 40)]
     for seed in (0, 1):
         found = {m: tuple(torch.rand(2, 30, generator=generator).double()) for m in methods}
