@@ -26,7 +26,12 @@ parser.add_argument("--epochs", type=int, default=30, help="largest number (defa
 parser.add_argument("--patience", type=int, default=10, help="epochs without a better one")
 parser.add_argument("--lr", type=float, default=0.005, help="learning rate (default: 0.005)")
 parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--save", help="folder for the recommender (needs the extra 'recommend')")
 args = parser.parse_args()
+if args.save:
+    from gtc_pyg.recommend import Recommender, check_place  # says so now where it is missing
+
+    check_place(args.save)
 
 torch.manual_seed(args.seed)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,3 +83,5 @@ with torch.no_grad():
 print(f"best epoch {best_epoch}, validation Recall@20 {best_recall:.4f}; test:")
 for name, value in metrics.items():
     print(f"  {name:<13} {value:.4f}")
+if args.save:
+    print(f"saved in {Recommender(model, dataset).save(args.save)}")

@@ -75,7 +75,7 @@ def save(recommender: Recommender, path: Path) -> Path:
     return path
 
 
-def check_place(path: Path) -> None:
+def check_place(path: str | os.PathLike[str]) -> None:
     r"""Refuses a place where saving would lose something.
 
     Args:
@@ -84,6 +84,7 @@ def check_place(path: Path) -> None:
     Raises:
         FileExistsError: For a file, or a folder that holds anything but a saved recommender.
     """
+    path = Path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose another place")
     if not path.is_dir():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gtc_pyg.recommend import Recommender
+
 ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("GTC_PYG_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="GTC_PYG_DATA names no folder of real data")
@@ -29,8 +31,9 @@ def test_quickstart_prints_a_table_and_draws_two_pictures(tmp_path):
         assert (tmp_path / "quickstart" / name).stat().st_size > 10_000
 
 
-def test_plain_loop_reports_the_best_epoch_on_test():
-    out = start("plain_loop.py", "--epochs", 2)
+def test_plain_loop_reports_the_best_epoch_on_test(tmp_path):
+    out = start("plain_loop.py", "--epochs", 2, "--save", tmp_path / "saved")
+    assert Recommender.load(tmp_path / "saved").recommend(3, k=2)["rank"].tolist() == [1, 2]
     assert out.startswith("best epoch ")
     assert out.count("@20") == 5
 
