@@ -9,7 +9,6 @@ from gtc_pyg.evaluation import evaluate
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.recommend import Recommender
-from gtc_pyg.recommend.best_items import Candidates, best_items
 
 
 def scores_of(model, dataset):
@@ -94,20 +93,6 @@ def test_equal_scores_are_in_the_order_of_rows(dataset):
     recommender = Recommender(model, dataset)
     table = recommender.recommend("u05", k=40, exclude_seen=False)
     assert table["item"].tolist() == list(dataset.item_ids)
-
-
-@pytest.mark.parametrize("k", [1, 5, 20])
-def test_equal_scores_are_in_the_order_of_rows_where_the_list_ends_among_them(k):
-    user_emb, item_emb = torch.randn(3, 8), torch.randn(1, 8).repeat(100, 1)
-    item_emb[70] = 2 * user_emb[1]
-    seen = torch.tensor([[0, 0], [0, 2]])
-    items = best_items(user_emb, item_emb, k, Candidates(), seen)[1].tolist()
-    free = [i for i in range(100) if i not in (0, 2, 70)]
-    order = {True: lambda rest: [70, *rest], False: lambda rest: [*rest, 70]}
-    above = [float(u @ item_emb[70]) > float(u @ item_emb[1]) for u in user_emb]
-    assert items[0] == order[above[0]](free)[:k]
-    for row in (1, 2):
-        assert items[row] == order[above[row]]([i for i in range(100) if i != 70])[:k]
 
 
 def test_its_metrics_are_those_of_the_evaluation(model, dataset):
