@@ -168,7 +168,7 @@ class Recommender(Lists):
         """
         new = self.items.extended(ids)
         n = len(new) - len(self.items)
-        content = read_content(features, self.features, new.index[-n:])
+        content = read_content(features, self.features, new.index[len(self.items) :])
         emb = self._of_new_items()(content)
         if items is not None and len(items) != n:
             raise ValueError(

@@ -270,6 +270,11 @@ def test_an_added_item_ranks_by_its_content(recommender, model, dataset):
     assert 7 not in history.tolist() and len(history) == 40
 
 
+def test_no_items_are_no_change(recommender, dataset):
+    recommender.add_items([], content_of(dataset, []))
+    assert recommender.num_items == 40 and recommender.item_emb.size(0) == 40
+
+
 def test_content_of_a_table_goes_by_id(recommender, dataset):
     tables = {
         name: pd.DataFrame(x.numpy(), index=[8, 7])
