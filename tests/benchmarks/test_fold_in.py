@@ -28,8 +28,7 @@ def row_of(seed, folded, trained, dataset="tiktok", model="gtc"):
 
 
 def test_the_page_shows_the_committed_rows():
-    if not bench.ROWS.exists():
-        pytest.skip(f"{bench.ROWS.name} is not there yet")
+    assert bench.ROWS.exists()
     page = bench.PAGE.read_text()
     assert bench.between(page, "table", bench.table(bench.read_rows(bench.ROWS))) == page
 
