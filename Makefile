@@ -2,8 +2,10 @@
 #   PYTHON=python3.11        the interpreter that makes the virtual environment
 #   PIP_ARGS="..."           passed to pip, for example to take torch from a source of your own
 #   GTC_PYG_WHEELS=FOLDER    ready-made wheels of torch-scatter and torch-sparse (optional)
+#   TESTS="tests/nn ..."      of make test-oldest (default: all tests)
 PYTHON ?= python3
 PIP_ARGS ?=
+TESTS ?=
 GTC_PYG_WHEELS ?=
 
 VENV := .venv
@@ -11,11 +13,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sparse demo test check docs clean
+.PHONY: help venv sparse demo test test-oldest check docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: PYTHON, PIP_ARGS, GTC_PYG_WHEELS (see the first lines of the Makefile)'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  variables: PYTHON, PIP_ARGS, GTC_PYG_WHEELS, TESTS (see the first lines of the Makefile)'
 
 venv: $(VENV)/.installed sparse  ## make .venv and install the tested set
 
@@ -29,6 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt gtc_pyg/_version.py
 	@$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[all,dev]" >$(VENV)/pip.log 2>&1 || { \
 		tail -n 30 $(VENV)/pip.log >&2; \
 		echo "The installation failed; the whole of it is in $(VENV)/pip.log" >&2; exit 1; }
+	@echo "Installed. For commands of your own: source $(BIN)/activate"
 	@touch $@
 
 # From ready-made wheels alone, and never required: what does not fit is left out with a note.
@@ -49,6 +52,14 @@ demo: venv  ## train LightGCN, FREEDOM and GTC on planted data: table, pictures 
 test: venv  ## run the tests
 	@$(BIN)/python -m pytest
 
+test-oldest:  ## run the tests with the oldest versions of what we need, in .venv-oldest
+	@$(PYTHON) -m venv .venv-oldest
+	@for set in '-c constraints.txt -e .[all,dev]' '-r constraints-oldest.txt'; do \
+		.venv-oldest/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS) $$set || exit 1; \
+	done
+	@.venv-oldest/bin/python -m pip check
+	@.venv-oldest/bin/python -m pytest $(TESTS)
+
 check: venv  ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -59,6 +70,6 @@ docs: venv  ## build the pages into docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
 clean:  ## remove .venv, built pages and caches (outputs/ stays)
-	rm -rf $(VENV) docs/_build build dist *.egg-info .coverage htmlcov
+	rm -rf $(VENV) .venv-oldest docs/_build build dist *.egg-info .coverage htmlcov
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find gtc_pyg tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

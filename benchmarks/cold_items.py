@@ -39,14 +39,10 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gtc_pyg.datasets import InteractionDataset, LFM2k, MMRecFolder, TikTok
@@ -57,14 +53,12 @@ from gtc_pyg.lightning.data_module import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_rows, write_text
-    from benchmarks.search import example_settings
-    from benchmarks.significance import compare, holm
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_rows, write_text
-    from search import example_settings
-    from significance import compare, holm
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.cold_items_report import TESTS, tests, with_tables
+from benchmarks.options import dataset_parser, with_root
+from benchmarks.rows import append_rows, read_rows, write_rows, write_text
+from benchmarks.search import example_settings
+from benchmarks.significance import save
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "cold_items.csv"
@@ -74,13 +68,8 @@ USERS = ROOT / "outputs" / "cold_items"
 HEADER = ["dataset", "method", "split", "seed", "recall@20", "ndcg@20", "users", "items", "labels"]
 HEADER += ["commit", "versions"]
 KEY = HEADER[:4]
-TESTS = ["dataset", "metric", "baseline", "gtc", "baseline_value", "difference", "gain", "low"]
-TESTS += ["high", "p", "p_holm", "users", "seeds", "commit", "versions"]
 GRAPHS = {"baby": {"image": 0.1, "text": 0.9}}
 PARTS, K = 5, 20
-KINDS = {kind: (kind,) for kind in ("content", "graph", "freedom", "popularity")}
-OURS = ("gtc", "gtc forward", "freedom embedder")
-Floats = NDArray[np.float64]
 
 
 class ColdSplit(InteractionDataset):
@@ -109,6 +98,7 @@ class ColdSplit(InteractionDataset):
             features=self.whole.features,
             graphs=graphs,
             graph_derived=tuple(self.whole.graph_derived),
+            untrained_users=True,
         )
 
 
@@ -268,7 +258,9 @@ def run_one(args: argparse.Namespace, seed: int) -> None:
             batches = zip(users.split(2048), label.split(2048), strict=True)
             parts = [values(score(user), some) for user, some in batches]
             found[method] = tuple(torch.cat(x) for x in zip(*parts, strict=True))
-        keep(args.users / f"{args.dataset}-{split}-{seed}.npz", users, found)
+        of_users = {method: torch.stack(pair).numpy() for method, pair in found.items()}
+        path = args.users / f"{args.dataset}-{split}-{seed}.npz"
+        save(path, {"users_of_row": users.numpy(), **of_users})
         shared = {"dataset": args.dataset, "split": split, "seed": seed, "users": users.numel()}
         shared |= {"items": items.numel(), "labels": edge.size(1)}
         shared |= {"commit": _commit(), "versions": _versions()}
@@ -287,16 +279,6 @@ def run_one(args: argparse.Namespace, seed: int) -> None:
         append_rows(args.out, HEADER, rows)
 
 
-def keep(path: Path, users: Tensor, found: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Keeps the values of the users; the file is written beside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {method: torch.stack(pair).numpy() for method, pair in found.items()}
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, users_of_row=users.numpy(), **arrays)
-    os.replace(beside, path)
-
-
 def run(args: argparse.Namespace) -> None:
     """All seeds that have no rows yet."""
     warnings.filterwarnings("ignore", message="Using '.*' without a 'pyg-lib'")
@@ -308,140 +290,20 @@ def run(args: argparse.Namespace) -> None:
             run_one(args, seed)
 
 
-def chosen(rows: Sequence[Mapping[str, str]], dataset: str) -> dict[str, str]:
-    """Kind of baseline to its method of the highest mean Recall@20 on split val.
-
-    And what needs no choice: FREEDOM as it comes, and chance.
-    """
-    recall: dict[str, list[float]] = {}
-    for row in rows:
-        if row["dataset"] == dataset and row["split"] == "val" and row["method"] not in OURS:
-            recall.setdefault(row["method"], []).append(float(row["recall@20"]))
-    out = {}
-    for kind, starts in KINDS.items():
-        own = {m: float(np.mean(x)) for m, x in recall.items() if m.startswith(starts)}
-        if own:
-            out[kind] = max(own, key=lambda method: own[method])
-    return {"as it comes": "freedom", **out, "chance": "chance"} if out else {}
-
-
-def of_users(folder: Path, dataset: str, seeds: Sequence[int], method: str) -> Floats:
-    """Recall and NDCG of each user, means over the seeds in which they have labels ``[2, U]``."""
-    total: dict[int, Floats] = {}
-    count: dict[int, int] = {}
-    for seed in seeds:
-        with np.load(folder / f"{dataset}-test-{seed}.npz") as file:
-            for user, pair in zip(file["users_of_row"].tolist(), file[method].T, strict=True):
-                total[user] = total.get(user, 0) + pair
-                count[user] = count.get(user, 0) + 1
-    return np.stack([total[user] / count[user] for user in sorted(total)], axis=1)
-
-
-def tests(rows: Sequence[Mapping[str, str]], folder: Path) -> list[dict[str, object]]:
-    """A row for each dataset, metric and kind of baseline."""
-    out: list[dict[str, object]] = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        own = [r for r in rows if r["dataset"] == dataset and r["split"] == "test"]
-        seeds = sorted({int(row["seed"]) for row in own})
-        if not seeds:
-            continue
-        gtc = of_users(folder, dataset, seeds, "gtc")
-        for method in dict.fromkeys(chosen(rows, dataset).values()):
-            baseline = of_users(folder, dataset, seeds, method)
-            for index, metric in enumerate(("recall@20", "ndcg@20")):
-                found = compare(gtc[index], baseline[index])
-                row: dict[str, object] = {k: f"{found[k]:.6g}" for k in TESTS if k in found}
-                row |= {"dataset": dataset, "metric": metric, "baseline": method}
-                row |= {"users": gtc.shape[1], "seeds": " ".join(map(str, seeds))}
-                row |= {"commit": " ".join(sorted({r["commit"] for r in own}))}
-                out.append(row | {"versions": f"{_versions()}; scipy {scipy.__version__}"})
-    corrected = holm([float(str(row["p"])) for row in out])
-    return [row | {"p_holm": f"{p:.3g}"} for row, p in zip(out, corrected, strict=True)]
-
-
-def result_table(rows: Sequence[Mapping[str, str]], compared: Sequence[Mapping[str, str]]) -> str:
-    """Means over seeds on split test, with Holm's p of the difference from GTC."""
-    head = ["", "what ranks", "Recall@20", "NDCG@20", "GTC is above by", "p (Holm)"]
-    lines = [_row(head), _row(["---"] * len(head))]
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        best = chosen(rows, dataset)
-        for method in dict.fromkeys([*OURS, *best.values()]):
-            own = [
-                row
-                for row in rows
-                if (row["dataset"], row["method"], row["split"]) == (dataset, method, "test")
-            ]
-            if not own:
-                continue
-            means = [f"{np.mean([float(r[m]) for r in own]):.4f}" for m in ("recall@20", "ndcg@20")]
-            found = [
-                row
-                for row in compared
-                if (row["dataset"], row["baseline"], row["metric"])
-                == (dataset, method, "recall@20")
-            ]
-            test = ["", ""]
-            if found:
-                test = [f"{float(found[0]['gain']):+.1%}", found[0]["p_holm"]]
-            lines.append(_row([dataset, method, *means, *test]))
-    return "\n".join(lines)
-
-
-def case_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """How many items, users and interactions each set has to find."""
-    head = ["", "split", "seeds", "items", "users", "interactions"]
-    lines = [_row(head), _row(["---"] * len(head))]
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        for split in ("val", "test"):
-            own = [
-                r
-                for r in rows
-                if (r["dataset"], r["split"], r["method"]) == (dataset, split, "gtc")
-            ]
-            if own:
-                mean = [
-                    f"{np.mean([int(r[k]) for r in own]):,.0f}"
-                    for k in ("items", "users", "labels")
-                ]
-                lines.append(_row([dataset, split, " ".join(r["seed"] for r in own), *mean]))
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def with_tables(
-    page: str, rows: Sequence[Mapping[str, str]], compared: Sequence[Mapping[str, str]]
-) -> str:
-    """The page with the tables that the rows make."""
-    return between(
-        between(page, "cases", case_table(rows)), "results", result_table(rows, compared)
-    )
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, see the file's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=["lfm2k", "baby", "tiktok"], default="lfm2k")
-    parser.add_argument("--root", help="folder with raw/ (default: data/<dataset>)")
+    parser = dataset_parser(__doc__, ["lfm2k", "baby", "tiktok"], "lfm2k", ROWS)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2], choices=range(4))
     parser.add_argument(
         "--choose", action="store_true", help="the part that settings are chosen on"
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--models", type=Path, default=USERS, help="folder of trained weights")
     parser.add_argument("--users", type=Path, default=USERS, help="folder of the users' values")
-    parser.add_argument("--out", type=Path, default=ROWS, help="CSV file of the rows")
     parser.add_argument("--test", action="store_true", help="compare what is there")
     parser.add_argument("--table", type=Path, default=TABLE, help="CSV file of the comparisons")
     parser.add_argument("--report", action="store_true", help="put the tables into the page")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page")
-    args = parser.parse_args(argv)
-    args.root = args.root or f"data/{args.dataset}"
-    return args
+    return with_root(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -39,12 +39,9 @@ from gtc_pyg.explain import Explainer, plot_user
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.models import GTC
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-    from benchmarks.user_awareness import train
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
-    from user_awareness import train
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, read_rows, write_text
+from benchmarks.user_awareness import train
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "explanations.csv"

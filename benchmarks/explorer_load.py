@@ -37,10 +37,8 @@ import torch
 from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.recommend import Recommender
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "explorer_load.csv"
@@ -200,8 +198,7 @@ def table(rows: list[dict[str, str]]) -> str:
     last = max(i for i, row in enumerate(rows) if row["kind"] == "all")
     rows = rows[last:]
     head = ["requests", "number", "wrong", "lost", "5xx", "median, ms", "p99, ms", "longest, ms"]
-    lines = [head, ["---"] * len(head), *([row[c] for c in COLUMNS] for row in rows)]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    text = markdown(head, ([row[c] for c in COLUMNS] for row in rows))
     start = f"`{rows[0]['recommender']}`, {rows[0]['clients']} clients"
     return f"{start}, {rows[0]['requests_per_s']} requests a second.\n\n{text}"
 

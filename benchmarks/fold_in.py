@@ -40,10 +40,8 @@ from gtc_pyg.experiment import MODELS, NAMES, _commit, _versions, build_model, t
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "fold_in.csv"
@@ -123,6 +121,7 @@ class SomeUsers(InteractionDataset):
             source.features,
             graphs=graphs,
             graph_derived=source.graph_derived,
+            untrained_users=True,
         )
 
 
@@ -264,7 +263,7 @@ def table(rows: list[dict[str, str]]) -> str:
     """Recall@20 and times, means over the seeds."""
     head = ["", "seeds", "users", "popular", "$e_u = 0$", "folded in", "trained", "of trained"]
     head += ["trained, as if new", "ms, 1 user", "ms, 1,000 users"]
-    lines = [_row(head), _row(["---"] * len(head))]
+    body = []
     for (name, model_name, _), found in groups(rows).items():
         recall = [
             f"{mean(found, f'test_recall@20_{way}'):.4f}"
@@ -275,12 +274,8 @@ def table(rows: list[dict[str, str]]) -> str:
         last += [f"{mean(found, key):.1f}" for key in ("ms_1_user", "ms_1000_users")]
         label = f"{DATASETS[name]}, {NAMES[model_name]}"
         cells = [label, str(len(found)), tested, *recall, f"{kept(found):.0%}", *last]
-        lines.append(_row(cells))
-    return "\n".join(lines)
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        body.append(cells)
+    return markdown(head, body)
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:

@@ -5,10 +5,7 @@ import math
 import statistics
 from pathlib import Path
 
-try:
-    from benchmarks.rows import between, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import between, write_text
+from benchmarks.rows import between, markdown, write_text
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "growth.md"
@@ -72,12 +69,12 @@ def time_table(rows: list[Row], what: str = "mini-batches") -> str:
                 for to in ("previous", "smallest"):
                     shown = [f"{growth:+.0%}" for growth in growth_per_tenfold(row, to)]
                     cells += [f"{shown[0]} ({shown[1]} to {shown[2]})" if shown else ""]
-                body.append(_row([*cells, _duration(float(row["epoch_extrapolated_s"]))]))
+                body.append([*cells, _duration(float(row["epoch_extrapolated_s"]))])
         first = next(row for row in rows if (row["what"], row["batch"]) == (what, batch))
         hops = f", fan-out {first['fan_out']}, similar items {first['item_fan_out']}"
         title = f"**Batch of {batch}**" + (hops if first["fan_out"] else "")
         title += f", {first['steps']} steps in {first['rounds']} turns, {first['threads']} threads"
-        lines += [title, "", _row(head), _row(["---"] * len(head)), *body, ""]
+        lines += [title, "", markdown(head, body), ""]
     return "\n".join(lines).rstrip() or NONE
 
 
@@ -91,8 +88,8 @@ def memory_table(rows: list[Row]) -> str:
             keys = ("setup_peak_mib", "peak_mib", "tables_mib", "content_mib", "adjacency_mib")
             cells = [f"{float(row[key]):,.0f}" for key in keys]
             size = f"{int(row['interactions']):,}"
-            body.append(_row([name, size, *cells, f"{rest_mib(row):,.0f}"]))
-    return "\n".join([_row(head), _row(["---"] * len(head)), *body]) if body else NONE
+            body.append([name, size, *cells, f"{rest_mib(row):,.0f}"])
+    return markdown(head, body) if body else NONE
 
 
 def item_table(rows: list[Row]) -> str:
@@ -112,8 +109,8 @@ def item_table(rows: list[Row]) -> str:
         num = int(row["items"])
         cells = [f"{num:,}", row["threads"], row["step_s"], row["us_per_interaction"]]
         cells += [f"{float(row[key]):,.0f}" for key in ("peak_mib", "content_mib")]
-        body.append(_row([*cells, f"{4 * num**2 / 2**20:,.0f}"]))
-    return "\n".join([_row(head), _row(["---"] * len(head)), *body]) if body else NONE
+        body.append([*cells, f"{4 * num**2 / 2**20:,.0f}"])
+    return markdown(head, body) if body else NONE
 
 
 def with_tables(page: str, rows: list[Row]) -> str:
@@ -185,10 +182,6 @@ def spread(values: list[float], digits: int = 4) -> str:
     """Mean and sample standard deviation."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _duration(seconds: float) -> str:

@@ -23,6 +23,7 @@ appended to --out; a number of items that is there already is not run again.
 import argparse
 import importlib.metadata
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +35,8 @@ from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.functional import inner_product_topk
 from gtc_pyg.recommend.index import ItemIndex
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "item_index.csv"
@@ -180,38 +179,34 @@ def best_of(rows: list[dict[str, str]]) -> dict[str, str] | None:
     return max(enough, key=lambda row: float(row["ratio"]), default=None)
 
 
-def lines_of(cells: list[list[str]]) -> str:
-    """A table of the page."""
-    cells.insert(1, ["---"] * len(cells[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
 def summary(rows: list[dict[str, str]]) -> str:
     """For each group the quickest setting that overlaps enough, and whether it is quick enough."""
     head = ["items", "tastes", "users in a call", "probes", "overlap", "times the exact speed"]
-    lines = [[*head, "5 times"]]
+    head.append("5 times")
+    body = []
     for (items, tastes, users), group in groups(rows).items():
         row, cells = best_of(group), [f"{items:,}", str(tastes), f"{users:,}"]
         if row is None:
-            lines.append([*cells, "none", f"below {TARGET['overlap']:.2f}", "", "no"])
+            body.append([*cells, "none", f"below {TARGET['overlap']:.2f}", "", "no"])
             continue
         reached = "yes" if float(row["ratio"]) >= TARGET["ratio"] else "no"
-        lines.append([*cells, row["probes"], row["overlap"], f"{float(row['ratio']):.1f}", reached])
-    return lines_of(lines)
+        body.append([*cells, row["probes"], row["overlap"], f"{float(row['ratio']):.1f}", reached])
+    return markdown(head, body)
 
 
 def table(rows: list[dict[str, str]]) -> str:
     """All rows; times are per user."""
     head = ["items", "tastes", "users in a call", "probes", "overlap", "exact, ms"]
-    lines = [[*head, "approximate, ms", "inner_product_topk, ms", "ratio"]]
+    head += ["approximate, ms", "inner_product_topk, ms", "ratio"]
+    body = []
     for (items, tastes, users), group in groups(rows).items():
         for row in group:
             times = [
                 f"{float(row[name]):.2f}" for name in ("exact_ms", "approximate_ms", "ours_ms")
             ]
             cells = [f"{items:,}", str(tastes), f"{users:,}", row["probes"], row["overlap"]]
-            lines.append([*cells, *times, f"{float(row['ratio']):.1f}"])
-    return lines_of(lines)
+            body.append([*cells, *times, f"{float(row['ratio']):.1f}"])
+    return markdown(head, body)
 
 
 def conditions(rows: list[dict[str, str]]) -> str:

@@ -25,12 +25,9 @@ from gtc_pyg.datasets import InteractionDataset, TikTok
 from gtc_pyg.experiment import _commit, _versions, train
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.growth_report import NAMES, NONE, PAGE, spread
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from growth_report import NAMES, NONE, PAGE, spread
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.growth_report import NAMES, NONE, PAGE, spread
+from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "minibatch_accuracy.csv"
@@ -135,11 +132,8 @@ def accuracy_table(rows: list[dict[str, str]]) -> str:
                 cells += ["", "", ""]
             epochs = statistics.median(int(row["best_epoch"]) for row in found.values())
             seconds = statistics.median(float(row["seconds_per_epoch"]) for row in found.values())
-            body.append("| " + " | ".join([*cells, f"{epochs:.0f}", f"{seconds:.1f}"]) + " |")
-    if not body:
-        return NONE
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    return "\n".join(lines + body)
+            body.append([*cells, f"{epochs:.0f}", f"{seconds:.1f}"])
+    return markdown(head, body) if body else NONE
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

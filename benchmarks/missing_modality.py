@@ -45,10 +45,8 @@ from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
 from gtc_pyg.models import ModalityFiller
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "missing_modality.csv"

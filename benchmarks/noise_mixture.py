@@ -13,6 +13,7 @@ each is a share of the true value, and 0.05 is the limit.
 import argparse
 import copy
 import itertools
+import sys
 from pathlib import Path
 
 import torch
@@ -22,10 +23,8 @@ from torch.nn import Linear, Module, Sequential, SiLU
 from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.nn import NoiseSchedule
 
-try:
-    from benchmarks.rows import write_rows
-except ModuleNotFoundError:  # run as a script
-    from rows import write_rows
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import write_rows
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "noise_mixture.csv"

@@ -41,10 +41,8 @@ from gtc_pyg.experiment import _commit, _peak_mib, _reset_peak, _versions
 from gtc_pyg.functional import SCORE_BYTES
 from gtc_pyg.functional.topk import _chunk_size
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "ranking.csv"
@@ -200,7 +198,7 @@ def table(rows: list[dict[str, str]]) -> str:
     """The table of the page; times are per thousand users."""
     head = ["items", "threads", "users / s", "ranking, ms", "product, ms", "top-k, ms", "ratio"]
     head += ["metrics on top", "memory added, MiB", "faiss, ms"]
-    lines = [head, ["---"] * len(head)]
+    body = []
     for row in sorted(rows, key=_size):
         names = ["ours_s", "product_s", "topk_s", "faiss_s"]
         ours, product, topk, faiss = (_milliseconds(row[name], row["users"]) for name in names)
@@ -212,8 +210,8 @@ def table(rows: list[dict[str, str]]) -> str:
             f"{float(row['ratio']):.2f}",
             f"{float(row['metrics_share']):.1%}",
         ]
-        lines.append([*cells, f"{float(row['added_mib']):.0f}", faiss])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        body.append([*cells, f"{float(row['added_mib']):.0f}", faiss])
+    return markdown(head, body)
 
 
 def _milliseconds(seconds: str, users: str) -> str:

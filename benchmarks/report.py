@@ -8,12 +8,12 @@ A test holds README equal to what this prints.
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
 
-try:
-    from benchmarks.rows import between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import between, markdown, read_rows, write_text
+from benchmarks.speed_report import cost_table, read_results
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
@@ -54,7 +54,7 @@ def results_table(rows: list[dict[str, str]], tests: list[dict[str, str]]) -> st
         best = [max(map(_mean, column)) for column in zip(*table.values(), strict=True)]
         seeds = sorted(table["gtc"][0])
         lines += [f"**{title}**, test, seeds {', '.join(map(str, seeds))}", ""]
-        lines += [_row([*head, "s / epoch"]), _row(["---"] * (len(head) + 1))]
+        body = []
         for model, cells in table.items():
             texts = []
             for cell, top in zip(cells, best, strict=True):
@@ -63,28 +63,27 @@ def results_table(rows: list[dict[str, str]], tests: list[dict[str, str]]) -> st
                 texts.append(f"{mean} ± {statistics.stdev(cell.values()):.4f}")
             cost = {row["seconds_per_epoch"] for row in rows if _is(row, dataset, model)}
             seconds = statistics.median(map(float, cost))
-            lines.append(_row([MODELS[model], *texts, f"{seconds:.1f}"]))
-        lines += ["", *gains(tests, dataset)]
+            body.append([MODELS[model], *texts, f"{seconds:.1f}"])
+        gained = gains(tests, dataset)
+        lines += [markdown([*head, "s / epoch"], body), "", *([gained, ""] if gained else [])]
     return "\n".join(lines).rstrip()
 
 
-def gains(tests: list[dict[str, str]], dataset: str) -> list[str]:
-    """Lines of the table of GTC's relative gain over each baseline; none without tests."""
+def gains(tests: list[dict[str, str]], dataset: str) -> str:
+    """The table of GTC's relative gain over each baseline; none without tests."""
     found = {
         (row["baseline"], row["metric"], int(row["k"])): row
         for row in tests
         if row["dataset"] == dataset
     }
     head = [f"{'NDCG' if metric == 'ndcg' else 'Recall'}@{k}" for metric, k in COLUMNS]
-    lines = []
+    body = []
     for model, name in MODELS.items():
         if (model, *COLUMNS[0]) in found:
             cells = [found[model, metric, k] for metric, k in COLUMNS]
             texts = [f"{float(c['gain']):+.1%} (p = {float(c['p_holm']):.1g})" for c in cells]
-            lines.append(_row([name, *texts]))
-    if lines:
-        lines = [_row(["GTC's gain over", *head]), _row(["---"] * 5), *lines, ""]
-    return lines
+            body.append([name, *texts])
+    return markdown(["GTC's gain over", *head], body) if body else ""
 
 
 def _mean(cell: dict[int, float]) -> float:
@@ -95,17 +94,14 @@ def _is(row: dict[str, str], dataset: str, model: str) -> bool:
     return (row["dataset"], row["model"], row["preset"]) == (dataset, model, "default")
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
     args = parser.parse_args()
-    table = results_table(read_rows(ROWS), read_rows(TESTS))
-    print(table)
+    table, cost = results_table(read_rows(ROWS), read_rows(TESTS)), cost_table(read_results())
+    print(table, cost, sep="\n\n")
     if args.write:
-        write_text(README, between(README.read_text(), "results", table))
+        readme = between(README.read_text(), "results", table)
+        write_text(README, between(readme, "cost", cost))

@@ -1,10 +1,11 @@
-"""Result rows in CSV files, and text between the marks of a page.
+"""Result rows in CSV files, tables in Markdown, and text between the marks of a page.
 
 What is written lies beside, as ``<name>.part``, until it is whole, and is renamed then.
 """
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def write_text(path: Path, text: str) -> None:
     """Puts a text in the place of the file's, whose folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text, newline="")
+    with beside.open("w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -55,3 +59,9 @@ def between(page: str, name: str, text: str) -> str:
         raise ValueError(f"the page lacks {start!r} or {end!r}")
     before, _, rest = page.partition(start)
     return f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table of a page: its head and its rows, cell by cell."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -21,10 +21,7 @@ from a database of its own beside the CSV file that is committed.
 """
 
 import argparse
-import fcntl
-import hashlib
 import json
-import os
 import random
 import runpy
 import statistics
@@ -32,8 +29,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +42,10 @@ from gtc_pyg.experiment import Settings, _commit, _versions, build_model
 from gtc_pyg.lightning import fit
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, read_rows
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, read_rows
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.locks import claimed, locked
+from benchmarks.options import dataset_parser, with_root
+from benchmarks.rows import append_rows, read_rows
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "search.csv"
@@ -79,6 +75,7 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "num_layers": [1, 2, 3, 4],
         "regularization": [0.0, 1e-5, 1e-4, 1e-3],
         "weight_averaging": AVERAGING,
+        "spectral_start": [True, False],
     },
     "freedom": {
         "lr": [0.0005, 0.001, 0.002, 0.005],
@@ -87,12 +84,14 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "edge_dropout": [0.0, 0.5, 0.8],
         "modality_weight": [0.0001, 0.001, 0.01, 0.1],
         "weight_averaging": AVERAGING,
+        "spectral_start": [True, False],
     },
     "mgcn": {
         "lr": [0.0005, 0.001, 0.002, 0.005],
         "num_layers": [1, 2, 3],
         "contrast_weight": [0.001, 0.01, 0.1],
         "weight_averaging": AVERAGING,
+        "spectral_start": [True, False],
     },
     "gtc": {
         "lr": [0.0005, 0.001, 0.002, 0.005],
@@ -103,6 +102,8 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "num_layers": [2, 3],
         "total_correlation_weight": [0.003, 0.01, 0.03, 0.1],
         "diffusion_weight": [0.03, 0.1],
+        "num_negatives": [1, 256, 1024],
+        "item_bias": [True, False],
         "weight_averaging": AVERAGING[1:],
         "spectral_start": [True, False],
     },
@@ -229,31 +230,6 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
         append_rows(path, HEADER, [row])
 
 
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock on a file or folder until the process ends; ``False`` where another has it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def claimed(out: Path, *key: object) -> Iterator[bool]:
-    """Whether this process alone works on the trial: ``False`` where another one does."""
-    name = hashlib.sha256("/".join(map(str, (out.resolve(), *key))).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"search-{os.getuid()}-{name}.lock"
-    path.touch()
-    with locked(path, wait=False) as mine:
-        yield mine
-
-
 def search(args: argparse.Namespace) -> None:
     """All trials that have no row yet, trial by trial, the models in turns."""
     warnings.filterwarnings("ignore", message="Using '.*' without a 'pyg-lib'")
@@ -314,19 +290,11 @@ def report(rows: Sequence[Mapping[str, str]]) -> str:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, see the file's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=list(DATASETS), default="tiktok")
+    parser = dataset_parser(__doc__, list(DATASETS), "tiktok", ROWS)
     parser.add_argument("--models", nargs="+", choices=list(SPACES), help="default: all")
-    parser.add_argument("--root", help="folder with raw/ (default: data/<dataset>)")
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"default: {TRIALS}")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--out", type=Path, default=ROWS, help="CSV file of the rows")
     parser.add_argument("--report", action="store_true", help="print the best trials")
-    args = parser.parse_args(argv)
-    args.root = args.root or f"data/{args.dataset}"
-    return args
+    return with_root(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

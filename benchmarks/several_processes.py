@@ -25,10 +25,8 @@ from gtc_pyg.experiment import _commit, _versions, build_model
 from gtc_pyg.lightning import fit
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "several_processes.csv"

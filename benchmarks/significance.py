@@ -40,12 +40,11 @@ from gtc_pyg.experiment import Settings, _versions, append_rows
 from gtc_pyg.lightning import InteractionDataModule
 from gtc_pyg.models import GraphRecommender
 
-try:
-    from benchmarks.rows import read_rows, write_rows
-    from benchmarks.search import DATASETS, claimed, example_settings, locked, to_json
-except ModuleNotFoundError:  # run as a script
-    from rows import read_rows, write_rows
-    from search import DATASETS, claimed, example_settings, locked, to_json
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.locks import claimed, locked
+from benchmarks.options import dataset_parser, with_root
+from benchmarks.rows import read_rows, write_rows
+from benchmarks.search import DATASETS, example_settings, to_json
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
@@ -295,21 +294,13 @@ def format_rows(rows: Sequence[Mapping[str, object]]) -> str:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, see the file's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=list(DATASETS), default="tiktok")
+    parser = dataset_parser(__doc__, list(DATASETS), "tiktok", ROWS)
     parser.add_argument("--models", nargs="+", help="default: all of the example script")
-    parser.add_argument("--root", help="folder with raw/ (default: data/<dataset>)")
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--users", type=Path, default=USERS, help="folder of the users' values")
-    parser.add_argument("--out", type=Path, default=ROWS, help="CSV file of the result rows")
     parser.add_argument("--test", action="store_true", help="compare what was trained")
     parser.add_argument("--table", type=Path, default=TABLE, help="CSV file of the comparisons")
-    args = parser.parse_args(argv)
-    args.root = args.root or f"data/{args.dataset}"
-    return args
+    return with_root(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -39,12 +39,9 @@ from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.speed_report import PAGE, TABLES, read_results, title, with_tables
-    from benchmarks.speed_worker import OURS, spread
-except ModuleNotFoundError:  # run as a script
-    from speed_report import PAGE, TABLES, read_results, title, with_tables
-    from speed_worker import OURS, spread
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.speed_report import PAGE, TABLES, read_results, title, with_tables
+from benchmarks.speed_worker import OURS, spread
 
 ROOT = Path(__file__).parents[1]
 DATASETS = {

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import markdown
+
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
@@ -35,7 +37,21 @@ def steps_table(result: dict[str, Any]) -> str:
         ratio = result["ratios"][name]
         memory = f"{row['peak_mib']:.0f}", f"{ratio['memory']:.2f}", f"{row['faults']:.0f}"
         body.append([TITLES[name], step, _spread(ratio), *memory])
-    return _table([head, *body])
+    return markdown(head, body)
+
+
+def cost_table(results: list[dict[str, Any]]) -> str:
+    """For the README: a step of the models that all results have, without quartiles."""
+    heads = [f"{r['dataset']}{', memory kept' * (r['malloc'] != 'default')}" for r in results]
+    body = []
+    for name in list(TITLES)[:4]:
+        cells = []
+        for result in results:
+            row, ratio = result["models"][name], result["ratios"][name]
+            step = f"{1000 * row['step_s']:.0f} ms ({ratio['median']:.2f})"
+            cells.append(f"{step}, {row['peak_mib']:.0f} MiB")
+        body.append([TITLES[name], *cells])
+    return markdown(["", *heads], body)
 
 
 def floor_table(result: dict[str, Any]) -> str:
@@ -56,7 +72,8 @@ def floor_table(result: dict[str, Any]) -> str:
         ("their sum", 1000 * result["floor_sum_s"], "ms"),
     ]
     ratio = ["step / floor (quartiles)", _spread(result["floor_ratio"])]
-    return _table([["", ""], *([name, f"{value:.3g} {unit}"] for name, value, unit in rows), ratio])
+    body = [[name, f"{value:.3g} {unit}"] for name, value, unit in rows]
+    return markdown(["", ""], [*body, ratio])
 
 
 def groups_table(result: dict[str, Any]) -> str:
@@ -68,7 +85,7 @@ def groups_table(result: dict[str, Any]) -> str:
         body.append([name, f"{row['calls']:.0f}", *_shares(row["seconds"], least, step)])
         rest -= row["seconds"]
     body.append(["Python and dispatch (the rest)", "", *_shares(rest, 0.0, step)])
-    return _table([["", "calls", "ms", "of the step", "floor, ms"], *body])
+    return markdown(["", "calls", "ms", "of the step", "floor, ms"], body)
 
 
 def negatives_table(result: dict[str, Any]) -> str:
@@ -80,7 +97,7 @@ def negatives_table(result: dict[str, Any]) -> str:
         [TITLES[name], f"{1000 * row['seconds']:.1f}", _spread(row["ratio"]), f"{row['wrong']:.2%}"]
         for name, row in result["negatives"].items()
     ]
-    return _table([head, *body])
+    return markdown(head, body)
 
 
 TABLES = {
@@ -99,11 +116,6 @@ def _spread(row: dict[str, float], digits: int = 2) -> str:
 
 def _shares(seconds: float, least: float, step: float) -> list[str]:
     return [f"{1000 * seconds:.1f}", f"{seconds / step:.0%}", f"{1000 * least:.1f}"]
-
-
-def _table(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
 def title(result: dict[str, Any]) -> str:

@@ -22,19 +22,15 @@ import io
 import os
 import platform
 import runpy
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 
 from gtc_pyg import experiment
@@ -43,15 +39,22 @@ from gtc_pyg.experiment import Settings, _commit, _versions
 from gtc_pyg.lightning import FitResult
 from gtc_pyg.models import GraphRecommender
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, read_rows, write_text
+from benchmarks.time_to_quality_plot import draw
+from benchmarks.time_to_quality_report import (
+    KEY,
+    LISTS,
+    METRICS,
+    MODELS,
+    STARTED,
+    groups,
+    with_tables,
+)
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "time_to_quality.csv"
 PAGE = ROOT / "docs" / "time_to_quality.md"
-PLOT = ROOT / "docs" / "images" / "time_to_quality.png"
 EXAMPLES = {
     "tiktok": "tiktok.py",
     "lfm2k": "lfm2k.py",
@@ -59,28 +62,8 @@ EXAMPLES = {
     "planted": "quickstart.py",
 }
 REAL = ["tiktok", "lfm2k", "baby"]
-TITLES = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Baby", "planted": "planted data"}
-STARTED = "lightgcn_started"  # from the interactions, as GTC; else the example's LightGCN
-MODELS = ["lightgcn", STARTED, "freedom", "gtc"]
-NAMES = experiment.NAMES | {STARTED: "LightGCN, same start"}
-CONDITIONS = ["dataset", "epochs", "threads", "machine", "malloc"]
-KEY = [*CONDITIONS, "model", "seed"]
-METRICS = ["val_recall@20", "val_ndcg@20", "test_recall@20", "test_ndcg@20"]
-LISTS = ["train_s", "evaluation_s", "val_recall@20_by_epoch"]
 HEADER = [*KEY, "best_epoch", *METRICS, "process", "commit", "versions", "start_s", *LISTS]
-TARGET = 1.5
-SHARES = (1.0, 0.99, 0.95)
-LABELS = NAMES | {STARTED: "same start"}  # in the plot
-COLORS = {
-    "lightgcn": "#555555",
-    STARTED: "tab:green",
-    "freedom": "tab:orange",
-    "gtc": "tab:blue",
-}
 PROCESS = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-# Runs
 
 
 class _HandedOver(Exception):
@@ -228,344 +211,6 @@ def _machine() -> str:
 def _malloc() -> str:
     chosen = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("MALLOC_")]
     return " ".join(chosen) or "default"
-
-
-# What the rows say
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: of each epoch the seconds, those of its evaluation, and validation Recall@20.
-
-    ``start`` are the seconds before the first one, in which a model starts from the interactions.
-    """
-
-    seconds: list[float]
-    evaluation: list[float]
-    recall: list[float]
-    row: Mapping[str, str]
-    start: float
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, str]) -> "Run":
-        lists = [[float(x) for x in row[key].split()] for key in LISTS]
-        if len({len(x) for x in lists}) != 1 or not lists[0]:
-            raise ValueError(f"the lists of {[row[key] for key in KEY]} differ in length")
-        return cls(*lists, row, float(row["start_s"]))
-
-    @property
-    def best(self) -> float:
-        """The highest validation Recall@20."""
-        return max(self.recall)
-
-    def clock(self, account: str) -> list[float]:
-        """Seconds at the end of each epoch, the start included.
-
-        Args:
-            account: ``'measured'``, training seconds so far; ``'steady'``, the median epoch times
-                the number of epochs; ``'evaluated'``, as measured with evaluations.
-        """
-        if account == "measured":
-            return list(accumulate(self.seconds, initial=self.start))[1:]
-        if account == "steady":
-            median = statistics.median(self.seconds)
-            return [self.start + median * epoch for epoch in range(1, len(self.seconds) + 1)]
-        if account == "evaluated":
-            both = zip(self.seconds, self.evaluation, strict=True)
-            each = (train + evaluation for train, evaluation in both)
-            return list(accumulate(each, initial=self.start))[1:]
-        raise ValueError(f"'account' must be measured, steady or evaluated (got {account!r})")
-
-
-def first_epoch(recall: list[float], level: float) -> int | None:
-    """The first epoch, counted from 1, that is not below the level; ``None`` where all are."""
-    return next((epoch for epoch, value in enumerate(recall, 1) if value >= level), None)
-
-
-def seconds_to(run: Run, level: float, account: str = "measured") -> float | None:
-    """Seconds at the end of the first epoch that reaches the level; ``None`` where none does."""
-    epoch = first_epoch(run.recall, level)
-    return None if epoch is None else run.clock(account)[epoch - 1]
-
-
-Group = dict[str, dict[int, Run]]
-
-
-def groups(rows: list[dict[str, str]]) -> dict[tuple[str, ...], Group]:
-    """Conditions to model to seed to run: the seeds that all models of the conditions have.
-
-    Conditions without LightGCN, and without a seed that all share, are left out.
-
-    Raises:
-        ValueError: Where a run stands twice.
-    """
-    found: dict[tuple[str, ...], Group] = {}
-    for row in rows:
-        seeds = found.setdefault(tuple(row[key] for key in CONDITIONS), {})
-        seeds = seeds.setdefault(row["model"], {})
-        if int(row["seed"]) in seeds:
-            raise ValueError(f"a run stands twice: {[row[key] for key in KEY]}")
-        seeds[int(row["seed"])] = Run.from_row(row)
-    out: dict[tuple[str, ...], Group] = {}
-    for key in sorted(found, key=lambda key: (list(EXAMPLES).index(key[0]), key)):
-        shared = sorted(set.intersection(*(set(seeds) for seeds in found[key].values())))
-        if shared and "lightgcn" in found[key]:
-            out[key] = {
-                name: {seed: found[key][name][seed] for seed in shared}
-                for name in MODELS
-                if name in found[key]
-            }
-    return out
-
-
-def times(group: Group, model: str, share: float, account: str) -> list[float | None]:
-    """Seconds of each seed until the share of LightGCN's best, that of the same seed."""
-    levels = {seed: share * run.best for seed, run in group["lightgcn"].items()}
-    return [seconds_to(run, levels[seed], account) for seed, run in group[model].items()]
-
-
-def ratios(group: Group, model: str, share: float, account: str) -> list[float | None]:
-    """Seconds of each seed over LightGCN's of the same seed."""
-    pairs = zip(
-        times(group, model, share, account), times(group, "lightgcn", share, account), strict=True
-    )
-    return [None if mine is None else mine / base for mine, base in pairs]
-
-
-def met(group: Group) -> bool:
-    """Whether GTC needs at most 1.5 times LightGCN's seconds.
-
-    The mean over seeds must say so, of the measured and of the steady seconds, and every seed must
-    reach the level.
-    """
-    for account in ("measured", "steady"):
-        found = ratios(group, "gtc", 1.0, account)
-        reached = [ratio for ratio in found if ratio is not None]
-        if len(reached) < len(found) or statistics.fmean(reached) > TARGET:
-            return False
-    return True
-
-
-# Tables
-
-
-def target_table(rows: list[dict[str, str]]) -> str:
-    """Seconds of GTC over those of LightGCN, for each seed and on the whole."""
-    head = ["", "by seed", "mean", "mean, steady", "mean, with evaluation", "at most 1.5"]
-    lines = []
-    for key, group in groups(rows).items():
-        if "gtc" in group:
-            accounts = {
-                account: ratios(group, "gtc", 1.0, account)
-                for account in ("measured", "steady", "evaluated")
-            }
-            by_seed = ", ".join(
-                "not reached" if ratio is None else f"{ratio:.2f}" for ratio in accounts["measured"]
-            )
-            cells = [_title(key), by_seed, *map(_mean, accounts.values())]
-            lines.append(_row([*cells, "**met**" if met(group) else "**not met**"]))
-    return _table(head, lines)
-
-
-def time_table(rows: list[dict[str, str]]) -> str:
-    """Epochs and seconds of each model until LightGCN's best."""
-    head = ["", "epochs", "s / epoch", "seconds", "of LightGCN's", "seconds, steady"]
-    tables = []
-    for key, group in groups(rows).items():
-        lines = []
-        for model, runs in group.items():
-            best = {seed: run.best for seed, run in group["lightgcn"].items()}
-            epochs = [first_epoch(run.recall, best[seed]) for seed, run in runs.items()]
-            medians = [statistics.median(run.seconds) for run in runs.values()]
-            cells = [_mean(epochs, 0), _mean(medians, 3)]
-            cells.append(_mean(times(group, model, 1.0, "measured"), 1))
-            cells.append(_mean(ratios(group, model, 1.0, "measured")))
-            cells.append(_mean(times(group, model, 1.0, "steady"), 1))
-            lines.append(_row([NAMES[model], *cells]))
-        tables += [f"**{_title(key)}**: {_conditions(key, group)}", "", _table(head, lines), ""]
-    return "\n".join(tables).rstrip() or _table(head, [])
-
-
-def share_table(rows: list[dict[str, str]]) -> str:
-    """Seconds until shares of LightGCN's best, as multiples of LightGCN's own."""
-    others = [NAMES[model] for model in MODELS[1:]]
-    head = ["", "of LightGCN's best", "LightGCN, seconds", *(f"{name}, times" for name in others)]
-    lines = []
-    for key, group in groups(rows).items():
-        for share in SHARES:
-            cells = [_title(key), f"{share:.0%}"]
-            cells.append(_mean(times(group, "lightgcn", share, "measured"), 1))
-            for model in MODELS[1:]:
-                known = model in group
-                cells.append(_mean(ratios(group, model, share, "measured")) if known else "")
-            lines.append(_row(cells))
-    return _table(head, lines)
-
-
-def accuracy_table(rows: list[dict[str, str]]) -> str:
-    """Validation and test of the best epochs of these runs."""
-    head = ["", "", "best epoch", "validation Recall@20", "NDCG@20", "test Recall@20", "NDCG@20"]
-    lines = []
-    for key, group in groups(rows).items():
-        for model, runs in group.items():
-            cells = [_title(key), NAMES[model]]
-            cells.append(_mean([float(run.row["best_epoch"]) for run in runs.values()], 0))
-            for metric in METRICS:
-                cells.append(_mean([float(run.row[metric]) for run in runs.values()], 4))
-            lines.append(_row(cells))
-    return _table(head, lines)
-
-
-def curves(rows: list[dict[str, str]]) -> str:
-    """The plot, where there is something to draw."""
-    text = "Validation Recall@20 of each model against seconds of training, for each dataset"
-    return f"![{text}](images/{PLOT.name})" if groups(rows) else "Nothing to draw yet."
-
-
-PARTS = {
-    "target": target_table,
-    "curves": curves,
-    "seconds": time_table,
-    "shares": share_table,
-    "accuracy": accuracy_table,
-}
-
-
-def with_tables(page: str, rows: list[dict[str, str]]) -> str:
-    """The page with all that comes from the rows between its marks."""
-    for name, make in PARTS.items():
-        page = between(page, name, make(rows))
-    return page
-
-
-def _mean(values: list[float | None], digits: int = 2) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return f"not reached ({len(values) - len(known)} of {len(values)})"
-    mean = f"{statistics.fmean(known):.{digits}f}"
-    return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
-
-
-def _title(key: tuple[str, ...]) -> str:
-    """Dataset, and what is unusual about the runs."""
-    dataset, epochs, threads, _, malloc = key
-    more = [f"{threads} thread{'' if threads == '1' else 's'}"]
-    more += [f"at most {epochs} epochs"] if epochs != "example's" else []
-    more += ["glibc's malloc set"] if malloc != "default" else []
-    return f"{TITLES[dataset]}, {', '.join(more)}"
-
-
-def _conditions(key: tuple[str, ...], group: Group) -> str:
-    _, _, _, machine, malloc = key
-    runs = [list(seeds.values()) for seeds in group.values()]
-    processes = [{run.row["process"] for run in seed} for seed in zip(*runs, strict=True)]
-    apart = sum(len(found) > 1 for found in processes)
-    commits = sorted({run.row["commit"] for seeds in runs for run in seeds})
-    return "; ".join(
-        [
-            machine,
-            *([] if malloc == "default" else [f"`{malloc}`"]),
-            f"seeds {', '.join(map(str, group['lightgcn']))}",
-            "all models of a seed in one process"
-            if not apart
-            else f"models of {apart} of {len(processes)} seeds in several processes",
-            f"commit {', '.join(commits)}",
-        ]
-    )
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _table(head: list[str], lines: list[str]) -> str:
-    return "\n".join([_row(head), _row(["---"] * len(head)), *lines])
-
-
-def draw(rows: list[dict[str, str]], path: Path = PLOT) -> None:
-    """Validation Recall@20 against seconds of training: thin lines for seeds, bold for the mean."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    found = groups(rows)
-    if not found:
-        raise ValueError("no seed has a run of every model: nothing to draw")
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(4.4 * len(found), 3.6), squeeze=False, layout="constrained"
-    )
-    means = [
-        _draw_group(axis, key, group)
-        for axis, (key, group) in zip(axes[0], found.items(), strict=True)
-    ]
-    figure.canvas.draw()  # the layout is settled before labels look for room
-    for axis, lines in zip(axes[0], means, strict=True):
-        _label(axis, lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def _draw_group(axis: Any, key: tuple[str, ...], group: Group) -> dict[str, np.ndarray]:
-    """One panel; the mean line of each model [P, 2], up to the last epoch that all seeds have."""
-    bests = [run.best for run in group["lightgcn"].values()]
-    level, means = statistics.fmean(bests), {}
-    axis.axhline(level, color=COLORS["lightgcn"], linestyle="--", linewidth=1)
-    for model, runs in group.items():
-        color, clocks = COLORS[model], [run.clock("measured") for run in runs.values()]
-        for (seed, run), clock in zip(runs.items(), clocks, strict=True):
-            axis.plot(clock, run.recall, color=color, linewidth=0.7, alpha=0.35)
-            epoch = first_epoch(run.recall, group["lightgcn"][seed].best)
-            if epoch is not None:
-                point = clock[epoch - 1], run.recall[epoch - 1]
-                axis.plot(*point, "o", color=color, markersize=5, markeredgecolor="white")
-        curves = [run.recall for run in runs.values()]
-        both = [[statistics.fmean(at) for at in zip(*x, strict=False)] for x in (clocks, curves)]
-        axis.plot(*both, color=color, linewidth=2)
-        means[model] = np.array(both).T
-    top = max(run.best for runs in group.values() for run in runs.values())
-    axis.set(xscale="log", ylim=(0.5 * level, top + 0.08 * level), title=_title(key))
-    axis.set(xlabel="seconds of training (log)", ylabel="validation Recall@20")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.grid(alpha=0.25)
-    axis.annotate(
-        "LightGCN's best",
-        (0.02, level),
-        xycoords=axis.get_yaxis_transform(),
-        xytext=(0, 3),
-        textcoords="offset points",
-        color=COLORS["lightgcn"],
-        fontsize=9,
-    )
-    return means
-
-
-def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:
-    """Names beside their lines, nearer to these than to others, where they cover nothing."""
-    level, dense, frame, placed = axis.lines[0], {}, axis.get_window_extent(), []
-    for model, line in lines.items():
-        pixels, step = axis.transData.transform(line), np.arange(len(line))
-        fine = np.linspace(0, len(line) - 1, 40 * len(line))
-        dense[model] = np.stack([np.interp(fine, step, x) for x in pixels.T], axis=1)
-    ruler = np.linspace(*level.get_transform().transform(level.get_xydata()), 400)
-    drawn = np.concatenate([ruler, *dense.values()])
-    for model, own in dense.items():
-        size, found = np.array([10.8 * len(LABELS[model]), 16.0]), []
-        for corner in own[:: max(1, len(own) // 60)]:
-            for side in ([6.0, -18.0], [-6.0 - size[0], 2.0], [6.0, 2.0]):
-                low, high = corner + side, corner + side + size
-                covers = ((drawn > low) & (drawn < high)).all(axis=1).any()
-                covers |= any((low < b).all() and (a < high).all() for a, b in placed)
-                covers |= not (frame.contains(*low) and frame.contains(*high))
-                gap = {m: np.abs(x - (low + high) / 2).max(1).min() for m, x in dense.items()}
-                own_gap = gap.pop(model)
-                margin = min(gap.values(), default=0.0) - own_gap
-                found.append((bool(covers), -margin, tuple(low)))
-        low = np.array(min(found)[2])
-        placed.append((low, low + size))
-        place = axis.transData.inverted().transform(low)
-        axis.text(*place, LABELS[model], color=COLORS[model], fontweight="bold")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

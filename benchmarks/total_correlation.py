@@ -33,10 +33,8 @@ from gtc_pyg.experiment import _commit, _peak_mib, _reset_peak, _versions
 from gtc_pyg.functional import draw_permutations, total_correlation
 from gtc_pyg.nn import TotalCorrelationLoss
 
-try:
-    from benchmarks.rows import append_rows, read_rows
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, read_rows
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 TRUTHS, NUM_TENSORS = [0.5, 1.0, 2.0, 3.0], [3, 4]

@@ -9,15 +9,12 @@ A test holds the page equal to what this prints.
 import argparse
 import math
 import statistics
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
-try:
-    from benchmarks.rows import write_text
-    from benchmarks.total_correlation import DIMS, NUM_TENSORS, TRUTHS, rows_of
-except ModuleNotFoundError:  # run as a script
-    from rows import write_text
-    from total_correlation import DIMS, NUM_TENSORS, TRUTHS, rows_of
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import markdown, write_text
+from benchmarks.total_correlation import DIMS, NUM_TENSORS, TRUTHS, rows_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "total_correlation.md"
@@ -38,7 +35,8 @@ def gaussians_table() -> str:
     """Mean bound of the seeds, its share of the truth, its excess in standard errors."""
     rows = rows_of("gaussians")
     head = ["variables", "truth", "bound, mean of seeds", "share of truth", "lowest seed"]
-    lines = _head([*head, "largest excess of a run, s. e.", "excess of the mean, s. e.", "draws"])
+    head += ["largest excess of a run, s. e.", "excess of the mean, s. e.", "draws"]
+    body = []
     for t in NUM_TENSORS:
         for truth in TRUTHS:
             found = select(rows, num_tensors=t, truth=truth)
@@ -49,8 +47,8 @@ def gaussians_table() -> str:
             pooled = (mean - truth) / (math.hypot(*errors) / len(errors))
             draws = f"{found[0]['num_draws']} of {int(found[0]['num_rows']):,} rows"
             cells = [f"{mean:.3f}", f"{share:.1%}", f"{low:.1%}", f"{excess:.1f}", f"{pooled:.1f}"]
-            lines.append(_row([str(t), f"{truth:g}", *cells, draws]))
-    return "\n".join(lines)
+            body.append([str(t), f"{truth:g}", *cells, draws])
+    return markdown(head, body)
 
 
 def final_accuracy(method: str) -> tuple[list[float], float, float]:
@@ -63,20 +61,22 @@ def final_accuracy(method: str) -> tuple[list[float], float, float]:
 
 
 def xor_table() -> str:
-    lines = _head(["loss", "accuracy, mean of seeds", "each seed", "from chance, standard errors"])
+    head = ["loss", "accuracy, mean of seeds", "each seed", "from chance, standard errors"]
+    body = []
     for method, title in METHODS.items():
         found, chance, error = final_accuracy(method)
         each = ", ".join(f"{x:.4f}" for x in found)
         mean = statistics.fmean(found)
-        lines.append(_row([title, f"{mean:.4f}", each, f"{(mean - chance) / error:+.1f}"]))
-    return "\n".join(lines)
+        body.append([title, f"{mean:.4f}", each, f"{(mean - chance) / error:+.1f}"])
+    return markdown(head, body)
 
 
 def scale_table() -> str:
     rows = rows_of("scale")
     names = ["excess at the start", "gradient at the start", "bound after training"]
     scales = ["none", "sqrt_dim"]
-    lines = _head(["T", "D", *(f"{name}, `'{scale}'`" for name in names for scale in scales)])
+    head = ["T", "D", *(f"{name}, `'{scale}'`" for name in names for scale in scales)]
+    body = []
     for t in (3, 4, 5):
         for dim in DIMS:
             cells = []
@@ -84,27 +84,29 @@ def scale_table() -> str:
                 for scale in scales:
                     found = select(rows, num_tensors=t, dim=dim, product_scale=scale)
                     cells.append(f"{statistics.fmean(column(found, name)):.3f}")
-            lines.append(_row([str(t), str(dim), *cells]))
-    return "\n".join(lines)
+            body.append([str(t), str(dim), *cells])
+    return markdown(head, body)
 
 
 def memory_table() -> str:
     rows = rows_of("memory")
-    lines = _head(["N", "plain, MiB", "chunked, MiB"])
+    head = ["N", "plain, MiB", "chunked, MiB"]
+    body = []
     for num_rows in sorted({int(row["num_rows"]) for row in rows}):
         found = [select(rows, num_rows=num_rows, form=form) for form in ("plain", "chunked")]
         cells = [f"{float(x[0]['added_mib']):,.0f}" if x else "not run" for x in found]
-        lines.append(_row([f"{num_rows:,}", *cells]))
-    return "\n".join(lines)
+        body.append([f"{num_rows:,}", *cells])
+    return markdown(head, body)
 
 
 def speed_table() -> str:
-    lines = _head(["N", "threads", "plain, s", "chunked, s", "ratio", "largest difference"])
+    head = ["N", "threads", "plain, s", "chunked, s", "ratio", "largest difference"]
+    body = []
     for row in sorted(rows_of("speed"), key=lambda r: (int(r["num_rows"]), int(r["threads"]))):
         times = [f"{float(row[key]):.3f}" for key in ("plain_seconds", "chunked_seconds")]
         last = [f"{float(row['ratio']):.2f}", row["largest_relative_difference"]]
-        lines.append(_row([f"{int(row['num_rows']):,}", row["threads"], *times, *last]))
-    return "\n".join(lines)
+        body.append([f"{int(row['num_rows']):,}", row["threads"], *times, *last])
+    return markdown(head, body)
 
 
 TABLES = {
@@ -178,14 +180,6 @@ def draw(folder: Path) -> None:
 def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), _row(["---"] * len(cells))]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

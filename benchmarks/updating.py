@@ -33,10 +33,8 @@ from gtc_pyg.experiment import Settings, _commit, _versions, train
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, read_rows, write_text
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "updating.csv"
@@ -96,7 +94,9 @@ def first_part(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
 
     users, items = (kept_back(int(table[key].max()) + 1) for key in ("user", "item"))
     later = users[torch.tensor(table["user"])] | items[torch.tensor(table["item"])]
-    later |= kept_back(len(table)) & torch.from_numpy((table["split"] == "train").to_numpy())
+    later |= kept_back(len(table)) & torch.from_numpy(
+        table["split"].eq("train").to_numpy(copy=True)
+    )
     part = table[~later.numpy()]
     trained = part.loc[part["split"] == "train", "user"].unique()
     return part[part["user"].isin(trained)]
@@ -145,7 +145,7 @@ def run_one(source: InteractionDataset, name: str, seed: int, args: Namespace) -
         start = time.perf_counter()
         later = whole.item_ids.difference(before.item_ids)
         if len(later):
-            rows = {m: x[later.to_numpy()] for m, x in source.features.items()}
+            rows = {m: x[later.to_numpy(copy=True)] for m, x in source.features.items()}
             recommender.add_items(later, rows)
         options = {"lr": settings.lr, "weight_averaging": settings.weight_averaging, **quiet}
         updated = recommender.update(

@@ -42,10 +42,9 @@ from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
 
-try:
-    from benchmarks.rows import append_rows, between, read_rows, write_text
-except ModuleNotFoundError:  # run as a script
-    from rows import append_rows, between, read_rows, write_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rows import append_rows, between, read_rows, write_text
+from benchmarks.search import example_settings
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "user_awareness.csv"
@@ -61,16 +60,7 @@ HEADER = [
     "commit",
     "versions",
 ]
-MODEL = {
-    "filter_channels": 128,
-    "start_step": 300,
-    "score_scale": 5.0,
-    "content_strength": 0.2,
-    "filter_weight": 1.0,
-    "content_batch_size": 2048,
-    "user_ids": False,
-    "edge_dropout": 0.5,
-}
+MODEL = example_settings("quickstart")["gtc"].model
 SHOWN = [  # label, condition, measure
     ("relevance of a block, fixed gates", "user", "relevance, fixed gates"),
     ("relevance of a block, all of the input", "user", "relevance, all of the input"),

@@ -13,11 +13,12 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # formulas without a network
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
 
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
@@ -30,3 +31,5 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "furo"
 html_title = f"gtc-pyg {version}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from gtc_pyg.datasets import AmazonReviews, InteractionDataset, MMRecFolder
 from gtc_pyg.datasets.mmrec_folder import find_modalities
 from gtc_pyg.distributed import rank_zero_first
-from gtc_pyg.experiment import DEFAULTS, default_graph, parse_args, run
+from gtc_pyg.experiment import DEFAULTS, default_graph, one_line_errors, parse_args, run
 
 SETTINGS = DEFAULTS
 
@@ -39,6 +39,7 @@ def load(root: str) -> InteractionDataset:
 
 if __name__ == "__main__":
     args = parse_args(__doc__, root="data/cellphone")
-    with rank_zero_first():
-        dataset = load(args.root)
-    run("cellphone", dataset, SETTINGS, args)
+    with one_line_errors():
+        with rank_zero_first():
+            dataset = load(args.root)
+        run("cellphone", dataset, SETTINGS, args)

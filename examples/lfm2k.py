@@ -10,7 +10,7 @@ ranked once, with the weights of the epoch that was best on validation.
 
 from gtc_pyg.datasets import LFM2k
 from gtc_pyg.distributed import rank_zero_first
-from gtc_pyg.experiment import Settings, parse_args, run
+from gtc_pyg.experiment import Settings, one_line_errors, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
@@ -29,6 +29,7 @@ SETTINGS = {
 
 if __name__ == "__main__":
     args = parse_args(__doc__, root="data/lfm2k")
-    with rank_zero_first():
-        dataset = LFM2k(args.root, pre_transform=ItemKNNGraph(k=10))
-    run("lfm2k", dataset, SETTINGS, args)
+    with one_line_errors():
+        with rank_zero_first():
+            dataset = LFM2k(args.root, pre_transform=ItemKNNGraph(k=10))
+        run("lfm2k", dataset, SETTINGS, args)

@@ -16,13 +16,14 @@ is ranked once, with the weights of the epoch that was best on validation.
 from gtc_pyg.datasets import MMRecFolder
 from gtc_pyg.datasets.mmrec_folder import find_modalities
 from gtc_pyg.distributed import rank_zero_first
-from gtc_pyg.experiment import DEFAULTS, default_graph, parse_args, run
+from gtc_pyg.experiment import DEFAULTS, default_graph, one_line_errors, parse_args, run
 
 SETTINGS = DEFAULTS
 
 if __name__ == "__main__":
     args = parse_args(__doc__, root="data/microlens")
-    graph = default_graph(find_modalities(args.root))
-    with rank_zero_first():
-        dataset = MMRecFolder(args.root, "microlens", pre_transform=graph)
-    run("microlens", dataset, SETTINGS, args)
+    with one_line_errors():
+        graph = default_graph(find_modalities(args.root))
+        with rank_zero_first():
+            dataset = MMRecFolder(args.root, "microlens", pre_transform=graph)
+        run("microlens", dataset, SETTINGS, args)

@@ -5,15 +5,14 @@
         --min-rating 4 --items catalogue.csv --features text=text.npy --features image=image.csv
 
 Three kinds of files go in:
-
   --csv       one row per interaction: a user's id, an item's id and, if you like, rating and time
   --items     one row per item: its id and anything to show beside it, such as a title
   --features  content of the items, NAME=FILE, as often as there are modalities. FILE.npy is an
               array [n, width] with the rows of --items; FILE.csv has a column of item ids and one
               column per dimension, and may leave out items that lack the content
 
-Ids are read as text, so that 007 stays 007. Training stops by validation Recall@20; the test
-interactions are ranked once. --save keeps what `Recommender.load(DIR)` reads in another process.
+Ids are read as text, so that 007 stays 007. --save keeps what `Recommender.load(DIR)` reads. What
+is wrong with files or options is said in one line (`python -X dev` shows where).
 """
 
 import argparse
@@ -23,7 +22,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences, from_frames
+from gtc_pyg.datasets import InteractionDataset, PlantedPreferences, from_frames, read_table
+from gtc_pyg.datasets.raw_files import read_npy
+from gtc_pyg.experiment.errors import one_line_errors
 from gtc_pyg.lightning import fit
 from gtc_pyg.models import GTC
 from gtc_pyg.recommend import Recommender
@@ -43,6 +44,7 @@ def parse_args() -> argparse.Namespace:
     add("--rating", help="column of ratings, with --min-rating")
     add("--min-rating", type=float, help="least rating that is an interaction")
     add("--time", help="column of times, numbers or dates")
+    add("--time-format", default="ISO8601", help="such as %%d.%%m.%%Y (default: 2025-01-31's)")
     add("--split", default="random", help="random, leave_last_out or global_time")
     add("--k-core", type=int, default=0, help="least interactions of a user and an item")
     add("--for", nargs="*", dest="users", help="users to recommend for (default: the first three)")
@@ -65,55 +67,54 @@ def make_shop(folder: Path) -> None:
     user, item = torch.cat(edges, dim=1).numpy()
     rng = np.random.default_rng(0)
     stars, day = rng.integers(3, 6, user.size), rng.permutation(user.size) // 20
-    users = np.array([f"u{i:03}" for i in range(300)])
     skus = np.array([f"sku-{i:03}" for i in range(200)])
-    log = {"user": users[user], "item": skus[item], "rating": stars}
     time = pd.Timestamp("2025-01-01") + pd.to_timedelta(day, unit="D")
-    pd.DataFrame(log | {"time": time}).to_csv(folder / "interactions.csv", index=False)
-    titles = [f"Thing no. {i}" for i in range(200)]
-    pd.DataFrame({"item": skus, "title": titles}).to_csv(folder / "items.csv", index=False)
+    log = {"user": [f"u{u:03}" for u in user], "item": skus[item], "rating": stars, "time": time}
+    pd.DataFrame(log).to_csv(folder / "interactions.csv", index=False)
+    catalogue = {"item": skus, "title": [f"Thing no. {i}" for i in range(200)]}
+    pd.DataFrame(catalogue).to_csv(folder / "items.csv", index=False)
     np.save(folder / "text.npy", shop.features["text"].numpy())
     image = pd.DataFrame(shop.features["image"].numpy(), index=pd.Index(skus, name="item"))
     image[np.arange(200) % 10 > 0].to_csv(folder / "image.csv")
 
 
-if __name__ == "__main__":
-    args = parse_args()
+def load(args: argparse.Namespace) -> InteractionDataset:
+    log = read_table(args.csv, [args.user, args.item], args.time, args.time_format)
+    items = None if args.items is None else read_table(args.items, [args.item])
+    features = {}
+    for name, _, file in (option.partition("=") for option in args.features):
+        if not file:
+            raise ValueError(f"--features must be NAME=FILE, like text=text.npy (got {name!r})")
+        features[name] = read_npy(file) if file.endswith(".npy") else read_table(file, [args.item])
+    names = ("split", "user", "item", "rating", "min_rating", "time", "k_core", "seed")
+    chosen = {name: getattr(args, name) for name in names}
+    return from_frames(log, items, features, **chosen, pre_transform=ItemKNNGraph(k=10))
+
+
+def main(args: argparse.Namespace) -> None:
     if args.csv is None:
-        folder = args.logs / "own_data"
-        make_shop(folder)
+        make_shop(folder := args.logs / "own_data")
         args.csv, args.items = folder / "interactions.csv", folder / "items.csv"
         args.features = [f"text={folder / 'text.npy'}", f"image={folder / 'image.csv'}"]
         args.user, args.item, args.time = "user", "item", "time"
-    text = {args.user: str, args.item: str}
-    interactions = pd.read_csv(args.csv, dtype=text)
-    if args.time and not pd.api.types.is_numeric_dtype(interactions[args.time]):
-        interactions[args.time] = pd.to_datetime(interactions[args.time])
-    items = None if args.items is None else pd.read_csv(args.items, dtype=text)
-    features = {}
-    for name, _, file in (option.partition("=") for option in args.features):
-        features[name] = np.load(file) if file.endswith(".npy") else pd.read_csv(file, dtype=text)
-    names = ("split", "user", "item", "rating", "min_rating", "time", "k_core", "seed")
-    chosen = {name: getattr(args, name) for name in names}
-    graph = ItemKNNGraph(k=10)
-    dataset = from_frames(interactions, items, features, **chosen, pre_transform=graph)
+    dataset = load(args)
     print(dataset)
     wanted = args.users or dataset.user_ids[:3].tolist()
-    unknown = [user for user in wanted if user not in dataset.user_ids]
-    if unknown:
-        raise SystemExit(f"--for: {unknown} are not among the users that are left")
-
+    if unknown := [user for user in wanted if user not in dataset.user_ids]:
+        raise ValueError(f"--for: {unknown} are not among the users that are left")
     torch.manual_seed(args.seed)
     widths = {name: x.size(1) for name, x in dataset.features.items()}
     model = GTC(dataset.num_users, dataset.num_items, widths, incomplete=dataset.incomplete)
     options = {"lr": args.lr, "epochs": args.epochs, "seed": args.seed, "out": args.logs}
     result = fit(model, dataset, **options, name="own_data", progress=not args.quiet)
     print(f"test Recall@20 {result.test['Recall@20']:.4f}, best epoch {result.best_epoch}\n")
-
     recommender = Recommender(result.model, dataset)
     if args.save is not None:
         print(f"saved in {recommender.save(args.save)}\n")
-    lists = recommender.recommend(wanted, args.k)
-    if dataset.items is not None:
-        lists = lists.merge(dataset.items, "left", left_on="item", right_on=args.item)
-    print(lists.to_string(index=False))
+    titles = recommender.describe().set_index("item")
+    print(recommender.recommend(wanted, args.k).join(titles, on="item").to_string(index=False))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(parse_args())

@@ -10,7 +10,7 @@ ranked once, with the weights of the epoch that was best on validation.
 
 from gtc_pyg.datasets import TikTok
 from gtc_pyg.distributed import rank_zero_first
-from gtc_pyg.experiment import Settings, parse_args, run
+from gtc_pyg.experiment import Settings, one_line_errors, parse_args, run
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {
@@ -28,6 +28,7 @@ SETTINGS = {
 
 if __name__ == "__main__":
     args = parse_args(__doc__, root="data/tiktok")
-    with rank_zero_first():
-        dataset = TikTok(args.root, pre_transform=ItemKNNGraph(k=10))
-    run("tiktok", dataset, SETTINGS, args)
+    with one_line_errors():
+        with rank_zero_first():
+            dataset = TikTok(args.root, pre_transform=ItemKNNGraph(k=10))
+        run("tiktok", dataset, SETTINGS, args)

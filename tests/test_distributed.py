@@ -21,6 +21,7 @@ from gtc_pyg.distributed import (
     rank_zero_first,
     world_size,
 )
+from tests.two_processes import in_two_processes
 
 
 @pytest.fixture
@@ -76,15 +77,7 @@ IDS = [torch.tensor([0, 3, 3]), torch.tensor([3, 1, 4, 0, 2])]  # row 5 is touch
 SLANTED = torch.arange(90_000.0).view(300, 300)  # large, and on one process not contiguous
 
 
-def averaged(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/init",
-        rank=number,
-        world_size=2,
-        timeout=timedelta(minutes=1),
-    )
+def averaged(number: int) -> dict:
     torch.manual_seed(0)
     table, layer = Embedding(6, 3, sparse=True), Linear(3, 2)
     large, lone = torch.nn.Parameter(torch.ones(300, 300)), torch.nn.Parameter(torch.ones(2))
@@ -100,23 +93,17 @@ def averaged(number: int, folder: str) -> None:
     average_gradients([idle, *parameters, frozen])
     grads = [p.grad.to_dense() for p in parameters]
     rows = gather_rows(IDS[number])
-    torch.save(
-        {
-            "grads": grads,
-            "none": [idle.grad, frozen.grad],
-            "rows": rows,
-            "touched": [table.weight.grad._nnz(), late.weight.grad._nnz()],
-        },
-        f"{folder}/{number}.pt",
-    )
-    dist.destroy_process_group()
+    return {
+        "grads": grads,
+        "none": [idle.grad, frozen.grad],
+        "rows": rows,
+        "touched": [table.weight.grad._nnz(), late.weight.grad._nnz()],
+    }
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(averaged, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{number}.pt") for number in range(2)]
+    return in_two_processes(averaged, tmp_path_factory.mktemp("two"))
 
 
 def test_gradients_are_the_means_over_processes_sparse_ones_too(two):

@@ -1,9 +1,12 @@
 """``import gtc_pyg`` costs nothing, and its parts need no more than they say."""
 
 import importlib.metadata
+import inspect
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +82,24 @@ def test_missing_extra_is_one_sentence():
 def test_unknown_name():
     with pytest.raises(AttributeError, match="has no attribute 'colour'"):
         gtc_pyg.colour  # noqa: B018
+
+
+def public_names() -> dict[str, list[str]]:
+    return {part: list(getattr(gtc_pyg, part).__all__) for part in gtc_pyg.__all__[1:]}
+
+
+def test_the_reference_lists_every_public_name():
+    page = (Path(__file__).parents[1] / "docs/api.md").read_text()
+    section = r"^## gtc_pyg\.(\w+)\n\n(.*?)\n\n```\{eval-rst\}\n\.\. automodule:: gtc_pyg\.\1\n```$"
+    found = re.findall(section, page, re.MULTILINE | re.DOTALL)
+    assert len(found) == page.count("\n## ")
+    assert {part: re.findall(r"`(\w+)`", names) for part, names in found} == public_names()
+
+
+@pytest.mark.parametrize("part", gtc_pyg.__all__[1:])
+def test_every_public_name_exists_once_and_says_what_it_is(part):
+    names = public_names()[part]
+    assert len(set(names)) == len(names)
+    for name in names:
+        value = getattr(getattr(gtc_pyg, part), name)
+        assert not (inspect.isclass(value) or callable(value)) or inspect.getdoc(value), name

@@ -18,6 +18,7 @@ from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.models.csr_graph import SampledNodes
 from gtc_pyg.row_wise_embedding import RowWiseEmbedding, distribute_tables
 from gtc_pyg.transforms import ItemKNNGraph
+from tests.two_processes import in_two_processes
 
 IDS = [torch.tensor([0, 6, 6, 2]), torch.tensor([5, 1])]
 FACTORS = [torch.arange(12.0).view(4, 3), torch.arange(6.0).view(2, 3) - 2]
@@ -111,19 +112,13 @@ def lookups() -> dict:
 CASES = [("lightgcn", False), ("lightgcn", True), ("gtc", False), ("gtc", True)]
 
 
-def work(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=number, world_size=2)
-    report = {case: train(*case) for case in CASES} | {"lookups": lookups()}
-    torch.save(report, f"{folder}/{number}.pt")
-    dist.destroy_process_group()
+def both(number: int) -> dict:
+    return {case: train(*case) for case in CASES} | {"lookups": lookups()}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{number}.pt") for number in range(2)]
+    return in_two_processes(both, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("case", CASES)

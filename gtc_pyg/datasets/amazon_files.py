@@ -27,6 +27,7 @@ _RATING = {  # column -> what it looks like, and in words
 _ASIN = re.compile(rb"""['"]asin['"]\s*:\s*['"]([^'"]*)['"]""")
 _IMAGE = np.dtype([("asin", "S10"), ("x", "<f4", (4096,))])
 _IMAGES_AT_ONCE = 512
+_LONGEST_LINE = 1 << 24  # bytes; records have a few thousand
 
 
 def read_ratings(path: str, k: int) -> tuple[Tensor, list[str], list[str]]:
@@ -46,7 +47,8 @@ def read_ratings(path: str, k: int) -> tuple[Tensor, list[str], list[str]]:
         with open(path, "rb") as file, _progress(file, path) as watched:
             frame = pd.read_csv(watched, skip_blank_lines=False, **form)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a table of {', '.join(_RATING)} ({error})") from error
+        reason = str(error).strip()
+        raise ValueError(f"{path}: expected a table of {', '.join(_RATING)} ({reason})") from error
     if frame.shape[1] != len(_RATING):
         raise ValueError(f"{path}, line 1: {frame.shape[1]} columns, expected {', '.join(_RATING)}")
     for index, (name, (pattern, what)) in enumerate(_RATING.items()):
@@ -69,7 +71,9 @@ def read_ratings(path: str, k: int) -> tuple[Tensor, list[str], list[str]]:
             "a smaller 'k_core'"
         )
     found = [torch.unique(row, return_inverse=True) for row in edge_index]
-    users, items = (list(map(str, n[kept])) for n, (kept, _) in zip(names, found, strict=True))
+    users, items = (
+        list(map(str, n[kept.numpy()])) for n, (kept, _) in zip(names, found, strict=True)
+    )
     return torch.stack([inverse for _, inverse in found]), users, items
 
 
@@ -89,7 +93,8 @@ def read_metadata(path: str, items: Sequence[str]) -> dict[str, Mapping[str, Any
             record = ast.literal_eval(line.decode().strip())
         except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise ValueError(
-                f"{path}, line {number}: {line[:60]!r} is no Python literal ({error})"
+                f"{path}, line {number}: {line[:60]!r} is no Python literal, expected a "
+                f"dictionary with 'asin' ({error})"
             ) from None
         if not isinstance(record, dict) or not isinstance(record.get("asin"), str):
             raise ValueError(
@@ -136,7 +141,9 @@ def read_images(path: str, items: Sequence[str]) -> tuple[Tensor, Tensor]:
             x[row[known]], mask[row[known]] = found, True
             bar.update(records.size)
     if not mask.any():
-        raise ValueError(f"{path}: none of {count} records is of one of the {ids.size} items")
+        raise ValueError(
+            f"{path}: none of {count} records is of one of the {ids.size} items, expected some"
+        )
     return torch.from_numpy(x), torch.from_numpy(mask)
 
 
@@ -149,11 +156,19 @@ def _lines(path: str) -> Iterator[bytes]:
             _progress(file, path) as watched,
             gzip.open(watched, "rb") as lines,
         ):
-            for line in lines:
+            while line := lines.readline(_LONGEST_LINE + 1):
                 number += 1
+                if len(line) > _LONGEST_LINE:
+                    raise ValueError(
+                        f"{path}, line {number} has over {_LONGEST_LINE:,} bytes: expected one "
+                        "record to a line"
+                    )
                 yield line
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file, after line {number} ({error})") from error
+        raise ValueError(
+            f"{path}: not a whole gzip file, after line {number} ({error}); copy or download it "
+            "anew"
+        ) from error
 
 
 def _progress(file: Any, path: str) -> Any:

@@ -166,7 +166,10 @@ class AmazonReviews(InteractionDataset):
         mask = torch.tensor([text != "" for text in texts])
         given = [text for text in texts if text]
         if not given:
-            raise ValueError(f"{path}: has no words for any of the {len(texts)} items")
+            raise ValueError(
+                f"{path}: has no words for any of the {len(texts)} items, expected {_COLUMNS} of "
+                "some"
+            )
         x = torch.as_tensor((self.text_encoder or tfidf_embedding)(given)).detach().cpu().float()
         if x.dim() != 2 or x.size(0) != len(given):
             raise ValueError(

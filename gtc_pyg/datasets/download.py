@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from gtc_pyg.datasets.writing import told
+
 _CHUNK = 1 << 16
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
@@ -50,12 +52,14 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
     Raises:
         ConnectionError: If a file cannot be had; the message says which files to put where.
         ValueError: If a checksum is wrong, or other than noted; nothing is left of that file.
+        OSError: If the folder cannot be written to, or is full: what came so far is kept.
     """
     for file in files:
         if os.path.isfile(os.path.join(folder, file.name)):
             continue
         try:
-            _download(file, folder, timeout)
+            with told(os.path.join(folder, file.name)):
+                _download(file, folder, timeout)
         except _NETWORK_ERRORS as error:
             missing = [f for f in files if not os.path.isfile(os.path.join(folder, f.name))]
             listing = "\n".join(f"  {f.name} from {f.url}" for f in missing)

@@ -26,8 +26,9 @@ def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Seri
 
 
 def show(value: object) -> str:
-    r"""An entry of a table as one writes it."""
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    r"""An entry of a table as one writes it; of a long one how it begins."""
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
 
 
 def hint(name: object, known: object) -> str:
@@ -41,6 +42,8 @@ def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
 
     Python integers in a column of objects become int64; any other type is kept.
     """
+    if isinstance(values, pd.MultiIndex):
+        raise ValueError(f"{what} has {values.nlevels} levels, expected one id for each row")
     index = pd.Index(values)
     if isinstance(index, pd.CategoricalIndex):
         index = index.astype(index.categories.dtype)
@@ -53,7 +56,22 @@ def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
     inferred = pd.api.types.infer_dtype(index, skipna=False) if len(index) else "string"
     if inferred not in _KINDS:
         raise ValueError(f"{what}: {_wrong_ids(index, inferred)}")
-    return index.astype("int64") if inferred == "integer" and index.dtype == object else index
+    words = inferred == "string" and len(index) > 0
+    if words and (blank := np.asarray(index.str.strip() == "", dtype=bool)).any():
+        raise ValueError(
+            f"{what}, row {blank.argmax()} (from 0): the id is blank ({index[blank][0]!r}), "
+            f"{blank.sum()} in all; drop these rows, or give them ids"
+        )
+    if inferred == "integer" and index.dtype == object:
+        try:
+            return index.astype("int64")
+        except OverflowError:
+            row = next(i for i, value in enumerate(index) if not -(2**63) <= value < 2**63)
+            raise ValueError(
+                f"{what}, row {row} (from 0): {show(index[row])} is no integer of 64 bits; "
+                ".astype(str) makes ids of any length"
+            ) from None
+    return index
 
 
 def _wrong_ids(index: pd.Index, inferred: str) -> str:
@@ -109,7 +127,8 @@ def times(values: pd.Series, what: str) -> np.ndarray:
     if types.is_complex_dtype(dtype) or not (number or types.is_datetime64_any_dtype(dtype)):
         raise ValueError(
             f"{what} must hold numbers or datetimes, which can be sorted (got {values.dtype}, such "
-            f"as {show(values.iloc[0])}): pandas.to_datetime makes datetimes of strings"
+            f"as {show(values.iloc[0])}): pandas.to_datetime makes datetimes of strings, "
+            "with format='ISO8601' of such as '2025-01-31', else with a format such as '%d.%m.%Y'"
         )
     missing = values.isna().to_numpy()
     if missing.any():

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.datasets.frame_columns import ids, same_kind, show
+from gtc_pyg.datasets.frame_columns import hint, ids, same_kind, show
 
 
 class Content(NamedTuple):
@@ -47,7 +47,8 @@ def read_content(
     """
     if not isinstance(features, Mapping) or not features:
         raise ValueError(
-            f"'features' must map the names of one or more modalities to content (got {features!r})"
+            "'features' must map the names of one or more modalities to content (got "
+            f"{show(features) if features is None else type(features).__name__})"
         )
     return {name: _read(name, value, item, items, touched) for name, value in features.items()}
 
@@ -72,12 +73,18 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
             )
         return Content(None, x)
     if isinstance(value, pd.DataFrame) and item in value.columns:
+        if not isinstance(value[item], pd.Series):
+            raise ValueError(f"{what} has {value[item].shape[1]} columns {item!r}, expected one")
         value = value.set_index(item)
+    known, where = (touched, "'interactions'") if items is None else (items, "'items'")
+    if isinstance(value, pd.DataFrame) and isinstance(value.index, pd.RangeIndex):
+        _refuse_other_ids(value, what, item, known)
     index = ids(value.index, f"the index of {what}")
     if not index.is_unique:
         again = show(index[index.duplicated()][0])
-        raise ValueError(f"{what} has item {again} twice, expected once")
-    known, where = (touched, "'interactions'") if items is None else (items, "'items'")
+        raise ValueError(
+            f"{what} has item {again} twice, expected once: one row, or entry, per item"
+        )
     same_kind(index, f"the index of {what}", known, where)
     unknown = index[~index.isin(known)]
     if items is not None and len(unknown):
@@ -86,6 +93,21 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
             "add their rows to 'items', or leave them out"
         )
     return Content(index, _matrix(value, what, index))
+
+
+def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index) -> None:
+    r"""Refuses a table with the numbers of its rows as index and its ids under another name."""
+    if frame.index.name == item:
+        return
+    for position, name in enumerate(frame.columns):
+        entries = frame.iloc[:, position]
+        words = not pd.api.types.is_numeric_dtype(entries.dtype)
+        if words or known.isin(entries).sum() > known.isin(frame.index).sum():
+            raise ValueError(
+                f"{what} has no column {item!r} and no index of ids, but a column {name!r} "
+                f"(such as {show(entries.iloc[0]) if len(entries) else None}){hint(item, [name])}; "
+                f"name the column of ids {item!r}: rename(columns={{{name!r}: {item!r}}})"
+            )
 
 
 def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:

@@ -3,8 +3,10 @@ r"""From pandas tables to interactions by row; see :func:`gtc_pyg.datasets.from_
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,10 +67,23 @@ class FrameOptions:
                 "is named by 'split_column'"
             )
         if self.split_column is None and self.split in _BY_TIME and self.time is None:
-            raise ValueError(f"'split' is {self.split!r}: 'time' must name the column of times")
+            raise ValueError(
+                f"'split' is {self.split!r}: 'time' must name the column of times (got None)"
+            )
+        if self.user == self.item:
+            raise ValueError(f"'user' and 'item' must name two columns (got {self.user!r} twice)")
         for name, least in (("rating", "min_rating"), ("weight", "min_weight")):
-            if getattr(self, least) is not None and getattr(self, name) is None:
-                raise ValueError(f"{least!r} needs {name!r}, the name of a column")
+            value = getattr(self, least)
+            if value is not None and getattr(self, name) is None:
+                raise ValueError(
+                    f"{least!r} ({value!r}) needs {name!r}, which must name the column of {name}s"
+                )
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+                raise ValueError(f"{least!r} must be a finite number (got {value!r})")
+        for name in ("k_core", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 0:
+                raise ValueError(f"{name!r} must be an integer, at least 0 (got {value!r})")
         if self.rating is not None and self.min_rating is None:
             raise ValueError(
                 f"'rating' ({self.rating!r}) does nothing without 'min_rating', the least rating "
@@ -141,7 +156,7 @@ def _read_rows(
 
     user, item = (ids(*named(argument)) for argument in _PAIR)
     if len(interactions) == 0:
-        raise ValueError("'interactions' is empty, expected at least one row")
+        raise ValueError("'interactions' has 0 rows, expected at least one")
     code, users = pd.factorize(user, sort=True)
     rows = pd.DataFrame({"user": code.astype(np.int64)})
     if options.rating is not None:
@@ -197,7 +212,7 @@ def _once(rows: pd.DataFrame, users: pd.Index, items: pd.Index) -> pd.DataFrame:
             user, item = rows[_PAIR].to_numpy()[parted][0]
             raise ValueError(
                 f"'interactions' has user {show(users[user])} with item {show(items[item])} in "
-                "more than one split (a leak), expected in one"
+                "more than one split (a leak), expected in one: drop_duplicates keeps one"
             )
     if "weight" in rows:
         rows = rows.assign(weight=pairs["weight"].transform("sum"))
@@ -272,7 +287,8 @@ def _tables(
     for name, has in masks.items():
         if not has.any():
             raise ValueError(
-                f"features[{name!r}] has content of none of the {kept.numel()} items that are left"
+                f"features[{name!r}] has content of none of the {kept.numel()} items that are left,"
+                " expected of some: leave the modality out, or lower 'k_core'"
             )
     train = rows[rows["label"] == TRAIN]
     weight = None

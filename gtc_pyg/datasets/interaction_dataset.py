@@ -6,7 +6,6 @@ import copy
 import hashlib
 import logging
 import os
-import pickle
 import stat
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from torch_geometric.transforms import BaseTransform
 
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.datasets.raw_files import require_files
+from gtc_pyg.datasets.writing import system_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,11 @@ class InteractionDataset(InMemoryDataset):
         if all(os.path.isfile(path) for path in self.raw_paths):
             return
         if self.root != "???" and not _writable(self.raw_dir):
-            require_files(*self.raw_paths)
+            try:
+                require_files(*self.raw_paths)
+            except FileNotFoundError as error:
+                message = f"{error}, which is read-only: nothing is downloaded into it"
+                raise FileNotFoundError(message) from None
         self.download()
 
     def _process(self) -> None:
@@ -206,7 +210,7 @@ class InteractionDataset(InMemoryDataset):
         try:
             payload = torch.load(path, weights_only=True)
             current = payload["raw"] == self._fingerprint()
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        except Exception as error:  # damaged bytes can raise anything
             logger.warning("%s cannot be read safely (%s), processing again", path, error)
             return False
         self._payload = payload if current else {}
@@ -231,15 +235,19 @@ class InteractionDataset(InMemoryDataset):
             handle, temporary = tempfile.mkstemp(dir=self.processed_dir, suffix=".tmp")
             with os.fdopen(handle, "wb") as file:
                 torch.save(self._payload, file)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, self.processed_paths[0])
         except BaseException as error:
             if temporary is not None and os.path.exists(temporary):
                 os.remove(temporary)
             if created and os.path.isdir(self.processed_dir) and not os.listdir(self.processed_dir):
                 os.rmdir(self.processed_dir)
-            if not isinstance(error, OSError):
+            number = system_error(error)
+            if not number and not isinstance(error, OSError):
                 raise
-            logger.warning("%s cannot be written (%s): nothing is cached", self.root, error)
+            reason = os.strerror(number) if number else error
+            logger.warning("%s cannot be written (%s): nothing is cached", self.root, reason)
 
 
 def _range_index(size: int) -> pd.Index:

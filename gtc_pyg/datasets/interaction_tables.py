@@ -11,6 +11,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import ToUndirected
 
 SPLITS = ("train", "val", "test")
+_MOST_ROWS_PER_USER = 1000  # rows of a table that nobody uses are memory alone
 
 
 @dataclass
@@ -31,6 +32,8 @@ class InteractionTables:
         sources: Where things came from, for messages: a split's name, ``x_<modality>`` or
             ``similar_<modality>`` to a file or argument.
         lines: A split's name to the line in its source of each interaction.
+        untrained_users: Whether held-out interactions may be of users who have none in training, as
+            in some published splits.
     """
 
     splits: Mapping[str, Tensor]
@@ -42,6 +45,7 @@ class InteractionTables:
     train_weight: Tensor | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, Tensor] = field(default_factory=dict)
+    untrained_users: bool = False
 
     @property
     def num_items(self) -> int:
@@ -55,13 +59,15 @@ class InteractionTables:
             ValueError: If there is no content; content is not two-dimensional, has NaN or
                 infinite entries or differs in rows between modalities; a mask is no boolean per
                 item, or content stands where it says that there is none; a split is empty; an id
-                is negative or past the users or the content's rows; an interaction occurs
-                twice, within a split or across splits (a leak); or weights are not one positive
-                number per training interaction.
+                is negative or past the users or the content's rows; of the users hardly any occurs
+                (ids that are no numbering); an interaction occurs twice, within a split or across
+                splits (a leak); a user has none in training; or weights are not one positive number
+                per training interaction.
         """
         self._validate_content()
         self._validate_masks()
         self._validate_ids()
+        self._validate_users()
         self._validate_duplicates()
         self._validate_weight()
 
@@ -92,7 +98,7 @@ class InteractionTables:
 
     def _validate_content(self) -> None:
         if not self.features:
-            raise ValueError("no content: expected features of at least one modality")
+            raise ValueError("'features' must hold content of at least one modality (got none)")
         rows: list[tuple[str, int]] = []
         for modality, x in self.features.items():
             source = self._source(f"x_{modality}")
@@ -173,6 +179,28 @@ class InteractionTables:
                         f"{self._where(split, index)}: {kind} id {int(edge_index[axis, index])} "
                         f"in the {split} split, expected 0 to {limit - 1} ({limit} {what})"
                     )
+
+    def _validate_users(self) -> None:
+        trained = self.splits["train"][0].unique()
+        held_out = {split: self.splits[split][0] for split in ("val", "test")}
+        occurring = torch.cat([trained, *held_out.values()]).unique().numel()
+        if self.num_users > _MOST_ROWS_PER_USER * occurring:
+            raise ValueError(
+                f"{self._source('train')}: the largest user id is {self.num_users - 1}, and only "
+                f"{occurring} users occur; expected users numbered from 0 without such gaps"
+            )
+        if self.untrained_users:
+            return
+        for split, user in held_out.items():
+            lacking = ~torch.isin(user, trained)
+            if lacking.any():
+                index = int(lacking.nonzero()[0])
+                raise ValueError(
+                    f"{self._where(split, index)}: user {int(user[index])} is in the {split} split "
+                    "and has nothing in the train split, expected at least one interaction there; "
+                    f"give them one, or drop their rows ({user[lacking].unique().numel()} such "
+                    "user(s))"
+                )
 
     def _validate_duplicates(self) -> None:
         key = torch.cat([self.splits[s][0] * self.num_items + self.splits[s][1] for s in SPLITS])

@@ -3,13 +3,14 @@ r"""Last.fm 2K with text and audio content."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gtc_pyg.datasets.download import RemoteFile, download_files
 from gtc_pyg.datasets.interaction_dataset import InteractionDataset
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
-from gtc_pyg.datasets.mmrec_folder import read_inter_splits
+from gtc_pyg.datasets.mmrec_folder import check_spectral_dim, read_inter_splits
 from gtc_pyg.datasets.raw_files import read_csr_graph, read_npy, require_files
 from gtc_pyg.transforms.spectral_features import spectral_embedding
 
@@ -58,7 +59,7 @@ class LFM2k(InteractionDataset):
         pre_transform: Callable[..., Any] | None = None,
         force_reload: bool = False,
     ) -> None:
-        self.spectral_dim = spectral_dim
+        self.spectral_dim = check_spectral_dim(spectral_dim)
         super().__init__(root, transform, pre_transform, force_reload)
 
     @property
@@ -114,18 +115,25 @@ class LFM2k(InteractionDataset):
         path = os.path.join(self.raw_dir, _TAGS)
         require_files(path)
         tags = [""] * self.num_items
-        with open(path, encoding="utf-8") as file:
-            columns = file.readline().rstrip("\n").split("\t")
-            for column in ("itemID", "tags"):
-                if column not in columns:
-                    raise ValueError(f"{path}: missing column {column!r}, found {columns}")
-            for number, line in enumerate(file, start=2):
-                row = dict(zip(columns, line.rstrip("\n").split("\t"), strict=False))
-                item = row["itemID"]
-                if not (item.isascii() and item.isdigit() and int(item) < self.num_items):
-                    raise ValueError(
-                        f"{path}, line {number}: itemID is {item!r}, expected 0 to "
-                        f"{self.num_items - 1}"
-                    )
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                header, *lines = file.read().split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected text in UTF-8 ({error})") from error
+        columns = header.split("\t")
+        for column in ("itemID", "tags"):
+            if column not in columns:
+                raise ValueError(
+                    f"{path}, line 1: missing column {column!r}, expected itemID and tags, "
+                    f"separated by tabs (found {columns})"
+                )
+        for number, line in enumerate(lines, start=2):
+            row = dict(zip(columns, line.split("\t"), strict=False))
+            item = row.get("itemID", "")
+            if re.fullmatch("[0-9]{1,18}", item) and int(item) < self.num_items:
                 tags[int(item)] = row.get("tags", "")
+            elif line:
+                raise ValueError(
+                    f"{path}, line {number}: itemID is {item!r}, expected 0 to {self.num_items - 1}"
+                )
         return tags

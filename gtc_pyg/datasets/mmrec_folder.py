@@ -31,6 +31,13 @@ def read_inter_splits(path: str) -> dict[str, Any]:
     }
 
 
+def check_spectral_dim(value: int) -> int:
+    r"""A width of at least 1, or a :class:`ValueError`."""
+    if value < 1:
+        raise ValueError(f"'spectral_dim' must be at least 1 (got {value})")
+    return value
+
+
 def find_modalities(root: str | os.PathLike[str]) -> list[str]:
     r"""The modalities that ``root/raw`` has files of, as :class:`MMRecFolder` orders them."""
     raw = os.path.join(root, "raw")
@@ -66,7 +73,8 @@ class MMRecFolder(InteractionDataset):
 
     Raises:
         FileNotFoundError: If the interactions, or all content, is missing.
-        ValueError: If a file is wrong; see :meth:`InteractionTables.validate`.
+        ValueError: If :obj:`spectral_dim` is below 1, or a file is wrong; see
+            :meth:`InteractionTables.validate`.
     """
 
     def __init__(
@@ -79,7 +87,7 @@ class MMRecFolder(InteractionDataset):
         force_reload: bool = False,
     ) -> None:
         self.name = name
-        self.spectral_dim = spectral_dim
+        self.spectral_dim = check_spectral_dim(spectral_dim)
         super().__init__(root, transform, pre_transform, force_reload)
 
     @property

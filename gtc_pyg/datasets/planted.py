@@ -86,6 +86,7 @@ class PlantedPreferences(InteractionDataset):
             "num_blocks": (num_blocks, 1),
             "block_dim": (block_dim, 1),
             "num_clusters": (num_clusters, 1),
+            "seed": (seed, 0),
         }
         for argument, (size, least) in sizes.items():
             if size < least:

@@ -1,13 +1,17 @@
 r"""Readers of the published file formats; each one refuses what it does not understand.
 
-Nothing here runs code from a file: pickles may name SciPy and NumPy array types alone, and those
-of SciPy become an inert holder, so no SciPy is needed; ``.npy`` and ``.npz`` refuse objects.
+Nothing here runs code from a file: pickles are read by a machine that knows sparse matrices alone
+(:mod:`~gtc_pyg.datasets.sparse_pickle`), ``.npy`` and ``.npz`` refuse objects. No archive is
+unpacked: the arrays of an ``.npz`` go from the file into memory. What a file says of its size is
+checked against its length before memory is taken for it.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 import os
-import pickle
+import warnings
 import zipfile
 from typing import Any, NamedTuple
 
@@ -15,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gtc_pyg.datasets.sparse_pickle import load_sparse
+
 _INTER_COLUMNS = ("userID", "itemID", "x_label")
-_NUMPY_GLOBALS = {
-    ("multiarray", "_reconstruct"),
-    ("numeric", "_frombuffer"),
-}
+_ANEW = "copy or download it anew"
+_MOST_SQUEEZED = 100  # a similarity graph's arrays take a third of their size, or more
+_MOST_ROWS = 2**31  # so that user * items + item fits 64 bits
 
 
 class InterTable(NamedTuple):
@@ -37,11 +42,20 @@ class InterTable(NamedTuple):
 
 
 def require_files(*paths: str) -> None:
-    r"""Raises :class:`FileNotFoundError` naming file and folder where a file is missing."""
+    r"""Refuses files that are missing or must not be read.
+
+    Raises:
+        FileNotFoundError: Names file and folder.
+        PermissionError: Names the file.
+    """
     for path in paths:
         if not os.path.isfile(path):
-            folder, name = os.path.split(path)
-            raise FileNotFoundError(f"missing file {name!r}: expected in the folder {folder}")
+            folder, name = os.path.split(os.path.abspath(path))
+            above = os.path.dirname(folder)
+            more = f"; it lies in {above}" if os.path.isfile(os.path.join(above, name)) else ""
+            raise FileNotFoundError(f"missing file {name!r}: expected in the folder {folder}{more}")
+        if not os.access(path, os.R_OK):
+            raise PermissionError(f"cannot read {path}: permission denied; allow reading it")
 
 
 def read_inter(path: str) -> InterTable:
@@ -62,12 +76,18 @@ def read_inter(path: str) -> InterTable:
         raise ImportError(
             'reading .inter files needs pandas: pip install "gtc-pyg[data]"'
         ) from error
+    form: dict[str, Any] = {"sep": "\t", "dtype": str, "keep_default_na": False, "quoting": 3}
     try:
-        frame = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, quoting=3
-        ).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a tab-separated table with a header ({error})") from error
+        with warnings.catch_warnings():
+            # Without index_col a field too many in the first line would shift all columns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(path, skip_blank_lines=False, index_col=False, **form).fillna("")
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors are the former, too
+        reason = str(error).strip()
+        raise ValueError(
+            f"{path}: expected a tab-separated table with the header {', '.join(_INTER_COLUMNS)} "
+            f"({reason})"
+        ) from error
     for column in _INTER_COLUMNS:
         if column not in frame.columns:
             raise ValueError(
@@ -103,13 +123,16 @@ def read_npy(path: str) -> Tensor:
     require_files(path)
     try:
         with open(path, "rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a numeric .npy file ({error})") from error
+            start = file.read(12)
+        if start[6:7] > b"\1" and int.from_bytes(start[8:], "little") > os.path.getsize(path):
+            raise ValueError("the header is longer than the file")
+        array = np.lib.format.open_memmap(path, mode="r")  # takes no memory for what is not there
+    except Exception as error:  # a hostile header can raise anything
+        raise ValueError(f"{path}: not a whole numeric .npy file ({error}); {_ANEW}") from error
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: holds {array.dtype}, expected real numbers")
     with np.errstate(over="ignore"):  # what overflows becomes inf, which validation refuses
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
 def read_csr_graph(path: str) -> tuple[Tensor, Tensor, int]:
@@ -126,14 +149,16 @@ def read_csr_graph(path: str) -> tuple[Tensor, Tensor, int]:
     """
     require_files(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            part = {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise ValueError(f"{path}: not an .npz file of plain arrays ({error})") from error
+        part = _members(path)
+    except Exception as error:  # a hostile archive can raise anything
+        raise ValueError(f"{path}: not an .npz file of plain arrays ({error}); {_ANEW}") from error
     missing = {"format", "shape", "indptr", "indices", "data"} - part.keys()
     if missing:
-        raise ValueError(f"{path}: not a SciPy CSR matrix, missing {', '.join(sorted(missing))}")
-    kind = part["format"].item()
+        raise ValueError(
+            f"{path}: missing {', '.join(sorted(missing))}, expected a matrix as "
+            "scipy.sparse.save_npz writes it"
+        )
+    kind = part["format"].tolist()
     kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind
     if kind != "csr":
         raise ValueError(f"{path}: format is {kind!r}, expected 'csr'")
@@ -144,70 +169,55 @@ def read_csr_graph(path: str) -> tuple[Tensor, Tensor, int]:
     if shape.size != 2 or shape[0] != shape[1]:
         raise ValueError(f"{path}: shape is {shape.tolist()}, expected a square matrix")
     num_rows = int(shape[0])
-    count = np.diff(indptr.astype(np.int64))
-    if (
-        indptr.size != num_rows + 1
-        or indptr[0] != 0
-        or indptr[-1] != indices.size
-        or (count < 0).any()
-    ):
-        raise ValueError(
-            f"{path}: 'indptr' does not describe {num_rows} rows of {indices.size} entries"
-        )
+    row = _rows_of(path, indptr, indices.size, num_rows)
     outside = (indices < 0) | (indices >= num_rows)
     if outside.any():
         raise ValueError(
             f"{path}: 'indices' holds {indices[outside.argmax()]}, expected 0 to {num_rows - 1}"
         )
     if weight.shape != indices.shape or weight.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: 'data' does not hold one real number per entry")
-    if not np.isfinite(weight).all():
-        raise ValueError(f"{path}: 'data' holds {weight[~np.isfinite(weight)][0]}, expected finite")
-    row = np.repeat(np.arange(num_rows, dtype=np.int64), count)
-    edge_index = torch.from_numpy(np.stack([indices.astype(np.int64), row]))
-    return edge_index, torch.from_numpy(weight.astype(np.float32)), num_rows
-
-
-class _SparseMatrix:
-    r"""Takes the state of a pickled SciPy matrix and does nothing with it."""
-
-    state: dict[str, Any]
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _CooMatrix(_SparseMatrix):
-    pass
-
-
-class _CsrMatrix(_SparseMatrix):
-    pass
-
-
-_SPARSE_TYPES = {
-    "coo_matrix": _CooMatrix,
-    "coo_array": _CooMatrix,
-    "csr_matrix": _CsrMatrix,
-    "csr_array": _CsrMatrix,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        package, _, rest = module.partition(".")
-        if package == "scipy" and rest.startswith("sparse") and name in _SPARSE_TYPES:
-            return _SPARSE_TYPES[name]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        root, _, leaf = module.rpartition(".")
-        if root in ("numpy.core", "numpy._core") and (leaf, name) in _NUMPY_GLOBALS:
-            found: Any = np._core.multiarray if leaf == "multiarray" else np._core.numeric  # type: ignore[attr-defined]
-            return getattr(found, name)
-        raise pickle.UnpicklingError(
-            f"names the forbidden global {f'{module}.{name}'!r}; "
-            "expected SciPy and NumPy array types alone"
+        raise ValueError(
+            f"{path}: 'data' is {weight.dtype} {list(weight.shape)}, expected one real number for "
+            f"each of {indices.size} entries"
         )
+    with np.errstate(over="ignore"):  # what overflows is not finite either
+        single = weight.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"{path}: 'data' holds {weight[~np.isfinite(single)][0]}, expected finite")
+    edge_index = torch.from_numpy(np.stack([indices.astype(np.int64), row]))
+    return edge_index, torch.from_numpy(single), num_rows
+
+
+def _members(path: str) -> dict[str, np.ndarray]:
+    r"""The arrays of an ``.npz`` by name, once they are known to be as large as they say."""
+    part = {}
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > _MOST_SQUEEZED * os.path.getsize(path):
+            raise ValueError(f"{size} bytes unpacked, over {_MOST_SQUEEZED} times the file's size")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                header = np.lib.format.read_magic(file)
+                read = getattr(np.lib.format, f"read_array_header_{header[0]}_0")
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"{member.filename!r} is shorter than its header says")
+            with archive.open(member) as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+            part[member.filename.removesuffix(".npy")] = array
+    return part
+
+
+def _rows_of(path: str, indptr: np.ndarray, size: int, num_rows: int) -> np.ndarray:
+    r"""The row of each of ``size`` entries of a CSR matrix ``[size]``, int64."""
+    count: Any = np.diff(indptr.astype(np.int64))
+    wrong = num_rows < 0 or indptr.size != num_rows + 1 or indptr[0] != 0 or indptr[-1] != size
+    if wrong or (count < 0).any():
+        raise ValueError(
+            f"{path}: 'indptr' does not describe {num_rows} rows of {size} entries, expected a "
+            "matrix as SciPy writes it"
+        )
+    return np.repeat(np.arange(num_rows, dtype=np.int64), count)
 
 
 def read_sparse_pickle(path: str) -> tuple[Tensor, tuple[int, int]]:
@@ -219,33 +229,35 @@ def read_sparse_pickle(path: str) -> tuple[Tensor, tuple[int, int]]:
     Raises:
         FileNotFoundError: If the file is missing.
         ValueError: If the pickle names anything but array types (the message names what), is
-            truncated, or holds indices outside its shape.
+            truncated, or holds indices outside its shape; see
+            :func:`~gtc_pyg.datasets.sparse_pickle.load_sparse`.
     """
     require_files(path)
+    with open(path, "rb") as file:
+        content = file.read()
     try:
-        with open(path, "rb") as file:
-            matrix = _ArrayUnpickler(file).load()
-    except Exception as error:  # a hostile stream can raise anything
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(matrix, _SparseMatrix) or not isinstance(
-        getattr(matrix, "state", None), dict
-    ):
-        raise ValueError(f"{path}: holds {type(matrix).__name__}, expected a SciPy matrix")
+        matrix = load_sparse(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {_ANEW}") from error
     state = matrix.state
     try:
-        num_rows, num_cols = (int(size) for size in state["_shape"])
-        if isinstance(matrix, _CsrMatrix):
-            row = np.repeat(np.arange(num_rows), np.diff(state["indptr"]))
+        num_rows, num_cols = (operator.index(size) for size in state["_shape"])
+        if not (0 <= num_rows < _MOST_ROWS and 0 <= num_cols < _MOST_ROWS):
+            raise ValueError(f"rows and columns must be fewer than {_MOST_ROWS}")
+        if matrix.layout == "csr":
             col = state["indices"]
+            row = _rows_of(path, state["indptr"], col.size, num_rows)
         else:
-            row, col = state["coords"] if "coords" in state else (state["row"], state["col"])
+            row, col = state["coords"] or (state["row"], state["col"])
         keep = np.asarray(state["data"] != 0)
         index = np.stack([row, col])
-        if index.dtype.kind not in "iu" or keep.shape != index.shape[1:]:
+        if index.dtype.kind not in "iu" or index.ndim != 2 or keep.shape != index.shape[1:]:
             raise ValueError("rows, columns and values do not match")
         index = index[:, keep].astype(np.int64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a sparse matrix of two dimensions ({error!r})") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a sparse matrix of two dimensions ({type(error).__name__}: {error})"
+        ) from error
     for axis, (name, size) in enumerate((("row", num_rows), ("column", num_cols))):
         outside = (index[axis] < 0) | (index[axis] >= size)
         if outside.any():

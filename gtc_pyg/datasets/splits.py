@@ -16,12 +16,16 @@ RATIOS = (0.8, 0.1, 0.1)
 
 def check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
     r"""Three positive shares that sum to one, or a :class:`ValueError`."""
-    shares = tuple(float(share) for share in ratios)
+    try:
+        shares = tuple(float(share) for share in ratios)
+    except (TypeError, ValueError):
+        shares = ()
     fine = len(shares) == 3 and all(share > 0 for share in shares)
     if not fine or abs(sum(shares) - 1) > 1e-6:
+        total = f", which sum to {sum(shares):g}" if shares else ""
         raise ValueError(
             f"'ratios' must be three positive shares, training, validation and test, that sum to 1 "
-            f"(got {shares}, which sum to {sum(shares):g})"
+            f"(got {shares or ratios!r}{total})"
         )
     return shares[0], shares[1], shares[2]
 

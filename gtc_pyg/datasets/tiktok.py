@@ -77,4 +77,4 @@ class TikTok(InteractionDataset):
                 )
         sources = {split: path[name] for split, name in _MATRICES.items()}
         sources |= {f"x_{m}": path[f"{m}_feat.npy"] for m in features}
-        return InteractionTables(splits, shape[0], features, sources=sources)
+        return InteractionTables(splits, shape[0], features, sources=sources, untrained_users=True)

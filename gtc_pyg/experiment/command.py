@@ -11,7 +11,16 @@ import torch
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import rank
 from gtc_pyg.evaluation import KS, METRICS
-from gtc_pyg.experiment.rows import _features, _peak_mib, _rows, append_rows
+from gtc_pyg.experiment.config import read_settings
+from gtc_pyg.experiment.rows import (
+    _append_once,
+    _features,
+    _kept,
+    _peak_mib,
+    _rows,
+    _test_metrics,
+    append_rows,
+)
 from gtc_pyg.experiment.settings import MODELS, NAMES, Settings, train
 from gtc_pyg.lightning import FitResult
 
@@ -44,6 +53,12 @@ def parse_args(
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more (default: 0)")
     parser.add_argument("--threads", type=_positive, help="CPU threads (default: PyTorch's)")
     parser.add_argument("--out", type=Path, help="append the result rows to this CSV file")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.yaml",
+        help="settings of models, which go before the script's; name them by --preset in the rows",
+    )
     parser.add_argument("--preset", default="default", help="name of the settings in the rows")
     parser.add_argument("--logs", type=Path, default=Path("outputs"), help="checkpoints and logs")
     parser.add_argument(
@@ -52,6 +67,13 @@ def parse_args(
         metavar="DIR",
         help="write the trained recommender to this folder (of several runs DIR/MODEL-SEED), for "
         "gtc_pyg.recommend.Recommender.load",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the same command after it was killed: what has ended is read from --logs "
+        "(or, where that is gone, from the rows of --out), the run that was killed goes on from "
+        "its last checkpoint, and no row is appended twice",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
@@ -79,7 +101,10 @@ def run(
 ) -> dict[str, list[FitResult]]:
     r"""Trains the chosen models with the chosen seeds, prints the table, appends the rows.
 
-    Rows are appended after each run, so an interrupted command keeps what it finished. Of several
+    Rows are appended after each run, so an interrupted command keeps what it finished. With
+    ``--resume`` it goes on (``resume`` of :func:`~gtc_pyg.lightning.fit`): a run whose rows are in
+    ``--out``, by dataset, model, preset and seed and whatever their commit, adds none; where its
+    checkpoints are gone it is not repeated, unless ``--save`` asks for its model. Of several
     processes (``torchrun``) the first one alone prints and writes.
 
     Args:
@@ -89,13 +114,23 @@ def run(
         args: As :func:`parse_args` gives them.
 
     Returns:
-        The runs of each model, one for each seed.
+        The runs of each model, one for each seed; without those that are known by their rows alone.
 
     Raises:
-        ValueError: For a model that has no settings.
+        ValueError: For a model that has no settings; for a file of ``--config`` as
+            :func:`read_settings` says, or rows of it that would be named ``default``; with
+            ``--resume`` for a run of other settings in ``--logs`` or rows of other values in
+            ``--out``.
     """
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.config:
+        if args.out and args.preset == "default":
+            raise ValueError(
+                f"'--preset' must name the settings of {args.config} in the rows of {args.out} "
+                f"(got 'default', which are the script's): --preset tried"
+            )
+        settings = read_settings(args.config, settings)
     chosen_models = list(args.models or settings)
     if args.save:  # an extra of its own; missing, or with no place to save to, it says so now
         from gtc_pyg.recommend import Recommender, check_place
@@ -111,13 +146,28 @@ def run(
         for place in places.values():
             check_place(place)
     results: dict[str, list[FitResult]] = {}
+    table: dict[str, list[Mapping[str, float]]] = {}
     for model_name in chosen_models:
         if model_name not in settings:
             raise ValueError(f"no settings for {model_name!r}: there are {', '.join(settings)}")
         chosen = settings[model_name]
         for seed in args.seed:
-            if rank() == 0:
-                print(f"{NAMES[model_name]} on {name}, seed {seed}", file=sys.stderr)
+            run_name = f"{model_name}-{seed}"
+            shared = {
+                "dataset": name,
+                "model": model_name,
+                "preset": args.preset,
+                "seed": seed,
+                "features": _features(dataset, chosen, model_name),
+            }
+            title = f"{NAMES[model_name]} on {name}, seed {seed}"
+            if args.resume and args.out and not args.save:
+                kept = _kept(args.out, shared)
+                if kept and not (args.logs / name / "checkpoints" / run_name).exists():
+                    _say(f"{title}: rows of commit {kept[0]['commit']} kept, not run again")
+                    table.setdefault(NAMES[model_name], []).append(_test_metrics(kept))
+                    continue
+            _say(title)
             more = {"epochs": args.epochs} if args.epochs else {}
             result = train(
                 model_name,
@@ -125,30 +175,30 @@ def run(
                 chosen,
                 seed,
                 out=args.logs / name,
-                name=f"{model_name}-{seed}",
+                name=run_name,
+                resume=args.resume,
                 progress=not args.quiet,
                 **more,
             )
             results.setdefault(model_name, []).append(result)
+            table.setdefault(NAMES[model_name], []).append(result.test)
             if args.out and rank() == 0:
-                shared = {
-                    "dataset": name,
-                    "model": model_name,
-                    "preset": args.preset,
-                    "seed": seed,
-                    "features": _features(dataset, chosen, model_name),
-                }
-                append_rows(args.out, _rows(shared, result, _peak_mib()))
+                append = _append_once if args.resume else append_rows
+                append(args.out, _rows(shared, result, _peak_mib()))
             if args.save and rank() == 0:
                 saved = Recommender(result.model, dataset, chosen.modalities).save(
                     places[model_name, seed]
                 )
                 print(f"saved to {saved}", file=sys.stderr)
-    table = {NAMES[key]: [result.test for result in runs] for key, runs in results.items()}
     if rank() == 0:
         print(f"\n{name}, test" + (f", mean of seeds {args.seed}" if len(args.seed) > 1 else ""))
         print(format_table(table))
     return results
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text, file=sys.stderr)
 
 
 def format_table(table: Mapping[str, Sequence[Mapping[str, float]]]) -> str:

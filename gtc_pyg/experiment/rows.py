@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 
 from gtc_pyg._version import __version__
 from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.datasets.writing import told
 from gtc_pyg.distributed import world_size
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult
@@ -37,6 +39,7 @@ HEADER = [
     "commit",
     "versions",
 ]
+RUN = HEADER[:4]
 
 
 def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -44,6 +47,7 @@ def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
     Raises:
         ValueError: Where the file has another header.
+        OSError: Where it cannot be written; the rows that were there stay.
     """
     path = Path(path)
     old = ""
@@ -55,15 +59,55 @@ def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
                 f"{path} has the header {header!r}, expected {','.join(HEADER)!r}; "
                 f"choose another file with --out"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="") as file:
-        file.write(old)
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-        if not old:
-            writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("w", newline="") as file:
+                file.write(old)
+                writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+                if not old:
+                    writer.writeheader()
+                writer.writerows(rows)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+def _kept(path: Path, shared: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of one run that a file has; none where there is no file yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if all(row.get(k) == str(shared[k]) for k in RUN)]
+
+
+def _append_once(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends the rows of one run, where the file does not have them.
+
+    Raises:
+        ValueError: Where it has others of that run; times, memory, commit and versions may differ.
+    """
+    names = [*HEADER[: HEADER.index("seconds_per_epoch")], "features"]
+    kept = _kept(path, rows[0])
+    if not kept:
+        append_rows(path, rows)
+    elif [[r[n] for n in names] for r in kept] != [[str(r[n]) for n in names] for r in rows]:
+        run = ", ".join(f"{name} {rows[0][name]}" for name in RUN)
+        raise ValueError(
+            f"{path} has other values of {run}: remove those rows, or choose another --preset"
+        )
+
+
+def _test_metrics(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """What a run's rows say of the test split, as ``FitResult.test`` does."""
+    names = {metric.lower(): metric for metric in METRICS}
+    test = [row for row in rows if row["split"] == "test"]
+    return {f"{names[row['metric']]}@{row['k']}": float(row["value"]) for row in test}
 
 
 def _rows(shared: Mapping[str, Any], result: FitResult, peak: float) -> list[dict[str, Any]]:

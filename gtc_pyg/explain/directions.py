@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.models import GTC
+from gtc_pyg.models.content import Features, present_rows
 from gtc_pyg.models.csr_graph import CSRGraph
 from gtc_pyg.models.filtered import Filtered
-from gtc_pyg.models.graph_recommender import Features
 from gtc_pyg.nn import ModalityEncoder
 
 
@@ -81,12 +81,11 @@ def response(model: GTC, features: Features, graph: CSRGraph, name: str) -> Resp
         name: The modality.
     """
     encoder = cast(ModalityEncoder, model.filter.encoders[name])
-    raw, present = features[name].detach(), features.get(f"has_{name}")
+    raw, rows = features[name].detach(), present_rows(features, name)
     with torch.inference_mode(False), torch.enable_grad():
         # A view of users is made of content without a gradient: gates and conditions stay.
         f = model.filter_content({**features, name: raw.clone().requires_grad_()}, graph)[name]
         answers = torch.cat([f.base, f.h], dim=1)
-        rows = torch.ones(raw.size(0), dtype=torch.bool) if present is None else present
         with torch.no_grad():
             z = encoder.lin(raw[rows])
         jacobian = []

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.models import GTC
+from gtc_pyg.models.content import content_of, present_rows
 from gtc_pyg.models.graph_recommender import EdgeIndexDict, EdgeWeightDict, Features
 
 __all__ = ["filter_relevance", "filter_share", "score_share"]
@@ -165,11 +166,8 @@ def _erase(model: GTC, features: Features, name: str, columns: slice | Tensor) -
     chosen = torch.arange(features[name].size(1))[columns] if name in features else None
     if chosen is not None and chosen.numel() == 0:
         raise ValueError(f"'columns' must select some of {features[name].size(1)} (got {columns})")
-    x, present = (
-        model._content(features, name, model.num_items).clone(),
-        features.get(f"has_{name}"),
-    )
-    x[:, columns] = (x if present is None else x[present])[:, columns].mean(dim=0)
+    x = content_of(features, name, model.num_items).clone()
+    x[:, columns] = x[present_rows(features, name)][:, columns].mean(dim=0)
     return {**features, name: x}
 
 

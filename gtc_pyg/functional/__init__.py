@@ -1,5 +1,6 @@
 r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
 
+from gtc_pyg.functional.checks import check_ids, check_least
 from gtc_pyg.functional.contrast import (
     contrast,
     draw_permutations,
@@ -17,7 +18,6 @@ from gtc_pyg.functional.linear import (
 from gtc_pyg.functional.ranking import sampled_softmax
 from gtc_pyg.functional.rows import normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
-    check_ids,
     degree_sensitive_sample,
     layer_mean,
     select_columns,
@@ -39,6 +39,7 @@ __all__ = [
     "upcast",
     "to_csr",
     "check_ids",
+    "check_least",
     "stack_interactions",
     "spmm",
     "spmm_learning",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gtc_pyg.functional.checks import check_least
 from gtc_pyg.functional.rows import upcast
 
 
@@ -110,8 +111,7 @@ def contrast(
     Returns:
         A scalar, in nats.
     """
-    if chunk_size < 1:
-        raise ValueError(f"'chunk_size' must be at least 1 (got {chunk_size})")
+    check_least(1, chunk_size=chunk_size)
     inputs = [upcast(x) for x in (anchor, candidates, positive, scale)]
     with torch.autocast(anchor.device.type, enabled=False):
         total = _Contrast.apply(*inputs, exclude, chunk_size)

@@ -12,6 +12,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
 
+from gtc_pyg.functional.checks import check_ids, check_least
+
 # PyTorch says once per process that CSR is in beta, and that its checks are off (their default).
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
@@ -61,25 +63,6 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
     if is_torch_sparse_tensor(adj):
         check_ids(csr.col_indices(), num_src, "'adj' holds source")
     return csr if csr.is_floating_point() else csr.to(dtype)
-
-
-def check_ids(ids: Tensor, num: int, what: str) -> None:
-    r"""Refuses ids outside ``0`` to ``num - 1``, which sparse products read from foreign memory.
-
-    Waits for the device that holds the ids.
-
-    Args:
-        ids: Of whole numbers, any shape.
-        num: Number of nodes.
-        what: Opening of the message, ``"'adj' holds source"`` say.
-
-    Raises:
-        ValueError: With the first of the smallest and the largest id that is out of range.
-    """
-    if ids.numel() > 0:
-        low, high = (int(end) for end in ids.aminmax())
-        if low < 0 or high >= num:
-            raise ValueError(f"{what} {low if low < 0 else high}, expected 0 to {num - 1}")
 
 
 def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
@@ -182,8 +165,7 @@ def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) 
     Returns:
         ``[N, D]``, in the type of ``x``.
     """
-    if num_layers < 0:
-        raise ValueError(f"'num_layers' must be at least 0 (got {num_layers})")
+    check_least(0, num_layers=num_layers)
     return x if num_layers == 0 else _LayerMean.apply(adj, adj_transposed, x, num_layers)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -53,7 +53,7 @@ class InteractionDataModule(LightningDataModule):
         self.graph = dataset[0] if num_neighbors is not None else None
         self.num_users, self.num_items = dataset.num_users, dataset.num_items
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        labels = {
+        self.edge_indices = labels = {
             split: dataset.view(split)["user", "rates", "item"].edge_label_index
             for split in ("train", "val", "test")
         }
@@ -64,13 +64,19 @@ class InteractionDataModule(LightningDataModule):
         self.rankers["test"] = Ranker(labels["test"], seen, self.num_users)
 
     def train_dataloader(self) -> InteractionLoader | SubgraphLoader:
+        loader: InteractionLoader | SubgraphLoader
         if self.graph is not None and self.num_neighbors is not None:
-            return SubgraphLoader(
+            loader = SubgraphLoader(
                 self.graph, self.num_neighbors, self.batch_size, self.seed, self.train_edge_index
             )
-        return InteractionLoader(
-            self.train_edge_index, self.num_users, self.num_items, self.batch_size, self.seed
-        )
+        else:
+            loader = InteractionLoader(
+                self.train_edge_index, self.num_users, self.num_items, self.batch_size, self.seed
+            )
+        if self.trainer is not None:
+            done: Any = self.trainer.fit_loop.epoch_progress.current
+            loader.epoch = done.processed  # not 0 where a run goes on
+        return loader
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         return self._users("val")

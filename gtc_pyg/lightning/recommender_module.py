@@ -104,8 +104,8 @@ class RecommenderModule(LightningModule):
         parts = self.model.loss(*triple, features, graph, generator=self.generator)
         loss = weight * torch.stack(list(parts.values())).sum()
         if not bool(loss.isfinite()):
-            wrong = [f"{name} {float(part):g}" for name, part in parts.items()]
-            self._stop(f"the loss is {float(loss):g} ({', '.join(wrong)})")
+            wrong = [f"{name} {part.item():g}" for name, part in parts.items()]
+            self._stop(f"the loss is {loss.item():g} ({', '.join(wrong)})")
         if not self.automatic_optimization:
             optimizers: Any = self.optimizers()
             optimizers = optimizers if isinstance(optimizers, list) else [optimizers]

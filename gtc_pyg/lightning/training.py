@@ -2,54 +2,44 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     EMAWeightAveraging,
-    ModelCheckpoint,
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.distributed import rank
+from gtc_pyg.lightning.checkpoints import CheckpointFiles, MovableCheckpoint, read_checkpoint
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.processes import process_options
 from gtc_pyg.lightning.recommender_module import RecommenderModule
+from gtc_pyg.lightning.resuming import KEY, RunState, check_same, settings_of
 from gtc_pyg.models import GraphRecommender
 
 MONITOR = "val/Recall@20"
-
-
-class _History(Callback):
-    """Validation metrics of each epoch, and the seconds of its training and its evaluation."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.seconds: list[float] = []
-        self.evaluation_seconds: list[float] = []
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start = time.perf_counter()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)  # its kernels may still run
-        self.seconds.append(time.perf_counter() - self._start)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        self.rows.append({k: float(v) for k, v in metrics.items() if k.startswith("val/")})
-        total = time.perf_counter() - self._start
-        self.evaluation_seconds.append(total - self.seconds[-1])
+_OUTCOME = (
+    "lr",
+    "epochs",
+    "batch_size",
+    "patience",
+    "weight_averaging",
+    "modalities",
+    "num_neighbors",
+    "exclude_validation",
+    "seed",
+    "trainer_kwargs",
+)
 
 
 class _ProgressBar(TQDMProgressBar):
@@ -99,14 +89,21 @@ def fit(
     seed: int = 0,
     out: str | Path = "outputs",
     name: str = "model",
+    resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> FitResult:
     r"""Trains until validation Recall@20 stops rising, then reports the best epoch on test.
 
-    Writes below ``out``: the best and the last checkpoint (``checkpoints/<name>/``), a CSV log
-    (``logs/<name>/``) and a TensorBoard log (``tensorboard/<name>/``).
+    Writes below ``out``: the best, the last and the one checkpoint before it
+    (``checkpoints/<name>/``), a CSV log (``logs/<name>/``) and a TensorBoard log
+    (``tensorboard/<name>/``).
+
+    A run that was killed goes on with ``resume=True`` from the end of its last epoch, and ends with
+    the weights that it would have had, bit for bit on the same machine with as many threads. A
+    checkpoint is renamed to its place once it is whole; one that is damaged all the same is found
+    by its sums, and the one before is used, with a warning.
 
     Started by ``torchrun``, all processes train the model together and return the same; the first
     one alone writes. :class:`RecommenderModule` says what is split.
@@ -128,6 +125,11 @@ def fit(
         seed: Seeds all that is random in training.
         out: Folder of checkpoints and logs.
         name: Name of the run inside it.
+        resume: Whether to go on with the run of this name, which must have the same model, data and
+            arguments and start (``GraphRecommender.start``); ``epochs`` may be more. Weights are
+            then those of the checkpoint, whatever was drawn for ``model``. Without a checkpoint it
+            begins; one that has ended is not trained again. Several processes must see the same
+            folder. Where ``False``, a run of this name is written over.
         progress: Whether to show a progress bar.
         callbacks: Further callbacks of Lightning.
         trainer_kwargs: Further arguments of Lightning's ``Trainer``. Without ``torchrun`` there is
@@ -136,7 +138,9 @@ def fit(
 
     Raises:
         ValueError: For an argument out of range, mini-batches of a model that prunes interactions,
-            devices or a strategy that do not match the processes.
+            devices or a strategy that do not match the processes; with ``resume`` for a checkpoint
+            of another run, naming what differs, or where all are damaged.
+        RuntimeError: Where another run of this name has written over the best checkpoint.
     """
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
@@ -147,6 +151,7 @@ def fit(
             f"'num_neighbors' samples the graph, so that no interactions are pruned besides: make "
             f"the model with edge_dropout=0 (got {model.edge_dropout})"
         )
+    arguments = locals()
     seed_everything(seed, verbose=False)
     data = InteractionDataModule(
         dataset,
@@ -157,19 +162,19 @@ def fit(
         seed=seed,
     )
     module = RecommenderModule(model, lr, seed)
-    history = _History()
-    folder = Path(out)
-    checkpoint = ModelCheckpoint(
-        folder / "checkpoints" / name,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    folder = Path(out).expanduser()
+    files = CheckpointFiles(folder / "checkpoints" / name)
+    run = RunState(settings_of(model, data, {key: arguments[key] for key in _OUTCOME}))
+    start = _resume(run, files, epochs) if resume else None
+    if not resume and rank() == 0:
+        files.begin()
+    places: dict[str, Any] = {"dirpath": files.folder, "enable_version_counter": False}
+    best = MovableCheckpoint(filename="best", monitor=MONITOR, mode="max", **places)
+    last = MovableCheckpoint(filename="last", **places)
     used: list[Callback] = [
-        history,
-        checkpoint,
+        run,
+        best,
+        last,
         EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True),
     ]
     if weight_averaging > 0:
@@ -183,7 +188,13 @@ def fit(
         "callbacks": [*used, *callbacks],
         "logger": [
             CSVLogger(folder, name="logs", version=name),
-            TensorBoardLogger(folder, name="tensorboard", version=name),
+            TensorBoardLogger(
+                folder,
+                name="tensorboard",
+                version=name,
+                purge_step=run.purge_step,
+                flush_secs=2,  # its thread may hold up an interrupted run for so long
+            ),
         ],
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
@@ -192,6 +203,10 @@ def fit(
     }
     wanted = dict(trainer_kwargs or {})
     options |= wanted | process_options(wanted)
+    plugins = options.get("plugins") or []
+    plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        options["plugins"] = [files, *plugins]
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -200,18 +215,55 @@ def fit(
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
         trainer = Trainer(**options)
-        trainer.fit(module, datamodule=data)
-        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+        if start is not None and "logger" not in wanted:
+            run.repeat_logs(trainer.loggers)
+        trainer.fit(module, datamodule=data, ckpt_path=start)
+        epochs_done: Any = trainer.fit_loop.epoch_progress.current
+        epochs_done.completed = epochs_done.processed  # of a run that had ended, for the logs
+        state = read_checkpoint(Path(best.best_model_path))
+        of = state.get(KEY, {}).get("settings", run.settings)
+        if {**of, "epochs": ""} != {**run.settings, "epochs": ""}:
+            raise RuntimeError(
+                f"{best.best_model_path} was written by another run of this name meanwhile: give "
+                f"each an 'out' or a 'name' of its own"
+            )
         module.load_state_dict(state["state_dict"])
         test = trainer.test(module, datamodule=data, verbose=False)[0]
-    best = state["epoch"]
+    epoch = state["epoch"]
     return FitResult(
         model=module.model,
-        best_epoch=best + 1,
-        history=history.rows,
-        val={key.removeprefix("val/"): value for key, value in history.rows[best].items()},
+        best_epoch=epoch + 1,
+        history=run.rows,
+        val={key.removeprefix("val/"): value for key, value in run.rows[epoch].items()},
         test={key.removeprefix("test/"): value for key, value in test.items()},
-        seconds_per_epoch=sum(history.seconds) / len(history.seconds),
-        seconds=history.seconds,
-        evaluation_seconds=history.evaluation_seconds,
+        seconds_per_epoch=sum(run.seconds) / len(run.seconds),
+        seconds=run.seconds,
+        evaluation_seconds=run.evaluation_seconds,
     )
+
+
+def _resume(run: RunState, files: CheckpointFiles, epochs: int) -> Path | None:
+    """Takes the state of the newest whole checkpoint, and gives its path."""
+    found = files.newest()
+    if found is None:
+        _note(f"no checkpoint in {files.folder} yet: training starts from the beginning")
+        return None
+    path, state = found
+    if KEY not in state:
+        raise ValueError(f"{path} was not written by this fit: train anew, with resume=False")
+    check_same(state[KEY]["settings"], run.settings, path)
+    done = state["epoch"] + 1
+    if epochs < done:
+        raise ValueError(f"'epochs' must be at least the {done} that {path} has (got {epochs})")
+    run.load(state[KEY])
+    files.keep_best(run.best_epoch)
+    files.anew = False
+    ended = run.stopped or done == epochs
+    what = "the run has ended" if ended else "training goes on"
+    _note(f"{path} is of epoch {done}: {what}")
+    return path
+
+
+def _note(text: str) -> None:
+    if rank() == 0:
+        print(text, file=sys.stderr)

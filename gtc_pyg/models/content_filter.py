@@ -6,11 +6,14 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import LayerNorm, Linear, Module, ModuleDict, Parameter, Sequential, SiLU
+from torch.nn import Linear, Module, ModuleDict, Parameter
 
-from gtc_pyg.functional import check_ids, normalize_rows, spmm
-from gtc_pyg.models.csr_graph import CSRGraph, Features
+from gtc_pyg.functional import normalize_rows
+from gtc_pyg.models.content import Features
+from gtc_pyg.models.csr_graph import CSRGraph
+from gtc_pyg.models.filter_losses import diffusion_loss, ranking_loss
 from gtc_pyg.models.filtered import Filtered, gated
+from gtc_pyg.models.user_view import UserView, directions_of_ids
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 
@@ -28,12 +31,12 @@ class ContentFilter(Module):
 
     is affine in :math:`g_u \odot h_i`: :class:`~gtc_pyg.models.Filtered` holds its parts.
 
-    A user reaches the denoiser of a modality as a small network of the mean content of their items
-    (ours): whoever has the same items has the same filter, users who came after training too.
-    ``user_ids`` adds what ID embeddings say of a user. With these alone the gates hardly found what
-    is planted (``benchmarks/notes.md``). How much a user listens to each modality depends on the
-    same network; with the conditions ``'item'`` and ``'neighbors'``, whose filter is alike for
-    everybody, it is one learned number for all.
+    A user reaches the denoiser of a modality by the mean content of their items
+    (:class:`~gtc_pyg.models.user_view.UserView`): whoever has the same items has the same filter,
+    users who came after training too. ``user_ids`` adds what ID embeddings say of a user. With
+    these alone the gates hardly found what is planted (``benchmarks/notes.md``). How much a user
+    listens to each modality depends on the same network; with the conditions ``'item'`` and
+    ``'neighbors'``, whose filter is alike for everybody, it is one learned number for all.
 
     Args:
         in_channels: Width of each modality's content, one modality or more.
@@ -95,16 +98,7 @@ class ContentFilter(Module):
         )
         # Who is not looked at needs no network.
         self.views = ModuleDict(
-            {
-                name: Sequential(
-                    Linear(2 * channels if user_ids else channels, channels),
-                    SiLU(),
-                    Linear(channels, channels),
-                    LayerNorm(channels, elementwise_affine=False),
-                )
-                for name in in_channels
-                if condition != "item"
-            }
+            {name: UserView(channels, user_ids) for name in in_channels if condition != "item"}
         )
         num = len(in_channels)
         self.lin_modality = Linear(num * channels, num) if condition == "user" else None
@@ -113,10 +107,9 @@ class ContentFilter(Module):
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
-        for module in (*self.encoders.values(), *self.denoisers.values()):
-            cast(ModalityEncoder | ConditionalDenoiser, module).reset_parameters()
-        for lin in (m for m in self.views.modules() if isinstance(m, Linear)):
-            lin.reset_parameters()
+        for modules in (self.encoders, self.denoisers, self.views):
+            for module in modules.values():
+                cast(ModalityEncoder | ConditionalDenoiser | UserView, module).reset_parameters()
         if self.lin_modality is None:
             torch.nn.init.zeros_(self.modality_bias)
         else:
@@ -150,7 +143,7 @@ class ContentFilter(Module):
                 ``user_emb`` is missing.
         """
         if user is not None:
-            _check_users(user, graph.num_users)
+            graph.check_users(user)
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
         if self.user_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
@@ -212,16 +205,12 @@ class ContentFilter(Module):
         if user is None:
             of_items = graph.mean_of_users(rows)
         else:
-            kept: dict[str, Tensor] = {}
-            if graph.history is not None and self.training and torch.is_grad_enabled():
-                kept = graph.history.setdefault(self, kept)
-            if name in kept and kept[name].dtype == rows.dtype:
-                every = kept[name].index_copy_(0, user, rows.detach())
-            else:
-                with torch.no_grad():
-                    whole = self._by_ids(graph, None, ids)
-                    every = torch.cat(self._told(name, x, graph, None, whole), dim=-1)
-                kept[name] = every
+
+            def of_all() -> Tensor:
+                by_ids = self._by_ids(graph, None, ids)
+                return torch.cat(self._told(name, x, graph, None, by_ids), dim=-1)
+
+            every = graph.rows_of_all(self, name, user, rows, of_all)
             of_items = graph.mean_of_users(every, (user, rows))
         cond, *offset = of_items.split([x.size(1) for x in own], dim=-1)
         if denoiser.condition != "user":
@@ -237,23 +226,15 @@ class ContentFilter(Module):
         by_ids: Tensor | None,
     ) -> list[Tensor]:
         """What users tell their items: how the denoiser sees them, and the gate's offset from 1."""
-        denoiser, seen = self.denoiser(name), spmm(*graph.items_of(user), x.detach())
-        seen = F.layer_norm(seen, seen.shape[1:])
-        if by_ids is not None:
-            seen = torch.cat([seen, by_ids], dim=-1)
-        view = self.views[name](seen)
+        denoiser = self.denoiser(name)
+        view = cast(UserView, self.views[name]).of(x, graph, user, by_ids)
         # Items without users have the gate 1.
         return [view, denoiser.gate(view) - 1] if denoiser.condition == "user" else [view]
 
     def _by_ids(
         self, graph: CSRGraph, user: Tensor | None, ids: tuple[Tensor, Tensor] | None
     ) -> Tensor | None:
-        """What ID embeddings say of users: their own, and the mean of their items'."""
-        if ids is None:
-            return None
-        own = ids[0] if user is None else ids[0].index_select(0, user)
-        out = normalize_rows(own) + normalize_rows(spmm(*graph.items_of(user), ids[1]))
-        return F.layer_norm(out, out.shape[1:])
+        return None if ids is None else directions_of_ids(graph, user, *ids)
 
     def _modality_weights(self, users: Sequence[Tensor | None], num_users: int) -> Sequence[Tensor]:
         """Of each modality ``[N]``."""
@@ -316,106 +297,9 @@ class ContentFilter(Module):
         item: Tensor,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        r"""Mean squared error of the noise, over modalities and present entries.
-
-        Content is detached: an encoder drives this loss to zero by erasing it.
-
-        Args:
-            filtered: What :meth:`forward` gives.
-            features: As in :meth:`forward`; masks are looked up.
-            row: One of the users of each item, whose gate is applied: the position among those that
-                ``filtered`` was asked for ``[B]``.
-            item: ``[B]``.
-            generator: Draws times and noise.
-        """
-        x = torch.stack([f.x.detach().index_select(0, item) for f in filtered.values()])
-        t = self.schedule.sample_times(x.size(0) * x.size(1), generator)
-        noise = self.schedule.sample_noise(x, generator)
-        x_t = self.schedule.add_noise(x.flatten(0, 1), t, noise.flatten(0, 1)).view_as(x)
-        predicted = []
-        for (name, f), x_m, t_m in zip(filtered.items(), x_t, t.view(x.shape[:2]), strict=True):
-            denoiser = self.denoiser(name)
-            h = denoiser.hidden(x_m, t_m, f.cond.index_select(0, item))
-            gate = None if f.gate is None else f.gate.index_select(0, row)
-            predicted.append(denoiser.noise(h, gate))
-        error = (torch.stack(predicted) - noise).pow(2).mean(dim=-1)
-        present = _present(features, filtered, item)
-        return _mean_where(error, present).mean()
-
-    def ranking_loss(
-        self,
-        filtered: Mapping[str, Filtered],
-        content: Mapping[str, Tensor],
-        features: Features,
-        graph: CSRGraph,
-        row: Tensor,
-        pos_item: Tensor,
-        neg_item: Tensor,
-    ) -> Tensor:
-        r"""What the filter is for: to a user, their items look alike and others do not (ours).
-
-        .. math::
-            d_m = \cos(p^m_{u \setminus i}, \hat x^m_{ui}) - \cos(p^m_{u \setminus i},
-            \hat x^m_{un}), \qquad
-            p^m_{u \setminus i} = \frac{1}{|N(u) \setminus i|}
-            \sum_{j \in N(u) \setminus i} \hat x^m_{uj}
-
-        .. math::
-            L_f = -\frac{1}{M} \sum_m \log \sigma(5 \, d_m)
-            - \log \sigma \big(5 \textstyle\sum_m a_u^m d_m \big)
-
-        The first term teaches each modality's filter, the second how much a user listens to each
-        modality. Pairs count whose user has other items and whose items both have the content.
-
-        Args:
-            filtered: What :meth:`forward` gives.
-            content: What :meth:`for_users` gives.
-            features: As in :meth:`forward`; masks are looked up.
-            graph: The interactions.
-            row: The user's position among those that ``filtered`` was asked for ``[B]``.
-            pos_item: :math:`i`, an item of each user ``[B]``.
-            neg_item: :math:`n`, an item that is none of the user's ``[B]``.
-        """
-        every = list(filtered.values())
-        user_id = every[0].user_id
-        user = row if user_id is None else user_id[row]
-        own = graph.contains(user, pos_item).long()  # pruned ones are in no mean
-        num_items = graph.num_items_of_users[user]
-        pairs = row.repeat(2), torch.cat([pos_item, neg_item])
-        both = torch.stack([f.for_pairs(*pairs) for f in every])
-        total = torch.stack([content[name].index_select(0, row) for name in filtered])
-        others = num_items.view(-1, 1) * total - own.view(-1, 1) * both.chunk(2, dim=1)[0]
-        others = normalize_rows(others / (num_items - own).clamp(min=1).view(-1, 1))
-        pos, neg = normalize_rows(both).chunk(2, dim=1)
-        usable = (num_items > own).expand(others.shape[:2])
-        for item in (pos_item, neg_item):
-            usable = usable & _present(features, filtered, item)
-        difference = ((pos - neg) * others).sum(dim=-1)
-        weight = torch.stack([f.weight.index_select(0, row) for f in every])
-        joint = (weight * difference * usable).sum(dim=0)
-        first = _mean_where(F.softplus(-5 * difference), usable).mean()
-        return first + _mean_where(F.softplus(-5 * joint), usable.any(dim=0))
-
-
-def _check_users(user: Tensor, num_users: int) -> None:
-    if user.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    check_ids(user, num_users, "'user' holds user")
-    if bool((user[1:] <= user[:-1]).any()):
-        twice = user[1:][user[1:] <= user[:-1]][0]
-        raise ValueError(
-            f"'user' must be ascending and hold nobody twice (got {int(twice)} after one that is "
-            f"not below it); torch.unique makes it so"
+        r"""See :func:`~gtc_pyg.models.filter_losses.diffusion_loss`."""
+        return diffusion_loss(
+            filtered, self.denoiser, self.schedule, features, row, item, generator
         )
 
-
-def _present(features: Features, filtered: Mapping[str, Filtered], item: Tensor) -> Tensor:
-    """Which of the items have which modality ``[M, B]`` (bool)."""
-    masks = [features.get(f"has_{name}") for name in filtered]
-    whole = torch.ones_like(item, dtype=torch.bool)
-    return torch.stack([whole if mask is None else mask[item] for mask in masks])
-
-
-def _mean_where(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the last dimension, where the mask is true; 0 where it nowhere is."""
-    return (x * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
+    ranking_loss = staticmethod(ranking_loss)

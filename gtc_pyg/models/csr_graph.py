@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -11,6 +11,7 @@ from torch.nn import Embedding, Module
 from torch_geometric.typing import Adj, EdgeType
 
 from gtc_pyg.functional import (
+    check_ids,
     layer_mean,
     select_columns,
     select_rows,
@@ -23,7 +24,6 @@ USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
 SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
 
-Features = Mapping[str, Tensor]
 History = WeakKeyDictionary[Module, dict[str, Tensor]]
 EdgeIndexDict = Mapping[EdgeType, Adj]
 EdgeWeightDict = Mapping[EdgeType, Tensor]
@@ -107,6 +107,26 @@ class CSRGraph(dict[EdgeType, Tensor]):
         """
         return self._items_of_users if user is None else self._of(user).items
 
+    def check_users(self, user: Tensor) -> None:
+        r"""Refuses users that :meth:`items_of` would mistake, where reading them is free: on the
+        CPU, and outside of :func:`torch.compile`.
+
+        Args:
+            user: As in :meth:`items_of`.
+
+        Raises:
+            ValueError: Where they are not ascending, or one of them is unknown.
+        """
+        if user.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        check_ids(user, self.num_users, "'user' holds user")
+        if bool((user[1:] <= user[:-1]).any()):
+            twice = user[1:][user[1:] <= user[:-1]][0]
+            raise ValueError(
+                f"'user' must be ascending and hold nobody twice (got {int(twice)} after one that "
+                f"is not below it); torch.unique makes it so"
+            )
+
     def _of(self, user: Tensor) -> _OfUsers:
         # One batch asks several times.
         version = None if user.is_inference() else user._version
@@ -119,6 +139,30 @@ class CSRGraph(dict[EdgeType, Tensor]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "history": None, "_last": None}
+
+    def rows_of_all(
+        self, module: Module, name: str, user: Tensor, rows: Tensor, make: Callable[[], Tensor]
+    ) -> Tensor:
+        r"""Rows of all users, of which some are given; no gradient passes.
+
+        In training, where there is a :attr:`history` and gradients are asked for, the others are as
+        they were when they were last given, or made once at its beginning.
+
+        Args:
+            module: Whose rows they are.
+            name: Which of its rows.
+            user: The users that are given ``[N]``.
+            rows: Their rows ``[N, D]``.
+            make: Makes the rows of all users ``[U, D]``.
+        """
+        kept: dict[str, Tensor] = {}
+        if self.history is not None and module.training and torch.is_grad_enabled():
+            kept = self.history.setdefault(module, kept)
+        if name in kept and kept[name].dtype == rows.dtype:
+            return kept[name].index_copy_(0, user, rows.detach())
+        with torch.no_grad():
+            kept[name] = make()
+        return kept[name]
 
     def mean_of_users(self, x: Tensor, learning: tuple[Tensor, Tensor] | None = None) -> Tensor:
         r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users.

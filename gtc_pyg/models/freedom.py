@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict
 
+from gtc_pyg.models.content import content_of
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
@@ -112,7 +113,7 @@ class FREEDOM(GraphRecommender):
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
-            x = self._content(features, name, graph.num_items)
+            x = content_of(features, name, graph.num_items)
             pos, neg = projection(x[pos_item]), projection(x[neg_item])
             content = content + self.bpr((u * pos).sum(-1), (u * neg).sum(-1))
         parts["modalities"] = self.modality_weight * content

@@ -11,23 +11,11 @@ from torch.nn import Embedding, Module
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
-from gtc_pyg.functional import (
-    degree_sensitive_sample,
-    normalize_rows,
-    spectral_factors,
-    to_csr,
-)
-from gtc_pyg.models.csr_graph import (
-    ITEM_TO_USER,
-    SIMILAR_ITEMS,
-    USER_TO_ITEM,
-    CSRGraph,
-    EdgeIndexDict,
-    EdgeWeightDict,
-    Features,
-    SampledNodes,
-)
+from gtc_pyg.functional import check_least, normalize_rows, spectral_factors
+from gtc_pyg.models.content import Features
+from gtc_pyg.models.csr_graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, SampledNodes
 from gtc_pyg.models.item_embedder import ItemEmbedder, ItemSide
+from gtc_pyg.models.make_graph import make_graph, pruned
 from gtc_pyg.models.user_embedder import UserEmbedder, UserSide
 
 
@@ -50,6 +38,8 @@ class GraphRecommender(Module):
     user_emb: Embedding
     item_emb: Embedding
     item_bias: Embedding | None
+    start: str = "random"
+    """What the ID embeddings start from; a run that goes on must have had the same."""
     """Where there is one, it is the last column of the item embeddings."""
     arguments: dict[str, Any]
     """What the model was made with, by name: ``type(model)(**model.arguments)`` is another one."""
@@ -63,9 +53,7 @@ class GraphRecommender(Module):
 
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
         super().__init__()
-        for name, value in (("num_users", num_users), ("num_items", num_items)):
-            if value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        check_least(1, num_users=num_users, num_items=num_items)
         if not 0 <= edge_dropout < 1:
             raise ValueError(f"'edge_dropout' must lie in [0, 1) (got {edge_dropout})")
         self.num_users = num_users
@@ -137,9 +125,7 @@ class GraphRecommender(Module):
             NotImplementedError: Of a model that does not say how it makes a user of items
                 (``_user_side``).
         """
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        if graph.nodes is not None:
-            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        graph = self._whole_graph(edge_index_dict, edge_weight_dict)
         return UserEmbedder(self._user_side(features, graph), graph)
 
     def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
@@ -174,13 +160,19 @@ class GraphRecommender(Module):
                 f"{type(self).__name__} reads no content, so it cannot embed items without "
                 f"interactions: train a GTC or a FREEDOM"
             )
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        if graph.nodes is not None:
-            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        graph = self._whole_graph(edge_index_dict, edge_weight_dict)
         return ItemEmbedder(features, self.modalities, self._item_side(features, graph), graph)
 
     def _item_side(self, features: Features, graph: CSRGraph) -> ItemSide:
         return ItemSide(self(features, graph)[1])
+
+    def _whole_graph(
+        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
+    ) -> CSRGraph:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        if graph.nodes is not None:
+            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        return graph
 
     @torch.no_grad()
     def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
@@ -196,6 +188,7 @@ class GraphRecommender(Module):
         """
         if not 0 < length < float("inf"):
             raise ValueError(f"'length' must be positive and finite (got {length})")
+        self.start = f"spectral, length {length:g}"
         channels = self.user_emb.embedding_dim
         tables = spectral_factors(edge_index, self.num_users, self.num_items, channels)
         for embedding, factors in zip((self.user_emb, self.item_emb), tables, strict=True):
@@ -218,42 +211,14 @@ class GraphRecommender(Module):
             nodes: Of a sub-graph, whose edges and content are by position in these.
 
         Raises:
-            ValueError: Where either direction of the interactions is missing, has weights or
-                repeats an edge, or the two are not the same edges (by their counts).
+            ValueError: As :func:`~gtc_pyg.models.make_graph.make_graph` says.
         """
         if isinstance(edge_index_dict, CSRGraph):
             return edge_index_dict
-        sizes = {"user": self.num_users, "item": self.num_items}
+        sizes = self.num_users, self.num_items
         if nodes is not None:
-            sizes = {"user": nodes.user_id.numel(), "item": nodes.item_id.numel()}
-        weights = edge_weight_dict or {}
-        for key, weight in weights.items():
-            if key in (USER_TO_ITEM, ITEM_TO_USER):
-                raise ValueError(f"'edge_weight_dict' has {key}: interactions take no weights yet")
-            if weight.requires_grad:
-                raise ValueError(f"'edge_weight_dict' at {key} must not require a gradient")
-        edges = {}
-        for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
-            if key in edge_index_dict:
-                adj = edge_index_dict[key]
-                try:
-                    edges[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
-                except ValueError as error:
-                    raise ValueError(f"'edge_index_dict' at {key}: {error}") from error
-            elif key != SIMILAR_ITEMS:
-                raise ValueError(
-                    f"'edge_index_dict' lacks {key} (it has {list(edge_index_dict)}); "
-                    f"torch_geometric.transforms.ToUndirected adds the reverse edges"
-                )
-            elif self.num_item_layers > 0:
-                raise ValueError(
-                    f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it, and "
-                    f"num_item_layers=0 does without"
-                )
-        graph = CSRGraph(edges, nodes)
-        if nodes is None:  # else each direction is a sample of its own
-            _check_interactions(graph)
-        return graph
+            sizes = nodes.user_id.numel(), nodes.item_id.numel()
+        return make_graph(edge_index_dict, edge_weight_dict, *sizes, self.num_item_layers, nodes)
 
     def subgraph(self, batch: HeteroData) -> CSRGraph:
         r"""The sampled graph of a batch of :class:`~gtc_pyg.loader.SubgraphLoader`."""
@@ -278,39 +243,10 @@ class GraphRecommender(Module):
         """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
-            to_user = graph[ITEM_TO_USER]
-            user = torch.arange(self.num_users, device=to_user.device)
-            user = user.repeat_interleave(graph.num_items_of_users)
-            edge_index = torch.stack([user, to_user.col_indices()])
-            num_kept = max(1, round((1 - self.edge_dropout) * user.numel()))
-            kept = degree_sensitive_sample(
-                edge_index, self.num_users, self.num_items, num_kept, generator
-            )
-            edge_index = edge_index[:, kept]
-            to_item = to_csr(edge_index, self.num_items, self.num_users)
-            to_user = to_csr(edge_index.flip(0), self.num_users, self.num_items)
-            graph = CSRGraph({**graph, USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
+            graph = pruned(graph, self.edge_dropout, generator)
         graph = copy.copy(graph)  # with what derives from it
         graph.history = WeakKeyDictionary()
         return graph
-
-    @staticmethod
-    def _content(features: Features, name: str, num_items: int) -> Tensor:
-        """The content of a modality, one row per item, or an error that says what is wrong."""
-        if name not in features:
-            raise ValueError(f"'features' lacks {name!r} (it has {list(features)})")
-        if features[name].size(0) != num_items:
-            raise ValueError(
-                f"'features' has {features[name].size(0)} rows of {name!r}, "
-                f"expected one for each of the {num_items} items"
-            )
-        mask = features.get(f"has_{name}")
-        if mask is not None and (mask.shape != (num_items,) or mask.dtype != torch.bool):
-            raise ValueError(
-                f"'features' must have 'has_{name}' as bool [{num_items}] "
-                f"(got {mask.dtype} {list(mask.shape)})"
-            )
-        return features[name]
 
     def _rank_loss(
         self, user_emb: Tensor, item_emb: Tensor, user: Tensor, pos: Tensor, neg: Tensor
@@ -318,23 +254,3 @@ class GraphRecommender(Module):
         u = user_emb.index_select(0, user)
         pos_emb, neg_emb = item_emb.index_select(0, torch.cat([pos, neg])).chunk(2)
         return self.bpr((u * pos_emb).sum(-1), (u * neg_emb).sum(-1))
-
-
-def _check_interactions(graph: CSRGraph) -> None:
-    """Unweighted, none twice, and the same in both directions."""
-    for key, reverse in ((USER_TO_ITEM, ITEM_TO_USER), (ITEM_TO_USER, USER_TO_ITEM)):
-        adj, col = graph[key], graph[key].col_indices()
-        first = torch.zeros(col.numel() + 1, dtype=torch.bool, device=col.device)
-        first[adj.crow_indices()] = True  # of its row
-        twice = (col[1:] == col[:-1]) & ~first[1:-1]
-        if bool((adj.values() != 1).any()) or bool(twice.any()):
-            raise ValueError(
-                f"'edge_index_dict' at {key} must hold every interaction once, without weights "
-                f"(torch_geometric.utils.coalesce removes copies)"
-            )
-        degree = torch.bincount(col, minlength=adj.size(1))
-        if not torch.equal(degree, graph[reverse].crow_indices().diff()):
-            raise ValueError(
-                f"'edge_index_dict' at {key} and {reverse} must be the same interactions (got "
-                f"{col.numel()} and {graph[reverse].col_indices().numel()}, or of other nodes)"
-            )

@@ -7,21 +7,20 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
-from gtc_pyg.functional import normalize_rows, sampled_softmax
+from gtc_pyg.functional import check_least, normalize_rows, sampled_softmax
+from gtc_pyg.models.content import Features, content_with_masks
 from gtc_pyg.models.content_filter import ContentFilter
 from gtc_pyg.models.filtered import Filtered, hear
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
     EdgeWeightDict,
-    Features,
     GraphRecommender,
 )
-from gtc_pyg.models.item_embedder import ItemSide, without_interactions
-from gtc_pyg.models.user_embedder import UserSide, propagated
+from gtc_pyg.models.gtc_newcomers import item_side, user_side
+from gtc_pyg.models.item_embedder import ItemSide
+from gtc_pyg.models.user_embedder import UserSide
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
-
-_ALL = torch.ones(1, dtype=torch.bool)
 
 
 class _IDs(NamedTuple):
@@ -135,15 +134,8 @@ class GTC(GraphRecommender):
             raise ValueError(
                 f"'filter_in' must be 'messages', 'score' or 'both' (got {filter_in!r})"
             )
-        sizes = {
-            "num_layers": (num_layers, 0),
-            "num_item_layers": (num_item_layers, 0),
-            "content_batch_size": (content_batch_size, 1),
-            "num_negatives": (num_negatives, 1),
-        }
-        for name, (value, least) in sizes.items():
-            if value < least:
-                raise ValueError(f"'{name}' must be at least {least} (got {value})")
+        check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
+        check_least(1, content_batch_size=content_batch_size, num_negatives=num_negatives)
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -222,24 +214,9 @@ class GTC(GraphRecommender):
     def _filter(
         self, features: Features, graph: CSRGraph, ids: _IDs, user: Tensor | None
     ) -> dict[str, Filtered]:
-        content = {
-            name: self._content(features, name, graph.num_items) for name in self.filter.encoders
-        }
-        for name in self.filter.incomplete:
-            if f"has_{name}" not in features:
-                raise ValueError(
-                    f"'features' lacks 'has_{name}' [{graph.num_items}] (bool): {name!r} is one of "
-                    f"'incomplete'"
-                )
-        masks = {key: mask for key, mask in features.items() if key.startswith("has_")}
-        for name in content:
-            if name not in self.filter.incomplete and not masks.get(f"has_{name}", _ALL).all():
-                absent = int((~masks[f"has_{name}"]).sum())
-                raise ValueError(
-                    f"'features' lacks {name!r} of {absent} items: make the model with "
-                    f"incomplete=[{name!r}], a dataset's 'incomplete'"
-                )
-        return self.filter(content | masks, ids.unit_item, graph, user, ids.unit_user)
+        names = list(self.filter.encoders), self.filter.incomplete
+        content = content_with_masks(features, *names, graph.num_items)
+        return self.filter(content, ids.unit_item, graph, user, ids.unit_user)
 
     def _fused(self, filtered: Mapping[str, Filtered], ids: _IDs) -> Tensor:
         """What is propagated, users above items."""
@@ -263,12 +240,16 @@ class GTC(GraphRecommender):
         h = items
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
-        parts = [items if self.num_item_layers == 0 else items + h]
-        if self.filter_in != "messages":
-            parts += [f.item_factors() for f in filtered.values()]
+        smoothed = items if self.num_item_layers == 0 else items + h
+        parts = [smoothed, *self._item_factors(filtered)]
         if self.item_bias is not None:
             parts.append(graph.rows(self.item_bias, "item"))
         return self._users(users, filtered, content), torch.cat(parts, dim=-1), content
+
+    def _item_factors(self, filtered: Mapping[str, Filtered]) -> list[Tensor]:
+        """What the items have in the score, modality by modality, where the filter acts there."""
+        every = filtered.values()
+        return [] if self.filter_in == "messages" else [f.item_factors() for f in every]
 
     def _users(
         self, users: Tensor, filtered: Mapping[str, Filtered], content: Mapping[str, Tensor]
@@ -280,35 +261,10 @@ class GTC(GraphRecommender):
         return self.score_scale * torch.cat([users, *parts], dim=-1)
 
     def _item_side(self, features: Features, graph: CSRGraph) -> ItemSide:
-        ids = self._ids(graph)
-        out = graph.layer_mean(
-            self._fused(self._filter(features, graph, ids, None), ids), self.num_layers
-        )
-
-        def own(new: Features, item: Tensor) -> list[Tensor]:
-            nobody = item.new_zeros(1, item.size(1))
-            alone = _IDs(nobody, item, nobody, item)
-            known = [f"has_{name}" for name in self.filter.incomplete]  # else the mean is all
-            new = {k: x for k, x in new.items() if k in known or not k.startswith("has_")}
-            filtered = self._filter(new, without_interactions(item), alone, None)
-            parts = [self._fused(filtered, alone)[1:] / (self.num_layers + 1)]
-            if self.filter_in != "messages":
-                parts += [f.item_factors() for f in filtered.values()]
-            return parts
-
-        bias = None if self.item_bias is None else self.item_bias.weight
-        return ItemSide(out[graph.num_users :], own, ids.unit_item, bias)
+        return item_side(self, features, graph)
 
     def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
-        ids = self._ids(graph)
-        filtered = self._filter(features, graph, ids, None)
-        propagate = propagated(graph, self._fused(filtered, ids), self.num_layers)
-
-        def embed(new: CSRGraph, start: Tensor) -> Tensor:
-            of_new = self.filter.of_new_users(filtered, new, ids.unit_item, start)
-            return self._users(propagate(new, start), of_new, self.filter.for_users(of_new, new))
-
-        return UserSide(ids.unit_user, ids.unit_item, embed, normalize_rows)
+        return user_side(self, features, graph)
 
     def loss(
         self,
@@ -330,10 +286,12 @@ class GTC(GraphRecommender):
         both = torch.cat([pos_item, neg_item])
         ego = torch.cat([ids.user.index_select(0, user), ids.item.index_select(0, both)])
         size = ego.pow(2).sum() / (2 * user.numel())
-        parts = {
-            "ranking": self._ranking(user_emb, item_emb, rows, pos_item, neg_item, graph, users),
-            "regularization": self.regularization * size,
-        }
+        if self.num_negatives == 1:
+            ranking = self._rank_loss(user_emb, item_emb, rows, pos_item, neg_item)
+        else:
+            sample, known = neg_item[: self.num_negatives].unique(), graph.items_of(users)[0]
+            ranking = sampled_softmax(user_emb, item_emb, rows, pos_item, sample, known)
+        parts = {"ranking": ranking, "regularization": self.regularization * size}
         some = slice(self.content_batch_size)
         rows, pos_item, neg_item = rows[some], pos_item[some], neg_item[some]
         if self.diffusion_weight > 0:
@@ -353,18 +311,3 @@ class GTC(GraphRecommender):
             loss = self.total_correlation(views, masks, generator)
             parts["total_correlation"] = self.total_correlation_weight * loss
         return parts
-
-    def _ranking(
-        self,
-        user_emb: Tensor,
-        item_emb: Tensor,
-        row: Tensor,
-        pos_item: Tensor,
-        neg_item: Tensor,
-        graph: CSRGraph,
-        user: Tensor,
-    ) -> Tensor:
-        if self.num_negatives == 1:
-            return self._rank_loss(user_emb, item_emb, row, pos_item, neg_item)
-        sample, known = neg_item[: self.num_negatives].unique(), graph.items_of(user)[0]
-        return sampled_softmax(user_emb, item_emb, row, pos_item, sample, known)

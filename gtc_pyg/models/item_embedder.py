@@ -7,13 +7,9 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.functional import inner_product_topk, normalize_rows, to_csr
-from gtc_pyg.models.csr_graph import (
-    ITEM_TO_USER,
-    SIMILAR_ITEMS,
-    USER_TO_ITEM,
-    CSRGraph,
-    Features,
-)
+from gtc_pyg.models.content import Features, present_rows
+from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
+from gtc_pyg.models.make_graph import interactions_graph
 
 MOST = 6000  # items that the map is learned from
 SAMPLE = 1024  # of these, for its settings
@@ -133,7 +129,7 @@ class ItemEmbedder:
         )
 
     def _mean(self, features: Features, name: str) -> Tensor:
-        x = features[name][self.known & _present(features, name)]
+        x = features[name][self.known & present_rows(features, name)]
         return x.mean(dim=0) if len(x) else features[name].new_zeros(features[name].size(1))
 
     def _unit(self, features: Features) -> dict[str, Tensor]:
@@ -146,7 +142,7 @@ class ItemEmbedder:
                 raise ValueError(
                     f"'features' at {name!r} must be [n, {mean.numel()}] (got {list(x.shape)})"
                 )
-            present = _present(features, name).view(-1, 1)
+            present = present_rows(features, name).view(-1, 1)
             out[name] = normalize_rows(torch.where(present, x - mean, 0.0))
         return out
 
@@ -154,7 +150,7 @@ class ItemEmbedder:
         """The content and its masks, with the mean where an item lacks a modality."""
         out = dict(features)
         for name, mean in self._means.items():
-            out[f"has_{name}"] = _present(features, name)
+            out[f"has_{name}"] = present_rows(features, name)
             out[name] = torch.where(out[f"has_{name}"].view(-1, 1), features[name], mean)
         return out
 
@@ -251,8 +247,8 @@ class ItemEmbedder:
 def without_interactions(like: Tensor) -> CSRGraph:
     r"""The graph of as many items as ``like`` has rows, and of one user, who has none."""
     none = torch.empty(2, 0, dtype=torch.long, device=like.device)
-    to_item, to_user = to_csr(none, len(like), 1), to_csr(none, 1, len(like))
-    return CSRGraph({USER_TO_ITEM: to_item.to(like), ITEM_TO_USER: to_user.to(like)})
+    graph = interactions_graph(none, 1, len(like))
+    return CSRGraph({key: adj.to(like) for key, adj in graph.items()})
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -270,8 +266,3 @@ def _best_penalty(kernel: Tensor, y: Tensor) -> tuple[float, float]:
         error = (y - q @ (kept.view(-1, 1) * along)) / (1 - leverage)
         found.append((float(error.pow(2).sum() / y.pow(2).sum().clamp(min=1e-12)), penalty))
     return min(found)
-
-
-def _present(features: Features, name: str) -> Tensor:
-    x, mask = features[name], features.get(f"has_{name}")
-    return torch.ones(len(x), dtype=torch.bool, device=x.device) if mask is None else mask

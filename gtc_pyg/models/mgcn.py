@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
 from gtc_pyg.functional import contrast, normalize_rows, spmm
+from gtc_pyg.models.content import content_of
 from gtc_pyg.models.csr_graph import USER_TO_ITEM, CSRGraph
 from gtc_pyg.models.graph_recommender import (
     EdgeIndexDict,
@@ -163,7 +164,7 @@ class MGCN(GraphRecommender):
         """Items' content of all modalities, side by side, ``[I, M K]``."""
         e_item = graph.rows(self.item_emb, "item")
         purified = [
-            e_item * purifier(self._content(features, name, graph.num_items))
+            e_item * purifier(content_of(features, name, graph.num_items))
             for name, purifier in self.purifiers.items()
         ]
         out = torch.cat(purified, dim=1)  # for one product

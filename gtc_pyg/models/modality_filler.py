@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm import tqdm
 
-from gtc_pyg.functional import check_ids, principal_axes, ridge_predictions, spectral_items
+from gtc_pyg.functional import check_least, principal_axes
+from gtc_pyg.models.fill_conditions import FillConditions, content_to_fill
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 
@@ -22,17 +23,6 @@ class FillHistory(NamedTuple):
     """Mean cosine of generated and true encoded content of the held-out rows."""
     best_epoch: int
     """The epoch of the largest cosine; the final training on all present rows ends there."""
-
-
-class _Given(NamedTuple):
-    """All that the conditions of a fill are made of."""
-
-    x: Tensor
-    """Encoded content ``[I, D]``; absent rows mean nothing."""
-    interactions: Tensor
-    """Spectral embedding of the items ``[I, S]``."""
-    others: Tensor
-    """The other modalities, each at unit length ``[I, O]``."""
 
 
 class ModalityFiller(Module):
@@ -95,14 +85,8 @@ class ModalityFiller(Module):
         num_steps: int = 1000,
     ) -> None:
         super().__init__()
-        sizes = {
-            "in_channels": (in_channels, 1),
-            "channels": (channels, 2),
-            "spectral_channels": (spectral_channels, 1),
-        }
-        for name, (value, least) in sizes.items():
-            if value < least:
-                raise ValueError(f"'{name}' must be at least {least} (got {value})")
+        check_least(1, in_channels=in_channels, spectral_channels=spectral_channels)
+        check_least(2, channels=channels)
         self.modality = modality
         self.channels = channels
         self.spectral_channels = spectral_channels
@@ -155,10 +139,9 @@ class ModalityFiller(Module):
         Raises:
             ValueError: Where the content does not fit, or fewer than four items have the modality.
         """
-        x, mask = self._content(features)
-        for name, value, least in (("epochs", epochs, 1), ("num_folds", num_folds, 2)):
-            if value < least:
-                raise ValueError(f"'{name}' must be at least {least} (got {value})")
+        x, mask = content_to_fill(features, self.modality, self.mean)
+        check_least(1, epochs=epochs)
+        check_least(2, num_folds=num_folds)
         if not 0 < holdout < 1:
             raise ValueError(f"'holdout' must lie in (0, 1) (got {holdout})")
         if int(mask.sum()) < 4:
@@ -174,11 +157,11 @@ class ModalityFiller(Module):
         known = mask.clone()
         known[held] = False
         fold = torch.randint(num_folds, (x.size(0),), generator=generator).to(x.device)
-        given = self._given(features, edge_index, num_users)
-        cond_held = self._cond(given, known)[held]
+        given = self._conditions(features, edge_index, num_users)
+        cond_held = given.outside(known)[held]
         measured: dict[int, float] = {}
         for rows in (known, mask):  # first to choose the number of epochs, then with all rows
-            cond = self._fold_conditions(given, rows, fold)
+            cond = given.by_folds(rows, fold)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 self.reset_parameters()
@@ -234,8 +217,8 @@ class ModalityFiller(Module):
         """
         if not bool(self.distance > 0):
             raise ValueError("call fit(...) first: this filler has not been trained")
-        _, mask = self._content(features)
-        cond = self._cond(self._given(features, edge_index, num_users), mask)[~mask]
+        _, mask = content_to_fill(features, self.modality, self.mean)
+        cond = self._conditions(features, edge_index, num_users).outside(mask)[~mask]
         encoded = self._sample(cond, num_samples, num_sampling_steps, generator)
         out = features[self.modality].clone()
         out[~mask] = self.decode(encoded).to(out.dtype)
@@ -263,69 +246,12 @@ class ModalityFiller(Module):
         self.mean.copy_(x.mean(0))
         self.distance.copy_(distance)
 
-    def _content(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        has = f"has_{self.modality}"
-        for key in (self.modality, has):
-            if key not in features:
-                raise ValueError(f"'features' lacks {key!r} (it has {list(features)})")
-        x, mask = features[self.modality], features[has]
-        if x.dim() != 2 or x.size(1) != self.mean.numel():
-            raise ValueError(
-                f"'features' must have {self.modality!r} as [I, {self.mean.numel()}] "
-                f"(got {list(x.shape)})"
-            )
-        for key, other in features.items():
-            if other.size(0) != x.size(0):
-                raise ValueError(
-                    f"'features' must have {x.size(0)} rows of {key!r} (got {other.size(0)})"
-                )
-            if key.startswith("has_") and other.dtype != torch.bool:
-                raise ValueError(f"'features' must have {key!r} as bool (got {other.dtype})")
-        x = torch.where(mask.view(-1, 1), x, 0.0).to(self.mean.dtype)
-        if not bool(x.isfinite().all()):
-            raise ValueError(f"'features' holds values of {self.modality!r} that are not finite")
-        return x, mask
-
-    def _given(self, features: Mapping[str, Tensor], edge_index: Tensor, num_users: int) -> _Given:
-        x, mask = self._content(features)
-        others = [x[:, :0]]
-        for name, other in features.items():
-            if name != self.modality and not name.startswith("has_"):
-                has = features.get(f"has_{name}", torch.ones_like(mask)).view(-1, 1)
-                other = torch.where(has, other, 0.0).to(x.dtype)
-                if not bool(other.isfinite().all()):
-                    raise ValueError(
-                        f"'features' holds values of {name!r} that are not finite; mark items "
-                        f"without it in 'has_{name}'"
-                    )
-                # Absent rows come out as zeros, the mean of the present ones.
-                other = torch.where(has, other - other.sum(0) / has.sum().clamp(min=1), 0.0)
-                reduced = other @ principal_axes(other, self.channels).t()
-                others.append(F.normalize(reduced, dim=1))
-        if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
-            raise ValueError(
-                f"'edge_index' must be [2, E], users in row 0 (got {type(edge_index).__name__})"
-            )
-        check_ids(edge_index[0], num_users, "'edge_index' holds user")
-        check_ids(edge_index[1], x.size(0), "'edge_index' holds item")
-        interactions = spectral_items(edge_index, num_users, x.size(0), self.spectral_channels)
-        interactions = interactions.to(x.dtype)
-        return _Given(self.encoder(x), interactions, torch.cat(others, dim=1))
-
-    def _cond(self, given: _Given, known: Tensor) -> Tensor:
-        """What rows outside ``known`` may see, ``[I, C]``."""
-        blocks = [
-            ridge_predictions(z, given.x, known) if z.size(1) > 0 else torch.zeros_like(given.x)
-            for z in (given.interactions, given.others)
-        ]
-        return torch.cat(blocks, dim=1)
-
-    def _fold_conditions(self, given: _Given, rows: Tensor, fold: Tensor) -> Tensor:
-        cond = given.x.new_zeros(rows.numel(), self.denoiser.cond_channels)
-        for f in fold[rows].unique():
-            inside = rows & (fold == f)
-            cond[inside] = self._cond(given, rows & ~inside)[inside]
-        return cond
+    def _conditions(
+        self, features: Mapping[str, Tensor], edge_index: Tensor, num_users: int
+    ) -> FillConditions:
+        sizes = num_users, self.channels, self.spectral_channels
+        given = features, self.modality, self.encoder, self.mean
+        return FillConditions.of(*given, edge_index, *sizes)
 
     def _train_epoch(
         self,

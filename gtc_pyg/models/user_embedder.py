@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
-from gtc_pyg.functional import check_ids, normalize_rows, ridge_map, to_csr
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, USER_TO_ITEM, CSRGraph
+from gtc_pyg.functional import check_ids, check_least, normalize_rows, ridge_map
+from gtc_pyg.models.csr_graph import USER_TO_ITEM, CSRGraph
+from gtc_pyg.models.make_graph import interactions_graph
 
 
 class UserSide(NamedTuple):
@@ -127,16 +128,13 @@ def new_users(edge_index: Tensor, num_users: int, num_items: int) -> CSRGraph:
             f"'edge_index' must be [2, E] of whole numbers, users and items (got "
             f"{edge_index.dtype} {list(edge_index.shape)})"
         )
-    if num_users < 0:
-        raise ValueError(f"'num_users' must be at least 0 (got {num_users})")
+    check_least(0, num_users=num_users)
     user, item = edge_index
     check_ids(user, num_users, "'edge_index' holds user")
     check_ids(item, num_items, "'edge_index' holds item")
     pairs = (user * num_items + item).unique()
     edge_index = torch.stack([pairs // num_items, pairs % num_items])
-    to_item = to_csr(edge_index, num_items, num_users)
-    to_user = to_csr(edge_index.flip(0), num_users, num_items)
-    return CSRGraph({USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
+    return interactions_graph(edge_index, num_users, num_items)
 
 
 def propagated(

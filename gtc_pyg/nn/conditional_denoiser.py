@@ -11,7 +11,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, spmm
 
-from gtc_pyg.functional import check_ids
+from gtc_pyg.functional import check_ids, check_least
 
 CONDITIONS = ("item", "neighbors", "user")
 
@@ -90,11 +90,9 @@ class ConditionalDenoiser(MessagePassing):
             raise ValueError(f"'condition' must be one of {CONDITIONS} (got {condition!r})")
         if aggr not in ("mean", "sum"):
             raise ValueError(f"'aggr' must be 'mean' or 'sum' (got {aggr!r})")
-        sizes = {"channels": channels, "cond_channels": cond_channels}
-        sizes |= {} if hidden_channels is None else {"hidden_channels": hidden_channels}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        check_least(1, channels=channels, cond_channels=cond_channels)
+        if hidden_channels is not None:
+            check_least(1, hidden_channels=hidden_channels)
         super().__init__(aggr=aggr, **kwargs)
         self.channels = channels
         self.cond_channels = cond_channels

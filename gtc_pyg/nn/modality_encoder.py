@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Linear, Module, Parameter
 from torch_geometric.typing import Adj, OptTensor
 
+from gtc_pyg.functional import check_least
 from gtc_pyg.nn.conditional_denoiser import ConditionalDenoiser
 from gtc_pyg.nn.noise_schedule import NoiseSchedule
 
@@ -42,9 +43,7 @@ class ModalityEncoder(Module):
 
     def __init__(self, in_channels: int, out_channels: int, missing: bool = False) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        check_least(1, in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.lin = Linear(in_channels, out_channels)
@@ -169,8 +168,7 @@ class ModalityEncoder(Module):
             raise ValueError(f"'prediction' must be one of {PREDICTIONS} (got {prediction!r})")
         if not 1 <= num_steps <= schedule.num_steps:
             raise ValueError(f"'num_steps' must lie in [1, {schedule.num_steps}] (got {num_steps})")
-        if num_samples < 1:
-            raise ValueError(f"'num_samples' must be at least 1 (got {num_samples})")
+        check_least(1, num_samples=num_samples)
         if denoiser.channels != self.out_channels:
             raise ValueError(
                 f"'denoiser' must have {self.out_channels} channels (got {denoiser.channels})"

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from gtc_pyg.functional import check_least
+
 
 class NoiseSchedule(Module):
     r"""Times and noise levels of a diffusion process; buffers and no network.
@@ -62,8 +64,7 @@ class NoiseSchedule(Module):
         beta_end: float = 1e-2,
     ) -> None:
         super().__init__()
-        if num_steps < 1:
-            raise ValueError(f"'num_steps' must be at least 1 (got {num_steps})")
+        check_least(1, num_steps=num_steps)
         if kind not in ("linear", "cosine"):
             raise ValueError(f"'kind' must be 'linear' or 'cosine' (got {kind!r})")
         if kind == "linear" and not 0 < beta_start <= beta_end < 1:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Module, Parameter
 
-from gtc_pyg.functional import draw_permutations, total_correlation, upcast
+from gtc_pyg.functional import check_least, draw_permutations, total_correlation, upcast
 
 
 class TotalCorrelationLoss(Module):
@@ -74,8 +74,7 @@ class TotalCorrelationLoss(Module):
         super().__init__()
         if negatives not in ("n", "n_squared"):
             raise ValueError(f"'negatives' must be 'n' or 'n_squared' (got {negatives!r})")
-        if chunk_size < 1:
-            raise ValueError(f"'chunk_size' must be at least 1 (got {chunk_size})")
+        check_least(1, chunk_size=chunk_size)
         if product_scale not in ("none", "sqrt_dim"):
             raise ValueError(
                 f"'product_scale' must be 'none' or 'sqrt_dim' (got {product_scale!r})"

@@ -57,7 +57,11 @@ def read_content(
             wrong = ~x.isfinite().all(dim=1) & has
             if wrong.any():
                 row = int(wrong.nonzero()[0])
-                raise ValueError(f"'features' at {name!r}: row {row} is not finite")
+                value = x[row][~x[row].isfinite()][0].item()
+                raise ValueError(
+                    f"'features' at {name!r}: row {row} is not finite (got {value}, item "
+                    f"{ids[[row]].tolist()}); 'has_{name}' [{num_items}] (bool) says which lack it"
+                )
             x = x.masked_fill(~has.view(-1, 1), 0.0)
         out[name] = x
         if not has.all():
@@ -70,8 +74,9 @@ def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
         lacking = ids.difference(x.index)
         if len(lacking) or not x.index.is_unique:
             raise ValueError(
-                f"'features' at {name!r} must have the items' ids as index, each once "
-                f"(lacking {lacking[:3].tolist()})"
+                f"'features' at {name!r} must have the items' ids as index, each once: ids such as "
+                f"{ids[:1].tolist()} (lacking {lacking[:3].tolist()}, it has "
+                f"{x.index[:3].tolist()}); set_index makes an index of a column"
             )
         x = x.loc[ids]
     try:

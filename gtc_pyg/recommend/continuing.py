@@ -11,7 +11,7 @@ from torch.nn import Embedding
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
 from gtc_pyg.datasets.splits import check_ratios
-from gtc_pyg.functional import normalize_rows
+from gtc_pyg.functional import normalize_rows, spectral_factors
 from gtc_pyg.models import GTC, GraphRecommender
 from gtc_pyg.models.csr_graph import USER_TO_ITEM
 from gtc_pyg.recommend.interactions import Interactions, as_frame
@@ -79,16 +79,29 @@ def grown_dataset(
     return data
 
 
-def warm_started(recommender: Recommender, dataset: InteractionDataset) -> GraphRecommender:
+def warm_started(
+    recommender: Recommender, dataset: InteractionDataset, turn: float = 0.5
+) -> GraphRecommender:
     r"""A model for a grown dataset that begins where the trained one ended.
 
     Weights are carried over, and by id the rows of users and items. An item without a row begins
     at the mean direction of its users' ID embeddings, then a user without one at that of their
     items', both at the mean length of the trained rows; one without such neighbours as drawn.
 
+    Whatever goes on from there alone ends below what is trained anew (`"On Warm-Starting Neural
+    Network Training" <https://arxiv.org/abs/1910.08475>`_). So directions :math:`w` of the ID
+    embeddings turn to those that the grown graph gives, lengths kept (ours):
+
+    .. math::
+        w \leftarrow \mathrm{norm}((1 - \tau) w + \tau R s), \quad
+        R = \arg\min_{R^\top R = I} \sum_{\text{trained}} \lVert R s - w \rVert^2
+
+    with :math:`s` the directions of :func:`~gtc_pyg.functional.spectral_factors`.
+
     Args:
         recommender: Has the trained model.
         dataset: Its users, items and content, with more of them.
+        turn: :math:`\tau`, in [0, 1]. Measured in ``docs/recommend.md``.
 
     Raises:
         ValueError: For content of other modalities or widths.
@@ -135,6 +148,9 @@ def warm_started(recommender: Recommender, dataset: InteractionDataset) -> Graph
         )
         everybody = torch.zeros_like(rows["item"])
         _begin(model.user_emb.weight, model.item_emb.weight, rows["user"], everybody, edge_index)
+        trained_rows = torch.cat([rows["user"], rows["item"]]) >= 0
+        _turn(model.user_emb.weight, model.item_emb.weight, trained_rows, edge_index, turn)
+    model.start = "trained before"
     return model
 
 
@@ -145,6 +161,21 @@ def _begin(table: Tensor, others: Tensor, row: Tensor, other_row: Tensor, edges:
     length = table[row >= 0].norm(dim=1).mean()
     begun = direction.norm(dim=1) > 0
     table[begun] = length * normalize_rows(direction[begun])
+
+
+def _turn(users: Tensor, items: Tensor, trained: Tensor, edge_index: Tensor, share: float) -> None:
+    """Directions of ID embeddings, turned to those of the grown graph."""
+    tables = torch.cat([users, items])
+    begun = normalize_rows(tables)
+    factors = spectral_factors(edge_index, len(users), len(items), tables.size(1))
+    graph = normalize_rows(torch.cat(factors)).to(tables)
+    u, _, vt = torch.linalg.svd(graph[trained].t() @ begun[trained], full_matrices=False)
+    graph = graph @ (u @ vt)
+    connected = graph.norm(dim=1, keepdim=True) > 0
+    turned = normalize_rows(torch.where(connected, torch.lerp(begun, graph, share), begun))
+    turned *= tables.norm(dim=1, keepdim=True)
+    users.copy_(turned[: len(users)])
+    items.copy_(turned[len(users) :])
 
 
 def continued(

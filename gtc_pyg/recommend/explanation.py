@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.explain import ExplainedUser, ScoreParts
+from gtc_pyg.explain import ExplainedUser, plot_user
 from gtc_pyg.recommend.ids import Ids
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gtc_pyg.recommend.recommender import Recommender
 
 POPULARITY = "popularity"
 
@@ -67,26 +71,19 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explanation(
-    item: Any,
-    parts: ScoreParts,
-    describe: Callable[[Tensor], pd.DataFrame],
-    directions: pd.DataFrame,
+def explain(
+    recommender: Recommender, user: Any, item: Any, interactions: Any, k: int
 ) -> Explanation:
-    r"""The parts of a score with the user's own ids.
-
-    Args:
-        item: The item's id.
-        parts: What :meth:`gtc_pyg.explain.ExplainedUser.score_parts` gives.
-        describe: The table of some rows of items.
-        directions: As :func:`directions_of` gives them.
-    """
+    r"""The parts of a score with the user's own ids; see :meth:`Recommender.explain`."""
+    who = _explained(recommender, user, interactions)
+    row = recommender.items.row(item)
+    parts = who.score_parts(_explainable(recommender, row)[0])
     sources = dict(zip(parts.sources, parts.by_source.tolist(), strict=True))
     if float(parts.bias) != 0:
         sources[POPULARITY] = float(parts.bias)
 
     def valued(rows: Tensor, values: Tensor) -> pd.DataFrame:
-        table = describe(rows)
+        table = recommender.describe(recommender.items[rows])
         table.insert(1, "value", values.sum(dim=-1).numpy())
         return table
 
@@ -98,8 +95,51 @@ def explanation(
         similar_items=valued(parts.similar_items, parts.similar),
         own=float(parts.own.sum()),
         itself=float(parts.itself.sum()),
-        directions=directions,
+        directions=directions_of(who, recommender.inputs.features, recommender.items, k),
     )
+
+
+def plot(
+    recommender: Recommender, user: Any, interactions: Any, k: int, label: str | None
+) -> Figure:
+    r"""A user's best items and where they come from; see :meth:`Recommender.plot_user`."""
+    known = interactions is None
+    lists = recommender.recommend(user, k) if known else recommender.fold_in(interactions, k)
+    table, column = recommender.describe(), "item" if label is None else label
+    if column not in table:
+        raise ValueError(f"'label' must be one of {list(table.columns)} (got {label!r})")
+    shown = table[column].astype(object)
+    names = shown.where(shown.notna(), table["item"]).astype(str).tolist()
+    rows = recommender.items.rows(lists["item"])
+    return plot_user(
+        _explained(recommender, user, interactions),
+        _explainable(recommender, rows),
+        names.__getitem__,
+        [names[row] for row in rows.tolist()],
+        title="" if user is None else f"Why these items: {user}",
+    )
+
+
+def _explained(recommender: Recommender, user: Any, interactions: Any) -> ExplainedUser:
+    if (user is None) == (interactions is None):
+        raise ValueError("either 'user' or 'interactions' must be given")
+    explainer, num_users = recommender._of_scores(), recommender.model.num_users
+    if interactions is None:
+        row = int(recommender.users.row(user))
+        if row < num_users:
+            return explainer.user(row)
+        items = recommender._seen(torch.tensor([row]))[1]
+    else:
+        items = recommender.items.rows(interactions).unique()
+    return explainer.user(items[items < recommender.model.num_items])
+
+
+def _explainable(recommender: Recommender, rows: Tensor) -> list[int | Tensor]:
+    """Items whose embedding the model made, by row, and the embeddings of others."""
+    num_items, cold = recommender.model.num_items, recommender._cold
+    return [
+        r if r < num_items and r not in cold else recommender.item_emb[r] for r in rows.tolist()
+    ]
 
 
 def directions_of(

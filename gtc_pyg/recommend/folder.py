@@ -2,7 +2,6 @@ r"""A recommender as a folder: written beside its place, checked before anything
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import shutil
@@ -14,25 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gtc_pyg import models
-from gtc_pyg._version import __version__
+from gtc_pyg.datasets.writing import told
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
+from gtc_pyg.recommend import manifest
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.lists import Lists
+from gtc_pyg.recommend.manifest import CONFIG, FILES, FORMAT, ITEMS, TENSORS, USERS
 
 if TYPE_CHECKING:
     from gtc_pyg.recommend.recommender import Recommender
-
-FORMAT = "gtc-pyg recommender"
-FORMAT_VERSION = 1
-CONFIG, TENSORS, USERS, ITEMS = "config.yaml", "model.safetensors", "users.parquet", "items.parquet"
-_FILES = (TENSORS, USERS, ITEMS)
 
 
 def save(recommender: Recommender, path: Path) -> Path:
@@ -43,6 +37,12 @@ def save(recommender: Recommender, path: Path) -> Path:
         raise ValueError(f"only models of gtc_pyg.models can be saved (got {type(model)})")
     check_place(path)
     path = Path(os.path.realpath(path))  # a link stays one
+    with told(path):
+        _write(recommender, name, path)
+    return path
+
+
+def _write(recommender: Recommender, name: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -54,25 +54,22 @@ def save(recommender: Recommender, path: Path) -> Path:
         items = table[others].reset_index(drop=True)
         items.insert(0, "item", recommender.items.index)
         _write_items(items, beside / ITEMS)
-        config = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "gtc_pyg": __version__,
+        entries = {
             "model": name,
-            "arguments": _plain(_arguments(model)),
+            "arguments": _plain(_arguments(recommender.model)),
             "features": list(recommender.features),
             "edge_types": [list(key) for key in edge_types],
-            "sha256": {file: _sha256(beside / file) for file in _FILES},
         }
-        (beside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        for file in (CONFIG, *_FILES):
+        manifest.write(beside, entries)
+        for file in (CONFIG, *FILES):
             (beside / file).chmod(0o666 & ~_umask())
+            with (beside / file).open("rb+") as written:
+                os.fsync(written.fileno())
         beside.chmod(0o777 & ~_umask())
         _replace(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    return path
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
@@ -90,9 +87,9 @@ def check_place(path: str | os.PathLike[str]) -> None:
     if not path.is_dir():
         return
     names = {entry.name for entry in path.iterdir()}
-    if names and _format_of(path) != FORMAT:
+    if names and manifest.format_of(path) != FORMAT:
         raise FileExistsError(f"{path} is there and no saved recommender: choose another place")
-    others = sorted(names - {CONFIG, *_FILES})
+    others = sorted(names - {CONFIG, *FILES})
     if others:
         raise FileExistsError(
             f"{path} holds more than a saved recommender, {others[:3]}: choose another place"
@@ -101,12 +98,12 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 def load(cls: type[Recommender], path: Path) -> Recommender:
     r"""Checks and reads the folder; see :meth:`Recommender.load`."""
-    config = _checked_config(path)
+    config = manifest.checked(path)
     try:
         tensors = load_file(path / TENSORS)
         users, items = (pd.read_parquet(path / file) for file in (USERS, ITEMS))
         model = _model(config, tensors)
-        keys = [tuple(key) for key in config["edge_types"]]
+        keys = [(source, name, target) for source, name, target in config["edge_types"]]
         features = {name: tensors[f"features.{name}"] for name in config["features"]}
         inputs = GraphInputs(
             {name: x[: model.num_items] for name, x in features.items()},
@@ -117,6 +114,7 @@ def load(cls: type[Recommender], path: Path) -> Recommender:
                 if f"edges.{i}.weight" in tensors
             },
         )
+        _check_rows(model, tensors, inputs, (len(users), len(items)))
         self = cls.__new__(cls)
         self._set_model(model, inputs)
         self.features = features
@@ -131,15 +129,11 @@ def load(cls: type[Recommender], path: Path) -> Recommender:
             tensors["seen"],
             model.item_bias is not None,
         )
-    except (KeyError, TypeError, RuntimeError, SafetensorError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, or not written by save ({error})") from error
-    _check_rows(path, self)
-    for what, ids, rows in (
-        ("user", self.users, self.user_emb),
-        ("item", self.items, self.item_emb),
-    ):
-        if len(ids) != rows.size(0):
-            raise ValueError(f"{path}: {len(ids)} {what} ids, but {rows.size(0)} embeddings")
+    except Exception as error:  # hostile tables and arguments can raise anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # cannot be read, whatever is in it; Arrow's own have no number
+        what = str(error).replace(str(path), "it")
+        raise ValueError(f"{path}: damaged, or not written by save ({what})") from error
     return self
 
 
@@ -183,48 +177,6 @@ def _model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphRec
     return model
 
 
-def _checked_config(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        left = (
-            [p.name for p in path.parent.glob(f".{path.name}.*.old")]
-            if path.parent.is_dir()
-            else []
-        )
-        more = f"; an interrupted save left {left[0]} beside it: rename that" if left else ""
-        raise FileNotFoundError(f"{path}: no such folder{more}")
-    missing = [name for name in (CONFIG, *_FILES) if not (path / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} lacks {missing}: no saved recommender, or not all of it")
-    try:
-        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path / CONFIG}: no YAML ({error})") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{path / CONFIG}: 'format' must be {FORMAT!r}: not a saved recommender")
-    version = config.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path / CONFIG}: 'format_version' is {version!r}, and this gtc-pyg ({__version__}) "
-            f"reads {FORMAT_VERSION}: load it with gtc-pyg {config.get('gtc_pyg')}, which saved it"
-        )
-    digests = config.get("sha256")
-    for name in _FILES:
-        found = _sha256(path / name)
-        if not isinstance(digests, dict) or digests.get(name) != found:
-            raise ValueError(
-                f"{path / name}: the checksum is not that of {CONFIG}: damaged or exchanged"
-            )
-    return config
-
-
-def _format_of(path: Path) -> Any:
-    try:
-        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    return config.get("format") if isinstance(config, dict) else None
-
-
 def _replace(beside: Path, path: Path) -> None:
     if not path.exists():
         os.rename(beside, path)
@@ -239,19 +191,27 @@ def _replace(beside: Path, path: Path) -> None:
     shutil.rmtree(old)
 
 
-def _check_rows(path: Path, recommender: Recommender) -> None:
-    """Interactions and graph speak of the rows that there are."""
-    model, sizes = recommender.model, (recommender.num_users, recommender.num_items)
+def _check_rows(
+    model: GraphRecommender,
+    tensors: Mapping[str, Tensor],
+    inputs: GraphInputs,
+    sizes: tuple[int, int],
+) -> None:
+    """Interactions and graph speak of the rows that there are, of which each has its id."""
+    for what, size in zip(("user", "item"), sizes, strict=True):
+        rows = tensors[f"{what}_emb"].size(0)
+        if size != rows:
+            raise ValueError(f"{size} {what} ids, but {rows} embeddings")
     ends = {"user": model.num_users, "item": model.num_items}
-    pairs = [("seen", recommender.seen, sizes)]
-    for (source, relation, target), edges in recommender.inputs.edge_index_dict.items():
+    pairs = [("seen", tensors["seen"], sizes)]
+    for (source, relation, target), edges in inputs.edge_index_dict.items():
         pairs.append((relation, edges, (ends.get(source, 0), ends.get(target, 0))))
     for name, edges, limits in pairs:
         if edges.dim() != 2 or edges.size(0) != 2 or edges.dtype != torch.long:
-            raise ValueError(f"{path}: damaged, {name} must be pairs (got {list(edges.shape)})")
+            raise ValueError(f"{name} must be pairs (got {list(edges.shape)})")
         for row, limit in zip(edges, limits, strict=True):
             if row.numel() > 0 and not 0 <= int(row.min()) <= int(row.max()) < limit:
-                raise ValueError(f"{path}: damaged, {name} has rows outside 0 to {limit - 1}")
+                raise ValueError(f"{name} has rows outside 0 to {limit - 1}")
 
 
 def _arguments(model: GraphRecommender) -> dict[str, Any]:
@@ -287,11 +247,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -9,6 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gtc_pyg.datasets.frame_columns import show
+
 _WHAT_TO_DO = {
     "user": "for users who came after training there is fold_in(interactions)",
     "item": "items that came after training are added by add_items(ids, features)",
@@ -26,7 +28,7 @@ class Ids:
     def __init__(self, index: pd.Index, kind: str) -> None:
         if not index.is_unique:
             raise ValueError(
-                f"{kind} ids must be unique (got {_plain(index[index.duplicated()][0])!r} twice)"
+                f"{kind} ids must be unique (got {show(index[index.duplicated()][0])} twice)"
             )
         self.index = index
         self.kind = kind
@@ -76,11 +78,11 @@ class Ids:
         new = self._index_of(as_list(ids))
         known = new[new.isin(self.index)]
         if len(known):
-            raise ValueError(f"{self.kind} {_plain(known[0])!r} is known already, expected new ids")
+            raise ValueError(f"{self.kind} {show(known[0])} is known already, expected new ids")
         if len(new) and len(self.index) and _kind(new) != _kind(self.index):
             raise ValueError(
                 f"{self.kind} ids must be {_kind(self.index)} like the known ones "
-                f"(got {_plain(new[0])!r}, {_kind(new)})"
+                f"(got {show(new[0])}, {_kind(new)})"
             )
         return Ids(self.index.append(new), self.kind)
 
@@ -89,17 +91,21 @@ class Ids:
 
     def _unknown(self, ids: list[Any]) -> str:
         known, first = list(self.index[:10_000]), ids[0]
-        text = f"unknown {self.kind} {_plain(first)!r}"
+        text = f"unknown {self.kind} {show(first)}"
         if len(ids) > 1:
             text += f" and {len(ids) - 1:,} more"
-        examples = ", ".join(repr(_plain(x)) for x in known[:3])
+        examples = ", ".join(show(x) for x in known[:3])
         text += f": {len(self.index):,} {self.kind}s are known, such as {examples}"
-        if str(first) in map(str, known) and isinstance(first, str) != isinstance(known[0], str):
-            return f"{text}; ids are {_kind(self.index)}, and {first!r} is not"
+        if known and isinstance(first, str) != isinstance(known[0], str):
+            meant = [x for x in map(_plain, self.index) if str(x) == str(first)][:1]
+            give = f": give {show(meant[0])}" if meant else ""
+            text += f"; ids are {_kind(self.index)}, and {show(first)} is not{give}"
+            if meant:
+                return text
         text_ids = isinstance(first, str) and isinstance(known[0] if known else None, str)
         close = get_close_matches(first, known, 1) if text_ids else []
         if close:
-            text += f"; did you mean {close[0]!r}?"
+            text += f"; did you mean {show(close[0])}?"
         return f"{text}; {_WHAT_TO_DO[self.kind]}"
 
 

@@ -34,12 +34,17 @@ def as_frame(interactions: Interactions) -> pd.DataFrame:
         lacking = [name for name in ("user", "item") if name not in interactions.columns]
         if lacking:
             raise ValueError(
-                f"'interactions' lacks {lacking} (it has {list(interactions.columns)})"
+                f"'interactions' lacks {lacking} (it has {list(interactions.columns)}): name the "
+                "columns so, by rename(columns=...)"
             )
         frame = interactions[["user", "item"]]
     missing = frame.isna().any(axis=1)
     if missing.any():
-        raise ValueError(f"'interactions' lacks an id in row {int(missing.to_numpy().argmax())}")
+        row = int(missing.to_numpy().argmax())
+        raise ValueError(
+            f"'interactions' lacks an id in row {row} (from 0): {frame.iloc[row].to_dict()}; drop "
+            f"such rows, {int(missing.sum())} in all"
+        )
     return frame.drop_duplicates(ignore_index=True)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gtc_pyg.datasets.writing import told
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.functional import normalize_rows
 from gtc_pyg.recommend.best_items import Candidates, best_items
@@ -170,7 +171,7 @@ class Lists:
             return self._as_table(self.users[some], *self._rank(some, k, chosen, seen))
 
         starts = range(0, rows.numel(), users_at_once)
-        with tqdm(total=rows.numel(), unit=" users", disable=not progress) as bar:
+        with tqdm(total=rows.numel(), unit=" users", disable=not progress) as bar, told(path):
             return write_lists(Path(path), lists, starts, [*asked, *self._identity()], bar.update)
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:

@@ -12,16 +12,15 @@ from torch import Tensor
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.evaluation import GroupedEdges
-from gtc_pyg.explain import ExplainedUser, Explainer, plot_user
+from gtc_pyg.explain import Explainer
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
-from gtc_pyg.models.graph_recommender import USER_TO_ITEM
+from gtc_pyg.models.csr_graph import USER_TO_ITEM
 from gtc_pyg.models.item_embedder import ItemEmbedder
 from gtc_pyg.models.user_embedder import UserEmbedder
-from gtc_pyg.recommend import folder
+from gtc_pyg.recommend import explanation, folder
 from gtc_pyg.recommend.content import joined, read_content
 from gtc_pyg.recommend.continuing import continued
-from gtc_pyg.recommend.explanation import Explanation, directions_of, explanation
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import as_frame
 from gtc_pyg.recommend.lists import Lists, below
@@ -218,7 +217,7 @@ class Recommender(Lists):
 
     def explain(
         self, user: Any = None, item: Any = None, interactions: Any = None, k: int = 2
-    ) -> Explanation:
+    ) -> explanation.Explanation:
         r"""Why an item is where it is in a user's list.
 
         Args:
@@ -231,11 +230,7 @@ class Recommender(Lists):
             ValueError: For an unknown user or item.
             TypeError: For a model whose scores cannot be taken apart (MGCN).
         """
-        who = self._explained(user, interactions)
-        row = self.items.row(item)
-        parts = who.score_parts(self._explainable(row)[0])
-        directions = directions_of(who, self.inputs.features, self.items, k)
-        return explanation(item, parts, lambda rows: self.describe(self.items[rows]), directions)
+        return explanation.explain(self, user, item, interactions, k)
 
     def plot_user(
         self, user: Any = None, interactions: Any = None, k: int = 10, label: str | None = None
@@ -254,37 +249,7 @@ class Recommender(Lists):
         Raises:
             ValueError: As :meth:`explain`, and for an unknown column.
         """
-        lists = self.recommend(user, k) if interactions is None else self.fold_in(interactions, k)
-        table, column = self.describe(), "item" if label is None else label
-        if column not in table:
-            raise ValueError(f"'label' must be one of {list(table.columns)} (got {label!r})")
-        rows, names = self.items.rows(lists["item"]), table[column].astype(str).tolist()
-        return plot_user(
-            self._explained(user, interactions),
-            self._explainable(rows),
-            names.__getitem__,
-            [names[row] for row in rows.tolist()],
-            title="" if user is None else f"Why these items: {user}",
-        )
-
-    def _explainable(self, rows: Tensor) -> list[int | Tensor]:
-        """Items whose embedding the model made, by row, and the embeddings of others."""
-        own = [row < self.model.num_items and row not in self._cold for row in rows.tolist()]
-        return [r if o else self.item_emb[r] for r, o in zip(rows.tolist(), own, strict=True)]
-
-    def _explained(self, user: Any, interactions: Any) -> ExplainedUser:
-        if (user is None) == (interactions is None):
-            raise ValueError("either 'user' or 'interactions' must be given")
-        if self._explainer is None:
-            self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
-        if interactions is None:
-            row = int(self.users.row(user))
-            if row < self.model.num_users:
-                return self._explainer.user(row)
-            items = self._seen(torch.tensor([row]))[1]
-        else:
-            items = self.items.rows(interactions).unique()
-        return self._explainer.user(items[items < self.model.num_items])
+        return explanation.plot(self, user, interactions, k, label)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         r"""Writes a folder that :meth:`load` reads, in another process or on another machine.
@@ -335,6 +300,11 @@ class Recommender(Lists):
         if self._item_embedder is None:
             self._item_embedder = self.model.item_embedder(*self._inputs)
         return self._item_embedder
+
+    def _of_scores(self) -> Explainer:
+        if self._explainer is None:
+            self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
+        return self._explainer
 
     def __repr__(self) -> str:
         return (

@@ -40,7 +40,8 @@ def write_lists(
         if not file.exists():
             _write(file, partial(_save, lists(start), header=i == 0))
         update(min(starts.step, starts.stop - start))
-    _write(path, partial(_join, files) if files else partial(_save, lists(0)))
+    join = partial(_join, files) if files else partial(_save, lists(0))
+    _write(path, join, parts / f"joined{path.suffix}")
     shutil.rmtree(parts)
     return path
 
@@ -66,11 +67,14 @@ def _join(files: list[Path], path: Path) -> None:
             writer.write_table(pq.read_table(file))
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Written beside its place and renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _write(path: Path, write: Callable[[Path], object], place: Path | None = None) -> None:
+    """Written beside ``place`` or ``path``, handed to the disk and renamed to ``path``."""
+    place = place or path
+    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         write(beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce, degree
 from tqdm import tqdm
 
-from gtc_pyg.functional import inner_product_topk
+from gtc_pyg.functional import check_least, inner_product_topk
 
 _CHUNK = 2048  # items per step of the progress bar
 
@@ -56,13 +56,14 @@ class ItemKNNGraph(BaseTransform):
     def __init__(
         self, k: int = 10, weights: Mapping[str, float] | None = None, progress: bool = False
     ) -> None:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        check_least(1, k=k)
         if weights is not None and not weights:
-            raise ValueError("weights must name at least one modality, got none")
+            raise ValueError("'weights' must name at least one modality (got none)")
         for modality, weight in (weights or {}).items():
             if not (weight > 0 and math.isfinite(weight)):
-                raise ValueError(f"weights[{modality!r}] must be positive and finite, got {weight}")
+                raise ValueError(
+                    f"'weights' at {modality!r} must be positive and finite (got {weight})"
+                )
         self.k = k
         self.weights = None if weights is None else dict(weights)
         self.progress = progress
@@ -71,7 +72,7 @@ class ItemKNNGraph(BaseTransform):
         item = data["item"]
         num_items = item.num_nodes
         if self.k > num_items:
-            raise ValueError(f"k must be at most the number of items ({num_items}), got {self.k}")
+            raise ValueError(f"'k' must be at most the number of items, {num_items} (got {self.k})")
         available = _modalities(data)
         weights = self.weights or dict.fromkeys(available, 1.0)
         unknown = [modality for modality in weights if modality not in available]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_ids
+from gtc_pyg.functional import check_ids, check_least
 
 
 def k_core(edge_index: Tensor, num_users: int, num_items: int, k: int) -> Tensor:
@@ -33,8 +33,7 @@ def k_core(edge_index: Tensor, num_users: int, num_items: int, k: int) -> Tensor
         >>> k_core(edge_index, num_users=3, num_items=2, k=2).tolist()
         [True, True, True, True, False]
     """
-    if k < 0:
-        raise ValueError(f"'k' must be at least 0 (got {k})")
+    check_least(0, k=k)
     check_ids(edge_index[0], num_users, "'edge_index' holds user")
     check_ids(edge_index[1], num_items, "'edge_index' holds item")
     left = torch.arange(edge_index.size(1), device=edge_index.device)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from gtc_pyg.functional import check_least
+
 
 def spectral_embedding(
     edge_index: Tensor,
@@ -47,7 +49,7 @@ def spectral_embedding(
     """
     if not 1 <= dim < num_nodes:
         raise ValueError(
-            f"dim must be at least 1 and less than the number of nodes ({num_nodes}), got {dim}"
+            f"'dim' must lie in [1, {num_nodes - 1}], less than the number of nodes (got {dim})"
         )
     try:
         from scipy.sparse import coo_matrix, diags_array
@@ -94,8 +96,7 @@ class SpectralFeatures(BaseTransform):
     """
 
     def __init__(self, modality: str, dim: int = 64, seed: int = 0) -> None:
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        check_least(1, dim=dim)
         self.modality = modality
         self.dim = dim
         self.seed = seed

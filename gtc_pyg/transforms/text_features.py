@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gtc_pyg.functional import check_least
+
 _WORD = re.compile(r"\w+")
 
 
@@ -45,9 +47,7 @@ def tfidf_embedding(
         ImportError: If SciPy is missing.
         ValueError: If :obj:`dim` or :obj:`min_count` is less than 1, or no word is left.
     """
-    for name, value in (("dim", dim), ("min_count", min_count)):
-        if value < 1:
-            raise ValueError(f"'{name}' must be at least 1 (got {value})")
+    check_least(1, dim=dim, min_count=min_count)
     try:
         from scipy.sparse import csr_array
         from scipy.sparse.linalg import svds

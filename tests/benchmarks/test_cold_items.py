@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from benchmarks import cold_items as bench
+from benchmarks import cold_items_report as report
+from benchmarks.significance import save
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
@@ -13,7 +15,7 @@ from gtc_pyg.transforms import ItemKNNGraph
 
 def test_the_page_shows_the_committed_rows():
     page, rows = bench.PAGE.read_text(), bench.read_rows(bench.ROWS)
-    assert bench.with_tables(page, rows, bench.read_rows(bench.TABLE)) == page
+    assert report.with_tables(page, rows, bench.read_rows(bench.TABLE)) == page
 
 
 def test_every_row_says_what_it_came_from():
@@ -88,7 +90,7 @@ ROWS = rows_of(
 
 
 def test_baselines_are_chosen_on_validation():
-    assert bench.chosen(ROWS, "baby") == {
+    assert report.chosen(ROWS, "baby") == {
         "as it comes": "freedom",
         "content": "content text",
         "graph": "graph 1",
@@ -111,16 +113,16 @@ def test_users_are_averaged_over_the_seeds_that_they_are_in_and_compared(tmp_pat
     ]
     users = [torch.arange(30), torch.arange(10, 40)]
     for seed in (0, 1):
-        found = {m: tuple(torch.rand(2, 30, generator=generator).double()) for m in methods}
-        found["gtc"] = tuple(x + 1 for x in found["freedom"])
-        bench.keep(tmp_path / f"baby-test-{seed}.npz", users[seed], found)
+        found = {m: torch.rand(2, 30, generator=generator).double().numpy() for m in methods}
+        found["gtc"] = found["freedom"] + 1
+        save(tmp_path / f"baby-test-{seed}.npz", {"users_of_row": users[seed], **found})
     with np.load(tmp_path / "baby-test-1.npz") as last:
         alone = last["gtc"][:, -1]
-    mean = bench.of_users(tmp_path, "baby", [0, 1], "gtc")
+    mean = report.of_users(tmp_path, "baby", [0, 1], "gtc")
     assert mean.shape == (2, 40)
     assert np.allclose(mean[:, -1], alone)
     rows = [*ROWS, *({**row, "seed": "1"} for row in ROWS if row["split"] == "test")]
-    table = bench.tests(rows, tmp_path)
+    table = report.tests(rows, tmp_path)
     assert [(row["baseline"], row["users"], row["seeds"]) for row in table[:1]] == [
         ("freedom", 40, "0 1")
     ]
@@ -142,9 +144,9 @@ def test_a_command_makes_rows_once_and_fills_the_page(tmp_path, monkeypatch):
     assert len(set(keys)) == len(keys)
     assert {row["split"] for row in rows} == {"val", "test"}
     assert {row["items"] for row in rows} == {"12"}
-    compared = bench.tests(rows, tmp_path / "u")
+    compared = report.tests(rows, tmp_path / "u")
     page = "<!-- cases -->\n<!-- end of cases -->\n<!-- results -->\n<!-- end of results -->"
-    shown = bench.with_tables(page, rows, [{k: str(v) for k, v in r.items()} for r in compared])
+    shown = report.with_tables(page, rows, [{k: str(v) for k, v in r.items()} for r in compared])
     assert "| lfm2k | gtc |" in shown
     assert "| lfm2k | test | 0 | 12 |" in shown
 

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks import growth, growth_report
+from benchmarks import growth, growth_report, growth_worker
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
 from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
@@ -111,7 +111,7 @@ def test_the_plot_is_drawn(tmp_path):
 
 
 def test_planted_graphs_have_the_sizes_and_groups_that_are_promised():
-    data = growth.planted(20_000)
+    data = growth_worker.planted(20_000)
     user, item = data[USER_TO_ITEM].edge_index
     assert (data["user"].num_nodes, data["item"].num_nodes) == (1000, 300)
     assert 18_000 < user.numel() <= 20_000
@@ -129,12 +129,12 @@ def test_planted_graphs_have_the_sizes_and_groups_that_are_promised():
 
 
 def test_what_must_grow_is_counted_by_hand():
-    data = growth.planted(2_000)
-    model = growth.model_of("freedom", data)
+    data = growth_worker.planted(2_000)
+    model = growth_worker.model_of("freedom", data)
     users, items, edges = 100, 40, data[USER_TO_ITEM].edge_index.size(1)
     inputs = GraphInputs.from_data(data)
     graph = model.training_graph(inputs.edge_index_dict, inputs.edge_weight_dict)
-    stored = growth.stored_mib(model, data, [data, graph])
+    stored = growth_worker.stored_mib(model, data, [data, graph])
     assert stored["tables_mib"] * 2**20 == 12 * 64 * (users + items)
     assert stored["content_mib"] * 2**20 == 4 * 2 * items * 128
     given = 2 * 16 * edges + (16 + 4) * 10 * items  # edge_index both ways, weighted similar items
@@ -144,14 +144,14 @@ def test_what_must_grow_is_counted_by_hand():
     csr += 16 * (2 * edges + similar)
     assert stored["adjacency_mib"] * 2**20 == given + csr
     loader = InteractionLoader(data[USER_TO_ITEM].edge_index, users, items)
-    more = growth.stored_mib(model, data, [data, graph, loader])["adjacency_mib"]
+    more = growth_worker.stored_mib(model, data, [data, graph, loader])["adjacency_mib"]
     keys = 8 * edges + 2 * 8 * users  # of the negatives: keys, and two numbers for every user
     assert (more - stored["adjacency_mib"]) * 2**20 == pytest.approx(keys)
 
 
 def test_lightgcn_is_given_what_it_reads():
-    data = growth.planted(2_000)
-    growth.model_of("lightgcn", data)
+    data = growth_worker.planted(2_000)
+    growth_worker.model_of("lightgcn", data)
     assert set(data.edge_types) == {USER_TO_ITEM, ITEM_TO_USER}
     assert not [key for key in data["item"] if key.startswith("x_")]
 
@@ -160,7 +160,7 @@ class Here:
     """A worker without a process."""
 
     def __init__(self, run):
-        task = growth.ItemGraph if run["what"] == "item graph" else growth.Training
+        task = growth_worker.ItemGraph if run["what"] == "item graph" else growth_worker.Training
         self.task, self.process = task(run), subprocess.Popen(["true"])
 
     def ask(self, command, *args):
@@ -221,7 +221,7 @@ def test_times_and_ratios_by_hand():
 def test_a_turn_trains_the_steps_that_it_is_told():
     options = "--whole --interactions 4000 --models lightgcn --batch 64 --threads 1 --turn 2"
     ((run,),) = growth.runs_of(growth.parse_args(options.split()))
-    task, sizes = growth.Training(run), []
+    task, sizes = growth_worker.Training(run), []
     loss = task.model.loss
     task.model.loss = lambda user, *args, **kw: sizes.append(len(user)) or loss(user, *args, **kw)
     before = [x.detach().clone() for x in task.model.parameters()]

@@ -12,6 +12,7 @@ pytest.importorskip("lightning")
 
 from benchmarks import rows
 from benchmarks import search as bench
+from benchmarks.locks import claimed
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
@@ -200,9 +201,9 @@ def test_a_row_of_other_settings_is_kept_and_named(quick, monkeypatch, capsys):
 
 def test_a_trial_that_another_process_works_on_is_left_to_it(quick):
     search, ran, out = quick
-    with bench.claimed(out, "tiktok", "gtc", 0) as mine:
+    with claimed(out, "tiktok", "gtc", 0) as mine:
         assert mine
-        with bench.claimed(out, "tiktok", "gtc", 0) as again:
+        with claimed(out, "tiktok", "gtc", 0) as again:
             assert not again
         search(1)
     assert [model for model, _ in ran] == ["lightgcn"]

@@ -5,6 +5,8 @@ import itertools
 import pytest
 
 from benchmarks import time_to_quality as bench
+from benchmarks import time_to_quality_plot as plot
+from benchmarks import time_to_quality_report as report
 from examples import baby, lfm2k, tiktok
 from gtc_pyg import datasets, experiment
 from gtc_pyg.transforms import ItemKNNGraph
@@ -23,7 +25,7 @@ def row_of(model, seconds, recall, seed=0, evaluation=None, **more):
         "seed": str(seed),
         "process": str(seed),
         "start_s": "0",
-        **dict(zip(bench.LISTS, (" ".join(map(str, x)) for x in lists), strict=True)),
+        **dict(zip(report.LISTS, (" ".join(map(str, x)) for x in lists), strict=True)),
         **more,
     }
 
@@ -36,14 +38,14 @@ NEVER = row_of("freedom", [1, 1, 1], [0.1, 0.2, 0.3999])
 
 
 def group_of(*rows):
-    (group,) = bench.groups(list(rows)).values()
+    (group,) = report.groups(list(rows)).values()
     return group
 
 
 def test_the_page_shows_the_rows():
     rows, page = bench.read_rows(bench.ROWS), bench.PAGE.read_text()
-    assert bench.with_tables(page, rows) == page
-    assert bench.PLOT.exists() == bool(bench.groups(rows))
+    assert report.with_tables(page, rows) == page
+    assert (plot.IMAGES / plot.PLOT).exists() == bool(report.groups(rows))
 
 
 def test_the_readme_says_what_the_start_is_worth_to_lightgcn():
@@ -51,7 +53,7 @@ def test_the_readme_says_what_the_start_is_worth_to_lightgcn():
     for row in bench.read_rows(bench.ROWS):
         if row["model"] == bench.STARTED:
             found.setdefault(row["dataset"], []).append(float(row["test_recall@20"]))
-    shown = [f"{sum(found[name]) / 3:.4f} on {bench.TITLES[name]}" for name in ("tiktok", "lfm2k")]
+    shown = [f"{sum(found[name]) / 3:.4f} on {report.TITLES[name]}" for name in ("tiktok", "lfm2k")]
     readme = " ".join((bench.ROOT / "README.md").read_text().split())
     assert f"test Recall@20 {', '.join(shown)})" in readme
 
@@ -59,41 +61,41 @@ def test_the_readme_says_what_the_start_is_worth_to_lightgcn():
 def test_every_row_says_what_it_came_from():
     for row in bench.read_rows(bench.ROWS):
         assert all(row[key] for key in bench.HEADER), row
-        run = bench.Run.from_row(row)
+        run = report.Run.from_row(row)
         assert run.best == pytest.approx(float(row["val_recall@20"]), abs=1e-6)
         assert run.recall[int(row["best_epoch"]) - 1] == run.best
 
 
 def test_the_first_epoch_that_is_not_below_the_level():
     recall = [0.1, 0.3, 0.2, 0.4]
-    assert bench.first_epoch(recall, 0.3) == 2
-    assert bench.first_epoch(recall, 0.31) == 4
-    assert bench.first_epoch(recall, 0.05) == 1
-    assert bench.first_epoch(recall, 0.41) is None
+    assert report.first_epoch(recall, 0.3) == 2
+    assert report.first_epoch(recall, 0.31) == 4
+    assert report.first_epoch(recall, 0.05) == 1
+    assert report.first_epoch(recall, 0.41) is None
 
 
 def test_seconds_until_lightgcns_best_by_hand():
     group = group_of(LIGHTGCN, GTC, NEVER)
-    assert bench.times(group, "lightgcn", 1.0, "measured") == [4.0]
-    assert bench.times(group, "gtc", 1.0, "measured") == [9.0]
-    assert bench.times(group, "gtc", 1.0, "steady") == [4.0]  # the median epoch is 2 s
-    assert bench.times(group, "gtc", 1.0, "evaluated") == [15.0]
-    assert bench.ratios(group, "gtc", 1.0, "evaluated") == [15 / 8]
-    assert bench.times(group, "freedom", 1.0, "measured") == [None]
-    assert bench.times(group, "lightgcn", 0.95, "measured") == [2.0]
-    assert bench.ratios(group, "freedom", 0.95, "measured") == [1.5]
+    assert report.times(group, "lightgcn", 1.0, "measured") == [4.0]
+    assert report.times(group, "gtc", 1.0, "measured") == [9.0]
+    assert report.times(group, "gtc", 1.0, "steady") == [4.0]  # the median epoch is 2 s
+    assert report.times(group, "gtc", 1.0, "evaluated") == [15.0]
+    assert report.ratios(group, "gtc", 1.0, "evaluated") == [15 / 8]
+    assert report.times(group, "freedom", 1.0, "measured") == [None]
+    assert report.times(group, "lightgcn", 0.95, "measured") == [2.0]
+    assert report.ratios(group, "freedom", 0.95, "measured") == [1.5]
     started = group_of(LIGHTGCN, GTC | {"start_s": "0.5"})
     for account, seconds in (("measured", 9.5), ("steady", 4.5), ("evaluated", 15.5)):
-        assert bench.times(started, "gtc", 1.0, account) == [seconds]
+        assert report.times(started, "gtc", 1.0, account) == [seconds]
     with pytest.raises(ValueError, match="'account' must be measured, steady or evaluated"):
-        bench.times(group, "gtc", 1.0, "cpu")
+        report.times(group, "gtc", 1.0, "cpu")
 
 
 def test_each_seed_has_its_own_lightgcn():
     higher = row_of("lightgcn", [1, 1], [0.30, 0.50], seed=1)
     rows = [LIGHTGCN, GTC, higher, row_of("gtc", [2, 2], [0.40, 0.50], seed=1)]
-    assert bench.times(group_of(*rows), "gtc", 1.0, "measured") == [9.0, 4.0]
-    assert bench.ratios(group_of(*rows), "gtc", 1.0, "measured") == [9 / 4, 2.0]
+    assert report.times(group_of(*rows), "gtc", 1.0, "measured") == [9.0, 4.0]
+    assert report.ratios(group_of(*rows), "gtc", 1.0, "measured") == [9 / 4, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -109,37 +111,37 @@ def test_each_seed_has_its_own_lightgcn():
 )
 def test_the_target_asks_for_both_seconds_and_all_seeds(seconds, recall, met):
     rows = [LIGHTGCN, row_of("gtc", seconds, recall)]
-    assert bench.met(group_of(*rows)) == met
-    table = bench.target_table(rows)
+    assert report.met(group_of(*rows)) == met
+    table = report.target_table(rows)
     assert table.endswith("| **met** |" if met else "| **not met** |")
 
 
 def test_one_seed_that_never_gets_there_is_enough_to_miss_the_target():
     rows = [LIGHTGCN, row_of("gtc", [1, 1], [0.4, 0.4])]
-    assert bench.met(group_of(*rows))
+    assert report.met(group_of(*rows))
     rows += [LIGHTGCN | {"seed": "1"}, row_of("gtc", [1, 1], [0.1, 0.1], seed=1)]
-    assert not bench.met(group_of(*rows))
-    assert "| 0.25, not reached | not reached (1 of 2) |" in bench.target_table(rows)
+    assert not report.met(group_of(*rows))
+    assert "| 0.25, not reached | not reached (1 of 2) |" in report.target_table(rows)
 
 
 def test_tables_by_hand():
     rows = [LIGHTGCN, GTC, NEVER]
-    assert bench.target_table(rows).splitlines()[2:] == [
+    assert report.target_table(rows).splitlines()[2:] == [
         "| LFM2k, 1 thread | 2.25 | 2.25 | 1.00 | 1.88 | **not met** |"
     ]
-    assert bench.share_table(rows).splitlines()[2:] == [
+    assert report.share_table(rows).splitlines()[2:] == [
         "| LFM2k, 1 thread | 100% | 4.0 |  | not reached (1 of 1) | 2.25 |",
         "| LFM2k, 1 thread | 99% | 4.0 |  | 0.75 | 2.25 |",
         "| LFM2k, 1 thread | 95% | 2.0 |  | 1.50 | 4.50 |",
     ]
-    assert "| GTC | 2 | 2.000 | 9.0 | 2.25 | 4.0 |" in bench.time_table(rows)
-    assert "all models of a seed in one process" in bench.time_table(rows)
+    assert "| GTC | 2 | 2.000 | 9.0 | 2.25 | 4.0 |" in report.time_table(rows)
+    assert "all models of a seed in one process" in report.time_table(rows)
     apart = [LIGHTGCN, GTC | {"process": "later"}, NEVER]
-    assert "models of 1 of 1 seeds in several processes" in bench.time_table(apart)
+    assert "models of 1 of 1 seeds in several processes" in report.time_table(apart)
 
 
 def test_no_rows_make_empty_tables():
-    page = bench.with_tables(bench.PAGE.read_text(), [])
+    page = report.with_tables(bench.PAGE.read_text(), [])
     assert "Nothing to draw yet." in page
     lines = page.splitlines()
     tables = [i for i, line in enumerate(lines) if line.startswith("| --- |")]
@@ -147,21 +149,21 @@ def test_no_rows_make_empty_tables():
     assert not any(lines[i + 1] for i in tables)
     assert "images/" not in page
     with pytest.raises(ValueError, match="lacks '<!-- target -->'"):
-        bench.with_tables("# page", [])
+        report.with_tables("# page", [])
     with pytest.raises(ValueError, match="nothing to draw"):
-        bench.draw([])
+        plot.draw([])
 
 
 def test_only_like_is_compared_with_like():
     others = [LIGHTGCN | {"threads": "2"}, GTC | {"threads": "2"}]
-    assert len(bench.groups([LIGHTGCN, GTC, *others])) == 2
-    assert bench.groups([LIGHTGCN, others[1]]) == bench.groups([LIGHTGCN])
+    assert len(report.groups([LIGHTGCN, GTC, *others])) == 2
+    assert report.groups([LIGHTGCN, others[1]]) == report.groups([LIGHTGCN])
     more = [LIGHTGCN, GTC, LIGHTGCN | {"seed": "1"}]
     assert list(group_of(*more)["lightgcn"]) == [0]
     with pytest.raises(ValueError, match="a run stands twice"):
-        bench.groups([GTC, LIGHTGCN, GTC])
+        report.groups([GTC, LIGHTGCN, GTC])
     with pytest.raises(ValueError, match="differ in length"):
-        bench.groups([LIGHTGCN | {"train_s": "1 1"}])
+        report.groups([LIGHTGCN | {"train_s": "1 1"}])
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
     assert [row["model"] for row in rows] == order
     for row in rows:
         assert all(row.values())
-        run = bench.Run.from_row(row)
+        run = report.Run.from_row(row)
         assert (run.start > 0) == (row["model"] == bench.STARTED)  # the quickstart's GTC does not
         assert len(run.seconds) == len(run.evaluation) == len(run.recall) == 3
         assert min(*run.seconds, *run.evaluation) > 0
@@ -232,8 +234,8 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
         clocks = zip(run.clock("measured"), run.clock("evaluated"), strict=True)
         assert all(with_it > without for without, with_it in clocks)
         assert all(a < b for a, b in itertools.pairwise(run.clock("measured")))
-    assert bench.times(group_of(*rows), "lightgcn", 1.0, "measured")[0] is not None
-    bench.draw(rows, tmp_path / "plot.png")
+    assert report.times(group_of(*rows), "lightgcn", 1.0, "measured")[0] is not None
+    plot.draw(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5_000
 
     monkeypatch.setattr(bench, "train", None)  # would fail if it were called

@@ -121,6 +121,7 @@ def test_chunks_equal_the_plain_form():
 
 
 def test_memory_grows_with_the_chunk_and_not_with_the_square():
-    # Logits of 12,000 rows are 549 MiB for each of three anchors; a chunk of them 23 MiB.
+    # Logits of 12,000 rows are 549 MiB for each of three anchors; a chunk of them 23 MiB, and what
+    # the allocator keeps of chunks differs from run to run: 104 to 240 MiB in all were seen.
     row = in_fresh_process("run_memory", "chunked", 12_000, 0)
-    assert 20 < float(row["added_mib"]) < 200
+    assert 20 < float(row["added_mib"]) < 500

@@ -48,7 +48,7 @@ def test_wrong_pairs_are_named(split: str, edge: list[int], message: str) -> Non
 
 
 def test_content_is_required() -> None:
-    with pytest.raises(ValueError, match="no content"):
+    with pytest.raises(ValueError, match="'features' must hold content"):
         replace(tables(), features={}).validate()
 
 

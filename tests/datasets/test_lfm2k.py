@@ -47,10 +47,3 @@ def test_items_are_their_tags_where_there_is_such_a_file(lfm2k_root: Path) -> No
     assert dataset.items["item"].tolist() == list(range(12))
     assert dataset.items["tags"].tolist() == dataset.item_tags()
     assert dataset.items is dataset.items  # read once
-
-
-@pytest.mark.parametrize("item", ["12", "-1", "x"])
-def test_tags_of_a_foreign_item_are_refused(lfm2k_root: Path, item: str) -> None:
-    (lfm2k_root / "raw" / "items.tsv").write_text(f"itemID\tartistID\ttags\n{item}\t7\trock\n")
-    with pytest.raises(ValueError, match=rf"items\.tsv, line 2: itemID is '{item}'"):
-        LFM2k(lfm2k_root, spectral_dim=3).item_tags()

@@ -124,29 +124,6 @@ def test_noise_is_the_share_blind_to_content() -> None:
     assert mean_utility(0.0) > mean_utility(0.3) > mean_utility(0.9)
 
 
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("num_users", 0),
-        ("num_items", 5),
-        ("num_blocks", 0),
-        ("block_dim", 0),
-        ("num_clusters", 0),
-        ("modalities", ()),
-        ("modalities", ("a", "a")),
-        ("mean_degree", 5),
-        ("mean_degree", 200),
-        ("noise", 1.0),
-        ("minor_weight", -0.1),
-        ("sharpness", -1.0),
-        ("spread", float("inf")),
-    ],
-)
-def test_bad_argument_is_named(argument: str, value: object) -> None:
-    with pytest.raises(ValueError, match=argument):
-        PlantedPreferences(**{argument: value})
-
-
 @pytest.mark.slow
 def test_twenty_thousand_users_take_seconds() -> None:
     start = time.perf_counter()

@@ -5,6 +5,7 @@ import csv
 import gzip
 import importlib
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -114,8 +115,10 @@ def test_the_default_preset_is_in_one_place(name):
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) <= 120
 
 
-def test_an_empty_folder_is_told_what_belongs_there(tmp_path, monkeypatch):
+def test_an_empty_folder_is_told_what_belongs_there(tmp_path, monkeypatch, capsys):
     script = ROOT / "examples" / "sports.py"
     monkeypatch.setattr(sys, "argv", [str(script), *options(tmp_path)])
-    with pytest.raises(FileNotFoundError, match=r"missing file 'sports\.inter': .*raw"):
+    with pytest.raises(SystemExit, match="2"):
         runpy.run_path(str(script), run_name="__main__")
+    said = capsys.readouterr().err
+    assert re.search(r"error: missing file 'sports\.inter': .*raw", said) and said.count("\n") == 1

@@ -58,15 +58,57 @@ def test_columns_of_other_names_and_ids_with_zeros(shop, tmp_path):
     assert f"saved in {tmp_path / 'saved'}" in out
 
 
-def test_the_page_is_run(shop, tmp_path, monkeypatch, capsys):
+LOG = "user,item,when\na,x,31.01.2025\nb,y,01.02.2025\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--csv nope.csv", "missing file 'nope.csv': expected in the folder"),
+        ("--csv log.csv --time when", "'31.01.2025', expected a date as 'ISO8601' says, 2 such in"),
+        ("--csv log.csv --user usr", "no column 'usr' (it has ['user', 'item', 'when']); did you"),
+        ("--csv log.csv", "'features' must map the names of one or more modalities to content"),
+        ("--csv log.csv --features text", "--features must be NAME=FILE, like text=text.npy"),
+        ("--csv log.csv --features text=no.npy", "missing file 'no.npy'"),
+        ("--csv log.csv --features text=sku.csv", "has no column 'item' and no index of ids, but"),
+        ("--csv log.csv --features text=log.csv", "must hold numbers, [n, F]"),
+        ("--csv log.csv --items sku.csv --features text=a.csv", "'items' has no column 'item'"),
+        ("--csv empty.csv", "empty.csv: expected a whole table in CSV"),
+        ("--csv log.csv --split rand", "did you mean 'random'?"),
+        ("--csv log.csv --min-rating 3", "'min_rating' (3.0) needs 'rating'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text(LOG)
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "sku.csv").write_text("sku,x\nx,1.0\ny,2.0\n")
+    (tmp_path / "a.csv").write_text("item,x\nx,1.0\ny,2.0\n")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        start(*options.split())
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("own_data.py: error: ") and err.count("\n") == 1
+    assert message in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("page", "lines", "old", "new"),
+    [
+        ("docs/own_data.md", 35, "epochs=60", "epochs=1"),
+        ("README.md", 16, "lr=0.01", "lr=0.01, epochs=1"),
+    ],
+)
+def test_the_code_of_a_page_runs(page, lines, old, new, shop, tmp_path, monkeypatch, capsys):
     folder, _ = shop
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/own_data.md").read_text(), re.S)[1]
-    assert code.count("\n") <= 35
-    assert code in (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)[1]
+    assert code.count("\n") <= lines and code.count(old) == 1
     for file in folder.iterdir():
         (tmp_path / file.name).symlink_to(file)
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("epochs=60", "epochs=1, progress=False"), {})
+    exec(code.replace(old, f"{new}, progress=False"), {})
     words = capsys.readouterr().out.split()
     assert [word for word in words if word.startswith("u0")] == ["u007"] * 5 + ["u042"] * 5
     assert (tmp_path / "outputs/shop").is_dir()

@@ -1,10 +1,13 @@
+import contextlib
 import csv
+import shutil
 
 import pytest
 
 from gtc_pyg.experiment import (
     HEADER,
     Settings,
+    command,
     format_table,
     parse_args,
     run,
@@ -79,3 +82,87 @@ def test_recommenders_are_saved_after_the_rows_where_there_is_a_place(dataset, t
         with pytest.raises((ValueError, FileExistsError), match="choose another"):
             run("planted", dataset, settings, args)
     assert (tmp_path / "rows.csv").read_text() == rows
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.fixture
+def resumed(dataset, tmp_path, monkeypatch, capsys):
+    """A command that goes on, killed at a moment (before or after a run's rows) or not."""
+
+    def command_of(folder, killed_at=None, more=""):
+        calls, append = [], command._append_once
+
+        def appended(path, rows):
+            calls.append(rows[0]["model"])
+            if killed_at == (len(calls), "before"):
+                raise Killed
+            append(path, rows)
+            if killed_at == (len(calls), "after"):
+                raise Killed
+
+        monkeypatch.setattr(command, "_append_once", appended)
+        out = tmp_path / folder / "rows.csv"
+        options = f"--seed 0 1 --quiet --resume --logs {tmp_path / folder} --out {out} {more}"
+        settings = {n: Settings(epochs=2, batch_size=100) for n in ("freedom", "lightgcn")}
+        capsys.readouterr()
+        with contextlib.suppress(Killed):
+            run("planted", dataset, settings, parse_args("", argv=options.split()))
+        monkeypatch.setattr(command, "_append_once", append)
+        costs = ("seconds_per_epoch", "peak_mib")
+        with out.open() as file:
+            rows = [{k: r[k] for k in r if k not in costs} for r in csv.DictReader(file)]
+        return rows, capsys.readouterr()
+
+    return command_of
+
+
+def test_a_killed_command_goes_on_to_the_same_rows_and_the_same_table(resumed):
+    whole, printed = resumed("whole")
+    assert len(whole) == 4 * 24
+    for moment in ((1, "after"), (2, "before"), (4, "after")):
+        rows, _ = resumed("killed", moment)
+        assert rows == whole[: 24 * (moment[0] - (moment[1] == "before"))]
+    rows, again = resumed("killed")
+    assert rows == whole and again.out == printed.out
+    assert again.err.count("the run has ended") == 4
+
+
+def test_rows_are_enough_where_the_checkpoints_are_gone(resumed, tmp_path):
+    whole, printed = resumed("whole")
+    shutil.rmtree(tmp_path / "whole/planted/checkpoints/freedom-1")
+    rows, again = resumed("whole")
+    assert rows == whole
+    assert "FREEDOM on planted, seed 1: rows of commit" in again.err
+    assert again.out.splitlines()[-1] == printed.out.splitlines()[-1]  # LightGCN's spread
+    first, second = (text.out.split("FREEDOM")[1].split()[:12] for text in (printed, again))
+    assert [float(x) for x in first] == pytest.approx([float(x) for x in second], abs=1.1e-4)
+
+
+def test_other_values_of_the_same_run_are_refused(resumed, tmp_path):
+    resumed("whole")
+    path = tmp_path / "whole/rows.csv"
+    path.write_text(path.read_text().replace(",recall,5,0.", ",recall,5,9.", 1))
+    before = path.read_text()
+    with pytest.raises(ValueError, match=r"rows.csv has other values of dataset planted, model f"):
+        resumed("whole")
+    assert path.read_text() == before
+
+
+def test_settings_of_a_file_go_before_the_scripts(dataset, tmp_path):
+    file, out = tmp_path / "mine.yaml", tmp_path / "rows.csv"
+    file.write_text("lightgcn:\n  epochs: 1\n  model: {num_layers: 1}\n")
+    options = f"--models lightgcn --quiet --logs {tmp_path} --out {out} --config {file}"
+    settings = {"lightgcn": Settings(epochs=9, batch_size=64)}
+    with pytest.raises(ValueError, match=r"'--preset' must name the settings.*got 'default'"):
+        run("planted", dataset, settings, parse_args("", argv=options.split()))
+    args = parse_args("", argv=[*options.split(), "--preset", "mine"])
+    (result,) = run("planted", dataset, settings, args)["lightgcn"]
+    assert len(result.history) == 1 and result.model.num_layers == 1
+    with out.open() as rows:
+        assert {row["preset"] for row in csv.DictReader(rows)} == {"mine"}
+    file.write_text("lightgcn:\n  epoch: 1\n")
+    with pytest.raises(ValueError, match="epochs"):
+        run("planted", dataset, settings, args)

@@ -11,85 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.explain import Explainer, ScoreParts, score_parts
+from gtc_pyg.explain import score_parts
 from gtc_pyg.functional import normalize_rows
-from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN
-from gtc_pyg.models.graph_recommender import (
-    ITEM_TO_USER,
-    SIMILAR_ITEMS,
-    USER_TO_ITEM,
-    GraphRecommender,
-)
-
-SWITCHES: list[dict[str, Any]] = [
-    {},
-    {"filter_in": "score"},
-    {"filter_in": "both", "item_bias": True, "score_scale": 5.0},
-    {"num_item_layers": 0, "item_bias": True},
-    {"num_item_layers": 2, "num_layers": 1},
-    {"num_layers": 0},
-    {"num_layers": 3, "filter_in": "both", "num_sampling_steps": 3, "filter_channels": 12},
-    {"condition": "item", "filter_in": "both"},
-    {"condition": "neighbors"},
-    {"user_ids": False, "filter_in": "score"},
-]
-
-
-def gtc(graph: SimpleNamespace, **kwargs: Any) -> GTC:
-    torch.manual_seed(0)
-    settings = {"content_strength": 0.5, **kwargs}
-    model = GTC(graph.num_users, graph.num_items, graph.in_channels, 8, **settings)
-    if model.item_bias is not None:
-        torch.nn.init.normal_(model.item_bias.weight)
-    return model
-
-
-def explainer_of(model: GraphRecommender, graph: SimpleNamespace) -> Explainer:
-    return Explainer(model, graph.features, graph.edge_index_dict, graph.edge_weight_dict)
-
-
-def embeddings(model: GraphRecommender, graph: SimpleNamespace) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        return model(graph.features, graph.edge_index_dict, graph.edge_weight_dict)
-
-
-def assert_adds_up(parts: ScoreParts, score: Tensor) -> None:
-    near = {"rtol": 1e-5, "atol": 1e-5}
-    by_source = parts.by_source
-    torch.testing.assert_close(parts.score, score, **near)
-    torch.testing.assert_close(by_source.sum() + parts.bias, score, **near)
-    torch.testing.assert_close(parts.own + parts.past.sum(0), by_source, **near)
-    torch.testing.assert_close(parts.itself + parts.similar.sum(0), by_source, **near)
-    assert by_source.shape == (len(parts.sources),)
+from gtc_pyg.models import GTC, LightGCN
+from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from tests.explain.scores import SWITCHES, assert_adds_up, embeddings, explainer_of, gtc_of
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_all_parts_add_up_to_the_score(planted: Callable, switches: dict[str, Any]) -> None:
     graph = planted()
-    model = gtc(graph, **switches)
+    model = gtc_of(graph, **switches)
     user_emb, item_emb = embeddings(model, graph)
     explainer = explainer_of(model, graph)
     for user in (0, 17, 59):
         explained = explainer.user(user)
         for item in (0, 21, 39):
             assert_adds_up(explained.score_parts(item), user_emb[user] @ item_emb[item])
-
-
-@pytest.mark.parametrize("layers", [0, 1, 2])
-@pytest.mark.parametrize("kind", [LightGCN, FREEDOM])
-def test_parts_of_the_baselines_add_up(planted: Callable, kind: type, layers: int) -> None:
-    graph, torch_seed = planted(), torch.manual_seed(0)
-    assert torch_seed is not None
-    if kind is LightGCN:
-        model: GraphRecommender = LightGCN(60, 40, 8, num_layers=layers)
-    else:
-        model = FREEDOM(60, 40, graph.in_channels, 8, num_item_layers=layers)
-    user_emb, item_emb = embeddings(model, graph)
-    for user, item in ((0, 0), (31, 21), (59, 39)):
-        parts = explainer_of(model, graph).score_parts(user, item)
-        assert_adds_up(parts, user_emb[user] @ item_emb[item])
-        assert parts.sources == ("interactions",) and parts.bias == 0
-        assert (parts.similar_items.numel() > 0) == (kind is FREEDOM and layers > 0)
 
 
 def dense(graph: SimpleNamespace, model: GTC) -> SimpleNamespace:
@@ -138,7 +76,7 @@ def dense(graph: SimpleNamespace, model: GTC) -> SimpleNamespace:
 @torch.no_grad()
 def test_sources_and_past_items_equal_the_definition(planted: Callable, filter_in: str) -> None:
     graph = planted()
-    model = gtc(graph, filter_in=filter_in, score_scale=3.0, num_item_layers=2)
+    model = gtc_of(graph, filter_in=filter_in, score_scale=3.0, num_item_layers=2)
     known, explainer, num = dense(graph, model), explainer_of(model, graph), graph.num_users
     for u, i in ((3, 5), (20, 0)):
         past = (known.adj[u, num:] > 0).nonzero().view(-1)
@@ -181,7 +119,7 @@ def test_sources_and_past_items_equal_the_definition(planted: Callable, filter_i
 
 def test_the_largest_come_first(planted: Callable) -> None:
     graph = planted()
-    parts = explainer_of(gtc(graph), graph).score_parts(4, 7)
+    parts = explainer_of(gtc_of(graph), graph).score_parts(4, 7)
     for values in (parts.past.sum(1), parts.similar.sum(1)):
         assert values.numel() > 2 and (values.diff() <= 0).all()
 
@@ -214,7 +152,7 @@ def test_who_has_one_item_owes_all_but_their_id_to_it(planted: Callable) -> None
     kept = (user != 2) | (item == item[user == 2][0])
     edges = graph.edge_index_dict[USER_TO_ITEM][:, kept]
     graph.edge_index_dict |= {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
-    parts = explainer_of(gtc(graph, filter_in="both"), graph).score_parts(2, 9)
+    parts = explainer_of(gtc_of(graph, filter_in="both"), graph).score_parts(2, 9)
     assert parts.past_items.tolist() == [int(item[user == 2][0])]
     torch.testing.assert_close(parts.past[0], parts.by_source - parts.own)
 
@@ -235,7 +173,7 @@ class Weights(Module):
 @pytest.mark.parametrize("filter_in", ["messages", "both"])
 def test_a_modality_without_weight_has_no_share(planted: Callable, filter_in: str) -> None:
     graph = planted()
-    model = gtc(graph, filter_in=filter_in)
+    model = gtc_of(graph, filter_in=filter_in)
     model.gate = Weights([0.5, 0.5, 0.0])
     model.filter.lin_modality.bias.data[1] = -1e4  # nobody listens to the text
     user_emb, item_emb = embeddings(model, graph)
@@ -249,7 +187,7 @@ def test_a_modality_without_weight_has_no_share(planted: Callable, filter_in: st
 
 def test_other_names_for_users_and_items_change_nothing(planted: Callable) -> None:
     graph, other = planted(), planted()
-    model, copy = gtc(graph, filter_in="both"), gtc(graph, filter_in="both")
+    model, copy = gtc_of(graph, filter_in="both"), gtc_of(graph, filter_in="both")
     new_user, new_item = torch.randperm(60), torch.randperm(40)
     copy.user_emb.weight.data[new_user] = model.user_emb.weight.data
     copy.item_emb.weight.data[new_item] = model.item_emb.weight.data
@@ -272,37 +210,9 @@ def test_other_names_for_users_and_items_change_nothing(planted: Callable) -> No
         assert new_item[a.similar_items].tolist() == b.similar_items.tolist()
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_a_user_given_by_their_items_is_that_user(planted: Callable, switches: dict) -> None:
-    graph = planted()
-    model = gtc(graph, **switches)
-    explainer = explainer_of(model, graph)
-    user, item = graph.edge_index_dict[USER_TO_ITEM]
-    items = item[user == 8].flip(0)
-    known = explainer.score_parts(8, 11)
-    given = explainer.user(items, model.user_emb.weight[8]).score_parts(11)
-    torch.testing.assert_close(given.by_source, known.by_source)
-    torch.testing.assert_close(given.past, known.past)
-
-
-@pytest.mark.parametrize("kind", ["gtc", "lightgcn"])
-def test_a_new_user_has_the_score_that_folding_in_gives(planted: Callable, kind: str) -> None:
-    graph = planted()
-    model: GraphRecommender = gtc(graph, item_bias=True, filter_in="both")
-    if kind == "lightgcn":
-        model = LightGCN(60, 40, 8)
-    given = graph.features, graph.edge_index_dict, graph.edge_weight_dict
-    items = torch.tensor([3, 30, 12, 3])
-    edges = torch.stack([torch.zeros_like(items), items])
-    emb = model.user_embedder(*given)(edges, 1)[0]
-    parts = Explainer(model, *given).score_parts(items, 7)
-    assert_adds_up(parts, emb @ embeddings(model, graph)[1][7])
-    assert sorted(parts.past_items.tolist()) == [3, 12, 30]
-
-
 def test_a_user_without_items_has_no_history(planted: Callable) -> None:
     graph = planted()
-    model = gtc(graph, filter_in="both", item_bias=True)
+    model = gtc_of(graph, filter_in="both", item_bias=True)
     nothing, explainer = torch.empty(0, dtype=torch.long), explainer_of(model, graph)
     parts = explainer.score_parts(nothing, 7)
     assert parts.past.shape == (0, 3)
@@ -312,23 +222,12 @@ def test_a_user_without_items_has_no_history(planted: Callable) -> None:
     assert parts.score == parts.bias == model.item_bias.weight[7]
 
 
-def test_an_embedder_that_is_there_is_used(planted: Callable) -> None:
-    graph = planted()
-    model, given = gtc(graph), (graph.features, graph.edge_index_dict, graph.edge_weight_dict)
-    embedder = model.user_embedder(*given)
-    items = torch.tensor([3, 30])
-    expected = Explainer(model, *given).score_parts(items, 7)
-    model.user_embedder = None  # not asked for
-    found = Explainer(model, *given, user_embedder=embedder).score_parts(items, 7)
-    torch.testing.assert_close(found.by_source, expected.by_source)
-
-
 @pytest.mark.parametrize("switches", [{}, {"item_bias": True, "filter_in": "both"}], ids=str)
 def test_an_item_given_by_its_embedding_is_the_users_side_alone(
     planted: Callable, switches: dict
 ) -> None:
     graph = planted()
-    model = gtc(graph, **switches)
+    model = gtc_of(graph, **switches)
     user_emb, item_emb = embeddings(model, graph)
     explained = explainer_of(model, graph).user(5)
     row, given = explained.score_parts(6), explained.score_parts(item_emb[6])
@@ -340,32 +239,3 @@ def test_an_item_given_by_its_embedding_is_the_users_side_alone(
     # The user's own ID embedding is IDs alone.
     assert (given.own[1:] == 0).all() and given.own[0] != 0
     assert given.similar.shape == (0, 3)
-
-
-def test_nothing_is_changed_and_no_gradient_passes(planted: Callable, unchanged: Callable) -> None:
-    graph = planted()
-    model = gtc(graph, item_bias=True)
-    with unchanged(model, graph.features, graph.edge_index_dict):
-        parts = explainer_of(model, graph).score_parts(1, 2)
-    assert not any(x.requires_grad for x in parts if isinstance(x, Tensor))
-
-
-def test_wrong_arguments_are_named(planted: Callable) -> None:
-    graph = planted()
-    explainer = explainer_of(gtc(graph), graph)
-    with pytest.raises(ValueError, match=r"'user' must be a row, 0 to 59 \(got 60\)"):
-        explainer.user(60)
-    with pytest.raises(ValueError, match=r"'item' must be a row, 0 to 39 \(got -1\)"):
-        explainer.user(0).score_parts(-1)
-    with pytest.raises(ValueError, match=r"'item' must be a row or \[8\] \(got \[9\]\)"):
-        explainer.user(0).score_parts(torch.zeros(9))
-    with pytest.raises(ValueError, match=r"'user_emb' must be \[8\] \(got \[1, 8\]\)"):
-        explainer.user(torch.tensor([1]), torch.zeros(1, 8))
-    with pytest.raises(ValueError, match="item 40"):
-        explainer.user(torch.tensor([40]))
-    with pytest.raises(ValueError, match=r"'name' must be one of \['interactions', 'image', "):
-        explainer.score_parts(0, 0).share("sound")
-    with pytest.raises(ValueError, match=r"'name' must be one of \['image', 'text'\]"):
-        explainer.user(0).directions("sound")
-    with pytest.raises(TypeError, match=r"'model' must be a GTC, FREEDOM or LightGCN.*got MGCN"):
-        explainer_of(MGCN(60, 40, graph.in_channels, 8), graph)

@@ -15,21 +15,11 @@ from torch_geometric.data import HeteroData
 from gtc_pyg.loader import SubgraphLoader
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
 from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
+from tests.models.graphs import hetero_of
 
 pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
 
 ALL = [-1] * 6
-
-
-def data_of(graph: SimpleNamespace) -> HeteroData:
-    data = HeteroData()
-    data["user"].num_nodes, data["item"].num_nodes = graph.num_users, graph.num_items
-    for name, x in graph.features.items():
-        data["item"][f"x_{name}"] = x
-    for key, edge_index in graph.edge_index_dict.items():
-        data[key].edge_index = edge_index
-    data[SIMILAR_ITEMS].edge_weight = graph.edge_weight_dict[SIMILAR_ITEMS]
-    return data
 
 
 def models_of(graph: SimpleNamespace) -> list[Any]:
@@ -58,7 +48,7 @@ def test_an_epoch_sees_every_interaction_once_and_negatives_are_none(planted: Ca
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     known = {tuple(pair) for pair in edges.t().tolist()}
-    loader = SubgraphLoader(data_of(graph), [3, 2], batch_size=50)
+    loader = SubgraphLoader(hetero_of(graph), [3, 2], batch_size=50)
     seen = []
     for batch in loader:
         user, pos, neg = pairs(batch)
@@ -72,7 +62,7 @@ def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
     planted: Callable,
 ) -> None:
     graph = planted()
-    batch = next(iter(SubgraphLoader(data_of(graph), [3, 2], batch_size=20)))
+    batch = next(iter(SubgraphLoader(hetero_of(graph), [3, 2], batch_size=20)))
     for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
         source, target = batch[key].edge_index
         found = torch.stack([batch[key[0]].n_id[source], batch[key[2]].n_id[target]])
@@ -93,7 +83,7 @@ def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
 ) -> None:
     graph = planted()
     model = models_of(graph)[which].double()
-    batch = next(iter(SubgraphLoader(data_of(graph), ALL, batch_size=5)))
+    batch = next(iter(SubgraphLoader(hetero_of(graph), ALL, batch_size=5)))
     whole = doubled(model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict))
     expected = model({name: x.double() for name, x in graph.features.items()}, whole)
     features = {name: batch["item"][f"x_{name}"].double() for name in graph.features}
@@ -114,7 +104,7 @@ def test_with_all_neighbours_gradients_are_those_of_the_whole_graph(
     model = models_of(graph)[which].double()
     for name in ("diffusion_weight", "total_correlation_weight"):  # draw by the batch's positions
         setattr(model, name, 0.0)
-    batch = next(iter(SubgraphLoader(data_of(graph), ALL, batch_size=5)))
+    batch = next(iter(SubgraphLoader(hetero_of(graph), ALL, batch_size=5)))
     features = {name: x.double() for name, x in graph.features.items()}
     whole = doubled(model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict))
     sampled = {name: batch["item"][f"x_{name}"].double() for name in graph.features}
@@ -136,7 +126,7 @@ def test_with_all_neighbours_gradients_are_those_of_the_whole_graph(
 
 def test_sampled_neighbours_stand_for_all_of_them_on_average(planted: Callable) -> None:
     graph = planted()
-    data, model = data_of(graph), models_of(graph)[0].double()
+    data, model = hetero_of(graph), models_of(graph)[0].double()
     whole = doubled(model.csr_graph(graph.edge_index_dict))
     x = torch.randn(graph.num_users + graph.num_items, 3, dtype=torch.double)
     expected = whole.layer_mean(x, 1)
@@ -162,7 +152,7 @@ def test_sampled_neighbours_stand_for_all_of_them_on_average(planted: Callable) 
 @pytest.mark.parametrize("how", ["numpy", "torch"])
 def test_content_may_stay_in_a_file(planted: Callable, tmp_path: Path, how: str) -> None:
     graph = planted()
-    kept, mapped = data_of(graph), data_of(graph)
+    kept, mapped = hetero_of(graph), hetero_of(graph)
     for name, x in graph.features.items():
         path = tmp_path / f"{name}.npy"
         if how == "numpy":
@@ -207,7 +197,7 @@ def test_a_batch_takes_no_memory_for_those_to_come() -> None:
 
 
 def test_epochs_differ_and_come_back_from_the_seed(planted: Callable) -> None:
-    data = data_of(planted())
+    data = hetero_of(planted())
 
     def epoch_of(loader: SubgraphLoader) -> list[Tensor]:
         batch = next(iter(loader))
@@ -224,7 +214,7 @@ def test_epochs_differ_and_come_back_from_the_seed(planted: Callable) -> None:
 
 
 def test_wrong_arguments_are_named(planted: Callable) -> None:
-    data = data_of(planted())
+    data = hetero_of(planted())
     with pytest.raises(ValueError, match=r"'batch_size' must be at least 1 \(got 0\)"):
         SubgraphLoader(data, batch_size=0)
     with pytest.raises(ValueError, match="no interactions"):
@@ -234,7 +224,7 @@ def test_wrong_arguments_are_named(planted: Callable) -> None:
 def test_shares_of_processes_are_the_batches_of_one(
     planted: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = data_of(planted())
+    data = hetero_of(planted())
     num = data[USER_TO_ITEM].edge_index.size(1)
 
     def triples(rank: int, total: int) -> list[Tensor]:

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,65 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.models import ContentFilter, GraphRecommender
-from gtc_pyg.models.filtered import Filtered, gated
-from gtc_pyg.models.graph_recommender import ITEM_TO_USER, USER_TO_ITEM, CSRGraph
-
-CONDITIONS = ["item", "neighbors", "user"]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def filter_of(graph: SimpleNamespace, channels: int = 8, **kwargs: Any) -> ContentFilter:
-    torch.manual_seed(0)
-    return ContentFilter(graph.in_channels, channels, **kwargs)
-
-
-def items_of(graph: SimpleNamespace, channels: int = 8) -> Tensor:
-    return 0.1 * torch.randn(graph.num_items, channels, generator=seeded())
-
-
-def csr_of(graph: SimpleNamespace, edge_dropout: float = 0.0) -> CSRGraph:
-    model = GraphRecommender(graph.num_users, graph.num_items, edge_dropout)
-    return model.training_graph(graph.edge_index_dict, generator=seeded())
-
-
-def run(model: ContentFilter, graph: SimpleNamespace) -> tuple[dict[str, Filtered], CSRGraph]:
-    csr = csr_of(graph)
-    return model(graph.features, items_of(graph), csr), csr
-
-
-def with_edges(graph: SimpleNamespace, edges: Tensor) -> SimpleNamespace:
-    graph.edge_index_dict[USER_TO_ITEM], graph.edge_index_dict[ITEM_TO_USER] = edges, edges.flip(0)
-    return graph
-
-
-def twins(graph: SimpleNamespace) -> SimpleNamespace:
-    r"""Gives user 1 the items of user 0."""
-    edges = graph.edge_index_dict[USER_TO_ITEM]
-    items = edges[1][edges[0] == 0]
-    copies = torch.stack([torch.ones_like(items), items])
-    return with_edges(graph, torch.cat([edges[:, edges[0] != 1], copies], dim=1))
-
-
-def without_some_images(graph: SimpleNamespace) -> Tensor:
-    r"""Marks 15 of the items as lacking their image."""
-    graph.features["has_image"] = torch.randperm(graph.num_items, generator=seeded()) >= 15
-    return graph.features["has_image"]
-
-
-def weights_of(filtered: dict[str, Filtered]) -> Tensor:
-    r"""``[N, M]``."""
-    return torch.stack([out.weight for out in filtered.values()], dim=1)
-
-
-def start(model: ContentFilter, name: str, out: Filtered, u: int, i: int) -> Tensor:
-    r"""The content of item i filtered for user u, from the equation."""
-    level = model.schedule.alpha_bar[model.times[-2]].to(out.h.dtype)
-    lin, gate = model.denoisers[name].lin_out, 1 if out.gate is None else out.gate[u]
-    noise = lin.weight @ (gate * out.h[i]) + lin.bias
-    return (out.x_t[i] - (1 - level).sqrt() * noise) / level.sqrt()
+from gtc_pyg.models.csr_graph import USER_TO_ITEM
+from gtc_pyg.models.filtered import gated
+from tests.models.filters import (
+    CONDITIONS,
+    filter_of,
+    items_of,
+    run,
+    training_csr,
+    weights_of,
+)
+from tests.models.graphs import seeded, twins, with_edges, without_some_images
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -96,42 +47,16 @@ def test_it_equals_the_denoising_steps_one_by_one(
         torch.testing.assert_close(out.x_hat, x_t, rtol=1e-5, atol=1e-5)
 
 
-def test_a_user_is_seen_through_the_mean_content_of_their_items(planted: Callable) -> None:
-    graph = with_edges(planted(), planted().edge_index_dict[USER_TO_ITEM][:, 9:])
-    model = filter_of(graph)
-    user, item = graph.edge_index_dict[USER_TO_ITEM]
-    for name, out in run(model, graph)[0].items():
-        for u in range(graph.num_users):
-            mean = torch.stack([torch.zeros(8), *out.x[item[user == u]]]).sum(dim=0)
-            mean = mean / max(1, int((user == u).sum()))
-            expected = model.views[name](F.layer_norm(mean, (8,)))
-            torch.testing.assert_close(out.user[u], expected, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(out.gate[u], model.denoisers[name].gate(expected))
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("num_sampling_steps", [1, 3])
-def test_for_users_equals_the_filter_edge_by_edge(
-    planted: Callable, condition: str, num_sampling_steps: int
-) -> None:
-    graph = planted()
-    steps = {"num_sampling_steps": num_sampling_steps}
-    model = filter_of(graph, condition=condition, filter_channels=11, **steps)
-    filtered, csr = run(model, graph)
-    user, item = graph.edge_index_dict[USER_TO_ITEM]
-    for name, out in model.for_users(filtered, csr).items():
-        for u in range(graph.num_users):
-            pairs = [start(model, name, filtered[name], u, i) for i in item[user == u]]
-            expected = torch.stack(pairs).mean(dim=0)
-            torch.testing.assert_close(out[u], expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_asked_for_some_users_all_is_the_same(
     planted: Callable, batch_of: Callable, condition: str
 ) -> None:
     graph = planted()
-    model, csr, item_emb = filter_of(graph, condition=condition), csr_of(graph), items_of(graph)
+    model, csr, item_emb = (
+        filter_of(graph, condition=condition),
+        training_csr(graph),
+        items_of(graph),
+    )
     user, pos, neg = (ids[:90] for ids in batch_of(graph))
     some, row = user.unique(return_inverse=True)
     assert 10 < some.numel() < graph.num_users
@@ -163,7 +88,11 @@ def test_asked_for_some_users_all_is_the_same(
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_an_item_teaches_the_users_that_were_asked_for(planted: Callable, condition: str) -> None:
     graph = planted()
-    model, csr, item_emb = filter_of(graph, condition=condition), csr_of(graph), items_of(graph)
+    model, csr, item_emb = (
+        filter_of(graph, condition=condition),
+        training_csr(graph),
+        items_of(graph),
+    )
     users = torch.arange(graph.num_users)
     grads = []
     for asked in (None, users, users[::3], users[1::3], users[2::3]):
@@ -184,7 +113,7 @@ def test_an_item_teaches_the_users_that_were_asked_for(planted: Callable, condit
 
 def test_users_learn_from_what_is_filtered_for_them(planted: Callable) -> None:
     graph = planted()
-    model, csr, item_emb = filter_of(graph), csr_of(graph), items_of(graph)
+    model, csr, item_emb = filter_of(graph), training_csr(graph), items_of(graph)
     user = torch.tensor([0, 7, 59])
     grads = []
     for asked, mine in ((None, user), (user, slice(None))):
@@ -199,75 +128,10 @@ def test_users_learn_from_what_is_filtered_for_them(planted: Callable) -> None:
         torch.testing.assert_close(some, every, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("user", "message"),
-    [
-        ([3, 3], r"'user' must be ascending and hold nobody twice \(got 3 after"),
-        ([7, 0], r"'user' must be ascending and hold nobody twice \(got 0 after"),
-        ([-1, 3], r"'user' holds user -1, expected 0 to 59"),
-        ([3, 60], r"'user' holds user 60, expected 0 to 59"),
-    ],
-)
-def test_users_out_of_order_are_refused(planted: Callable, user: list[int], message: str) -> None:
-    graph = planted()
-    with pytest.raises(ValueError, match=message):
-        filter_of(graph)(graph.features, items_of(graph), csr_of(graph), torch.tensor(user))
-
-
-def test_ids_tell_the_denoisers_of_a_user_where_they_are_asked_to(planted: Callable) -> None:
-    graph = planted()
-    csr, item_emb = csr_of(graph), items_of(graph).requires_grad_()
-    user_emb = torch.randn(graph.num_users, 8, generator=seeded()).requires_grad_()
-    model = filter_of(graph, user_ids=True)
-    filtered = model(graph.features, item_emb, csr, user_emb=user_emb)
-    mean = csr[ITEM_TO_USER].to_dense()
-    mean = mean / mean.sum(1, keepdim=True).clamp(min=1)
-    for name, out in filtered.items():
-        content = F.layer_norm(mean @ out.x, (8,))
-        ids = F.normalize(user_emb) + F.normalize(mean @ F.normalize(item_emb))
-        view = model.views[name](torch.cat([content, F.layer_norm(ids, (8,))], dim=1))
-        torch.testing.assert_close(out.user, view, rtol=1e-4, atol=1e-4)
-        out.user.sum().backward(retain_graph=True)
-    assert user_emb.grad is None and item_emb.grad is None
-    with pytest.raises(ValueError, match="'user_emb' must be given where 'user_ids' is on"):
-        model(graph.features, item_emb, csr)
-
-
 def gates_of(model: ContentFilter) -> list[torch.nn.Parameter]:
     r"""Weights of the gates, of a filter that has any."""
     lins = [denoiser.lin_gate for denoiser in model.denoisers.values()]
     return [p for lin in lins if lin is not None for p in lin.parameters()]
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_pairs_of_any_shape_are_filtered_by_the_equation(planted: Callable, condition: str) -> None:
-    graph = planted()
-    model = filter_of(graph, condition=condition, num_sampling_steps=2)
-    filtered, _ = run(model, graph)
-    user, item = torch.tensor([3, 0, 9]), torch.tensor([5, 5, 8])
-    for name, out in filtered.items():
-        pairs = out.for_pairs(user, item)
-        expected = [start(model, name, out, u, i) for u, i in zip(user, item, strict=True)]
-        torch.testing.assert_close(pairs, torch.stack(expected), rtol=0, atol=1e-5)
-        grid = out.for_pairs(user.view(-1, 1), item).expand(3, 3, 8)
-        torch.testing.assert_close(grid.diagonal().t(), pairs)
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_inner_products_of_factors_equal_those_pair_by_pair(
-    planted: Callable, condition: str
-) -> None:
-    graph = planted()
-    model = filter_of(graph, condition=condition, filter_channels=5, num_sampling_steps=2)
-    filtered, _ = run(model, graph)
-    p = F.normalize(torch.randn(graph.num_users, 8, generator=seeded()), dim=-1)
-    for name, out in filtered.items():
-        of_users, of_items = out.factors(p)
-        assert of_users.shape == (len(p), 8 + 5)
-        assert of_items.shape == (graph.num_items, 8 + 5)
-        for u in range(graph.num_users):
-            pairs = torch.stack([start(model, name, out, u, i) for i in range(graph.num_items)])
-            torch.testing.assert_close(of_items @ of_users[u], pairs @ p[u], rtol=0, atol=1e-5)
 
 
 def test_one_gate_for_all_users_gives_the_items_own_filter(planted: Callable) -> None:
@@ -360,171 +224,9 @@ def test_a_filter_that_is_alike_for_everybody_weighs_modalities_alike(
     model.modality_bias.data.copy_(torch.tensor([-1.0, 2.0]))
     expected = [2 / (1 + math.exp(1.0)), 2 / (1 + math.exp(-2.0))]
     for asked in (None, torch.tensor([3, 5])):
-        weights = weights_of(model(graph.features, items_of(graph), csr_of(graph), asked))
+        weights = weights_of(model(graph.features, items_of(graph), training_csr(graph), asked))
         assert weights.shape == (graph.num_users if asked is None else 2, 2)
         torch.testing.assert_close(weights, torch.tensor([expected]).expand_as(weights))
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_the_diffusion_loss_equals_a_loop_over_present_pairs(
-    planted: Callable, batch_of: Callable, condition: str
-) -> None:
-    graph = planted()
-    present = without_some_images(graph)
-    model = filter_of(graph, condition=condition, incomplete=["image"])
-    user, item, _ = batch_of(graph)
-    filtered, _ = run(model, graph)
-    loss = model.diffusion_loss(filtered, graph.features, user, item, seeded())
-    generator, losses = seeded(), []
-    size = len(filtered), user.numel()
-    times = model.schedule.sample_times(size[0] * size[1], generator).view(size)
-    noises = model.schedule.sample_noise(torch.empty(*size, 8), generator)
-    for (name, out), t, noise in zip(filtered.items(), times, noises, strict=True):
-        errors = []
-        for row, (u, i) in enumerate(zip(user, item, strict=True)):
-            if name == "image" and not present[i]:
-                continue
-            x_t = model.schedule.add_noise(out.x[i], int(t[row]), noise[row])
-            h = model.denoisers[name].hidden(x_t, int(t[row]), out.cond[i])
-            gate = None if out.gate is None else out.gate[u]
-            predicted = model.denoisers[name].noise(h, gate)
-            errors.append((predicted - noise[row]).pow(2).mean())
-        losses.append(torch.stack(errors).mean())
-    torch.testing.assert_close(loss, torch.stack(losses).mean(), rtol=1e-5, atol=1e-6)
-
-
-def ranking_by_loop(
-    model: ContentFilter,
-    filtered: dict[str, Filtered],
-    graph: SimpleNamespace,
-    csr: CSRGraph,
-    triples: tuple[Tensor, ...],
-) -> Tensor:
-    r"""The filter's own ranking loss, each pair filtered from the equation."""
-    dense, weights = csr[ITEM_TO_USER].to_dense(), weights_of(filtered)
-    triples = list(zip(*(ids.tolist() for ids in triples), strict=True))
-    joint: dict[int, Tensor] = {}
-    losses = []
-    for m, (name, out) in enumerate(filtered.items()):
-        present = graph.features.get(f"has_{name}", torch.ones(graph.num_items))
-        terms = []
-        for row, (u, i, n) in enumerate(triples):
-            others = [j for j in dense[u].nonzero().view(-1).tolist() if j != i]
-            if len(others) == 0 or not present[i] or not present[n]:
-                continue
-            mean = torch.stack([start(model, name, out, u, j) for j in others]).mean(dim=0)
-            near, far = (
-                F.cosine_similarity(mean, start(model, name, out, u, j), 0) for j in (i, n)
-            )
-            terms.append(F.softplus(-5 * (near - far)))
-            joint[row] = joint.get(row, torch.zeros(())) + weights[u, m] * (near - far)
-        losses.append(torch.stack(terms).mean())
-    return torch.stack(losses).mean() + F.softplus(-5 * torch.stack([*joint.values()])).mean()
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("case", ["whole", "pruned", "masks", "one item"])
-def test_the_ranking_loss_equals_a_loop_that_leaves_the_positive_out(
-    planted: Callable, batch_of: Callable, condition: str, case: str
-) -> None:
-    graph = planted()
-    if case == "masks":
-        without_some_images(graph)
-    if case == "one item":
-        edges = graph.edge_index_dict[USER_TO_ITEM]
-        first = (edges[0] == 0).nonzero()[0]
-        with_edges(graph, torch.cat([edges[:, first], edges[:, edges[0] != 0]], dim=1))
-    csr = csr_of(graph, 0.5 if case == "pruned" else 0.0)
-    model = filter_of(graph, condition=condition, incomplete=["image"])
-    triples = tuple(ids[:60] for ids in batch_of(graph))
-    assert csr.contains(*triples[:2]).all() == (case != "pruned")
-    filtered = model(graph.features, items_of(graph), csr)
-    content = model.for_users(filtered, csr)
-    loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
-    expected = ranking_by_loop(model, filtered, graph, csr, triples)
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_user_of_one_item_teaches_the_filter_nothing(planted: Callable) -> None:
-    graph = planted()
-    with_edges(graph, torch.tensor([[0, 1, 2], [5, 6, 7]]))
-    model = filter_of(graph)
-    filtered, csr = run(model, graph)
-    user, pos, neg = torch.tensor([0, 1]), torch.tensor([5, 6]), torch.tensor([7, 8])
-    content = model.for_users(filtered, csr)
-    loss = model.ranking_loss(filtered, content, graph.features, csr, user, pos, neg)
-    assert loss.item() == 0
-
-
-def test_losses_teach_what_they_should(planted: Callable, batch_of: Callable) -> None:
-    graph = planted()
-    model, batch = filter_of(graph), batch_of(graph)
-    item_emb = items_of(graph).requires_grad_()
-
-    def taught(of: str) -> set[str]:
-        model.zero_grad()
-        csr = csr_of(graph)
-        filtered = model(graph.features, item_emb, csr)
-        if of == "diffusion":
-            loss = model.diffusion_loss(filtered, graph.features, *batch[:2])
-        else:
-            content = model.for_users(filtered, csr)
-            loss = model.ranking_loss(filtered, content, graph.features, csr, *batch)
-        loss.backward()
-        found = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
-        return {name.split(".")[0] for name, grad in found if grad.abs().sum() > 0}
-
-    assert taught("diffusion") == {"denoisers", "views"}
-    assert taught("ranking") == {"encoders", "denoisers", "views", "lin_modality"}
-    assert item_emb.grad is None
-
-
-@pytest.mark.parametrize("leak", [False, True])
-def test_the_spread_of_encoded_content_does_not_shrink_in_training(
-    planted: Callable, batch_of: Callable, monkeypatch: pytest.MonkeyPatch, leak: bool
-) -> None:
-    # Distance and variance after / before, four seeds: 1.05 or more; where the diffusion loss
-    # reaches the encoders (the leak), 0.49 or less, in spite of the normalisation.
-    graph = planted()
-    model, item_emb, csr = filter_of(graph, 16), items_of(graph, 16), csr_of(graph)
-    batch = batch_of(graph)
-    optimizer, generator = torch.optim.Adam(model.parameters(), lr=0.01), seeded()
-
-    def spread() -> Tensor:
-        with torch.no_grad():
-            x = torch.stack([model.encoders[name](x) for name, x in graph.features.items()])
-        x = x - x.mean(dim=1, keepdim=True)
-        return torch.stack([x.norm(dim=2).mean(dim=1), x.pow(2).mean(dim=1).sum(dim=1)])
-
-    before = spread()
-    with monkeypatch.context() as patch:
-        if leak:
-            patch.setattr(torch.Tensor, "detach", lambda x: x)
-        for _ in range(120):
-            rows = torch.randint(batch[0].numel(), (128,), generator=generator)
-            triples = tuple(ids[rows] for ids in batch)
-            filtered = model(graph.features, item_emb, csr)
-            content = model.for_users(filtered, csr)
-            loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
-            diffusion = model.diffusion_loss(filtered, graph.features, *triples[:2], generator)
-            optimizer.zero_grad()
-            (0.1 * loss + 100 * diffusion).backward()
-            optimizer.step()
-    ratio = spread() / before
-    assert (ratio < 0.6).all() if leak else (ratio > 0.95).all(), ratio
-
-
-def test_a_generator_decides_the_diffusion_loss_and_the_filter_draws_nothing(
-    planted: Callable, batch_of: Callable
-) -> None:
-    graph = planted()
-    model, (user, item, _) = filter_of(graph), batch_of(graph)
-    state = torch.get_rng_state()
-    first, again = run(model, graph)[0], run(model, graph)[0]
-    assert all(torch.equal(first[name].x_hat, again[name].x_hat) for name in first)
-    losses = [model.diffusion_loss(first, graph.features, user, item, seeded(s)) for s in (0, 0, 1)]
-    assert losses[0] == losses[1] != losses[2]
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_absent_content_is_never_looked_at(planted: Callable, batch_of: Callable) -> None:
@@ -607,7 +309,7 @@ def test_users_not_asked_for_are_as_they_were_when_they_last_were(
     graph = planted()
     item_emb, user_emb = items_of(graph), torch.randn(graph.num_users, 8, generator=seeded())
     exact = GraphRecommender(graph.num_users, graph.num_items).csr_graph(graph.edge_index_dict)
-    training = csr_of(graph)
+    training = training_csr(graph)
     assert exact.history is None and len(training.history) == 0
     model = filter_of(graph, condition=condition, user_ids=user_ids)
     mean = exact[USER_TO_ITEM].to_dense()
@@ -639,7 +341,7 @@ def test_users_not_asked_for_are_as_they_were_when_they_last_were(
                 p.add_(0.3 * torch.randn_like(p))
             model(graph.features, item_emb, training, torch.arange(60), user_emb)
     stale = model(graph.features, item_emb, training, torch.tensor([0]), user_emb)
-    again = model(graph.features, item_emb, csr_of(graph), torch.tensor([0]), user_emb)
+    again = model(graph.features, item_emb, training_csr(graph), torch.tensor([0]), user_emb)
     whole = model(graph.features, item_emb, exact, user_emb=user_emb)
     for name in graph.in_channels:
         torch.testing.assert_close(again[name].x_hat, whole[name].x_hat, rtol=1e-4, atol=1e-4)
@@ -648,7 +350,7 @@ def test_users_not_asked_for_are_as_they_were_when_they_last_were(
 
 def test_two_filters_on_one_graph_keep_their_rows_apart(planted: Callable) -> None:
     graph, asked = planted(), torch.tensor([2, 5])
-    training, x_hat = csr_of(graph), {}
+    training, x_hat = training_csr(graph), {}
     for order in ("first", "again"):
         for seed in (1, 2):
             torch.manual_seed(seed)
@@ -662,17 +364,17 @@ def test_two_filters_on_one_graph_keep_their_rows_apart(planted: Callable) -> No
 
 def test_a_filter_that_is_not_in_training_keeps_nothing(planted: Callable) -> None:
     graph = planted()
-    training, model = csr_of(graph), filter_of(graph).eval()
+    training, model = training_csr(graph), filter_of(graph).eval()
     model(graph.features, items_of(graph), training, torch.tensor([2, 5]))
     assert len(training.history) == 0
 
 
 def test_rows_of_another_type_are_not_kept(planted: Callable) -> None:
     graph, asked = planted(), torch.tensor([2, 5])
-    training, model = csr_of(graph), filter_of(graph)
+    training, model = training_csr(graph), filter_of(graph)
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16):
             model(graph.features, items_of(graph), training, asked)
         out = model(graph.features, items_of(graph), training, asked)["image"]
-        whole = model(graph.features, items_of(graph), csr_of(graph))["image"]
+        whole = model(graph.features, items_of(graph), training_csr(graph))["image"]
         torch.testing.assert_close(out.x_hat, whole.x_hat, rtol=1e-4, atol=1e-4)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.models import FREEDOM
-from gtc_pyg.models.graph_recommender import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from tests.models.graphs import arguments
 
 
 def model_of(graph: SimpleNamespace, **kwargs: float) -> FREEDOM:
@@ -33,10 +34,6 @@ def dense_forward(model: FREEDOM, graph: SimpleNamespace) -> tuple[Tensor, Tenso
     mean = sum(layers) / len(layers)
     similar = torch.matrix_power(s, model.num_item_layers) @ model.item_emb.weight
     return mean[:num_users], mean[num_users:] + similar
-
-
-def arguments(graph: SimpleNamespace) -> tuple:
-    return graph.features, graph.edge_index_dict, graph.edge_weight_dict
 
 
 @pytest.mark.parametrize(("num_layers", "num_item_layers"), [(0, 1), (1, 2), (2, 1), (3, 0)])
@@ -85,31 +82,3 @@ def test_the_parts_of_the_loss_equal_a_loop(planted: Callable, batch_of: Callabl
     assert parts.keys() == {"ranking", "modalities"}
     torch.testing.assert_close(parts["ranking"], bpr(item_emb))
     torch.testing.assert_close(parts["modalities"], 0.3 * sum(bpr(x) for x in content))
-
-
-@pytest.mark.parametrize("modalities", [("image",), ("image", "text", "sound")])
-def test_every_parameter_receives_a_gradient(
-    planted: Callable, batch_of: Callable, modalities: tuple[str, ...]
-) -> None:
-    graph = planted(*modalities)
-    model = model_of(graph)
-    sum(model.loss(*batch_of(graph), *arguments(graph)).values()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def test_forward_and_loss_change_nothing(
-    planted: Callable, batch_of: Callable, unchanged: Callable
-) -> None:
-    graph = planted()
-    model, batch = model_of(graph), batch_of(graph)
-    with unchanged(model, *arguments(graph), batch):
-        model(*arguments(graph))
-        model.loss(*batch, *arguments(graph))
-
-
-def test_the_item_graph_is_required(planted: Callable) -> None:
-    graph = planted()
-    del graph.edge_index_dict[SIMILAR_ITEMS]
-    with pytest.raises(ValueError, match=r"lacks .*similar.*ItemKNNGraph"):
-        model_of(graph)(*arguments(graph))

@@ -1,45 +1,13 @@
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.models import ModalityFiller
-
-NUM_USERS, NUM_ITEMS = 60, 200
-OPTIONS = {"channels": 16, "hidden_channels": 64, "spectral_channels": 8}
-
-
-@cache
-def planted(others: bool = True, taste: bool = True) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Text made of an item's group and its style: users tell the one, audio the other."""
-    g = torch.Generator().manual_seed(0)
-    group = torch.randint(6, (NUM_ITEMS,), generator=g)
-    style = torch.randn(NUM_ITEMS, 4, generator=g)
-    meaning = torch.cat([2 * F.one_hot(group, 6).float(), style], dim=1)
-    text = meaning @ torch.randn(10, 20, generator=g)
-    text += 0.3 * torch.randn(text.shape, generator=g) + 5
-    audio = style @ torch.randn(4, 12, generator=g)
-    affinity = torch.rand(NUM_USERS, NUM_ITEMS, generator=g)
-    if taste:
-        affinity += (
-            F.one_hot(torch.arange(NUM_USERS) % 6, 6).float() @ F.one_hot(group, 6).float().t()
-        )
-    items = affinity.topk(12, dim=1).indices
-    edge_index = torch.stack([torch.arange(NUM_USERS).repeat_interleave(12), items.flatten()])
-    mask = torch.rand(NUM_ITEMS, generator=g) > 0.4
-    features = {"text": torch.where(mask.view(-1, 1), text, float("nan")), "has_text": mask}
-    return features | ({"audio": audio} if others else {}), edge_index, text
-
-
-def fitted(
-    features: dict[str, Tensor], edge_index: Tensor, epochs: int = 60, seed: int = 0
-) -> ModalityFiller:
-    filler = ModalityFiller("text", 20, **OPTIONS)
-    return filler.fit(features, edge_index, NUM_USERS, epochs=epochs, num_folds=4, seed=seed)
+from tests.models.fillers import NUM_ITEMS, NUM_USERS, OPTIONS, fitted, planted
+from tests.models.graphs import seeded
 
 
 def cosine(filled: dict[str, Tensor], features: dict[str, Tensor], text: Tensor) -> float:
@@ -48,16 +16,12 @@ def cosine(filled: dict[str, Tensor], features: dict[str, Tensor], text: Tensor)
     return float(F.cosine_similarity(filled["text"][~mask] - mean, text[~mask] - mean).mean())
 
 
-def seeded(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_interactions_and_other_modalities_both_tell_the_missing_one() -> None:
     found = {}
     for others, taste in [(True, True), (False, True), (True, False), (False, False)]:
         features, edge_index, text = planted(others, taste)
         filler = fitted(features, edge_index, epochs=40)
-        filled = filler(features, edge_index, NUM_USERS, generator=seeded())
+        filled = filler(features, edge_index, NUM_USERS, generator=seeded(3))
         found[others, taste] = cosine(filled, features, text)
     assert found[True, True] > max(found[False, True], found[True, False]) + 0.05, found
     assert min(found[False, True], found[True, False]) > 0.3, found
@@ -77,33 +41,8 @@ def test_present_rows_stay_as_they_are_and_nothing_is_left_absent() -> None:
         torch.testing.assert_close(features[key], x, equal_nan=True, rtol=0, atol=0)
 
 
-def test_no_row_sees_itself_while_it_is_trained() -> None:
-    features, edge_index, _ = planted()
-    filler = fitted(features, edge_index, epochs=1)
-    mask, row = features["has_text"], int(features["has_text"].nonzero()[5])
-    fold = torch.arange(NUM_ITEMS) % 4
-    changed = dict(features, text=features["text"].clone())
-    changed["text"][row] += 10
-    conds = [
-        filler._fold_conditions(filler._given(f, edge_index, NUM_USERS), mask, fold)
-        for f in (features, changed)
-    ]
-    moved = (conds[0] - conds[1]).abs().amax(dim=1) > 1e-6
-    assert not moved[fold == fold[row]].any()
-    assert moved[mask & (fold != fold[row])].any()
-
-
-def test_conditions_of_absent_rows_come_from_present_ones_alone() -> None:
-    features, edge_index, text = planted()
-    filler = fitted(features, edge_index, epochs=1)
-    mask = features["has_text"]
-    whole = dict(features, text=text)
-    conds = [filler._cond(filler._given(f, edge_index, NUM_USERS), mask) for f in (features, whole)]
-    assert torch.equal(*conds)
-
-
 def test_decoding_undoes_encoding_up_to_the_distance_from_the_mean() -> None:
-    x = torch.randn(50, 9, generator=seeded()) * 1e-3 + 4
+    x = torch.randn(50, 9, generator=seeded(3)) * 1e-3 + 4
     features = {"text": x, "has_text": torch.ones(50, dtype=torch.bool)}
     filler = ModalityFiller("text", 9, channels=16, hidden_channels=8, spectral_channels=2)
     edge_index = torch.stack([torch.arange(50) % 7, torch.arange(50)])
@@ -122,7 +61,7 @@ def test_everything_comes_from_the_seed_and_the_global_state_is_left_alone() -> 
     for seed in (0, 0, 1):
         torch.manual_seed(len(fills))
         filler = fitted(features, edge_index, epochs=4, seed=seed)
-        fills.append(filler(features, edge_index, NUM_USERS, generator=seeded())["text"])
+        fills.append(filler(features, edge_index, NUM_USERS, generator=seeded(3))["text"])
         assert torch.random.initial_seed() == len(fills) - 1
     torch.set_rng_state(state)
     assert torch.equal(fills[0], fills[1])
@@ -135,7 +74,7 @@ def test_a_saved_filler_fills_the_same() -> None:
     other = ModalityFiller("text", 20, **OPTIONS)
     other.load_state_dict(filler.state_dict())
     fills = [
-        f(features, edge_index, NUM_USERS, generator=seeded())["text"] for f in (filler, other)
+        f(features, edge_index, NUM_USERS, generator=seeded(3))["text"] for f in (filler, other)
     ]
     assert torch.equal(*fills)
 
@@ -151,8 +90,8 @@ def test_the_epoch_that_generated_held_out_rows_best_is_kept() -> None:
 def test_the_loss_is_that_of_the_velocity_and_reaches_every_weight() -> None:
     filler = ModalityFiller("text", 20, **OPTIONS)
     x, cond = torch.randn(5, 16), torch.randn(5, filler.denoiser.cond_channels)
-    loss = filler.loss(x, cond, seeded())
-    g = seeded()
+    loss = filler.loss(x, cond, seeded(3))
+    g = seeded(3)
     t, noise = filler.schedule.sample_times(5, g), filler.schedule.sample_noise(x, g)
     total = 0.0
     for i in range(5):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
-from gtc_pyg.models.graph_recommender import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
+from tests.models.graphs import arguments, with_edges
 
 MODELS = {
     "lightgcn": {},
@@ -51,15 +52,6 @@ def model_of(graph: SimpleNamespace, name: str = "gtc") -> GraphRecommender:
     if "incomplete" in more:
         graph.features["has_image"] = torch.arange(graph.num_items) % 3 > 0
     return model.eval()
-
-
-def arguments(graph: SimpleNamespace) -> tuple:
-    return graph.features, graph.edge_index_dict, graph.edge_weight_dict
-
-
-def with_edges(graph: SimpleNamespace, edges: Tensor) -> SimpleNamespace:
-    graph.edge_index_dict[USER_TO_ITEM], graph.edge_index_dict[ITEM_TO_USER] = edges, edges.flip(0)
-    return graph
 
 
 def only(graph: SimpleNamespace, user: int) -> Tensor:

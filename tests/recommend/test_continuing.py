@@ -1,9 +1,12 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from scipy.linalg import orthogonal_procrustes
 
 from gtc_pyg.datasets import from_frames
+from gtc_pyg.functional import normalize_rows, spectral_factors
 from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.recommend.continuing import grown_dataset, warm_started
@@ -47,13 +50,13 @@ def test_weights_are_carried_over_by_id(grown, dataset, kind):
     order = torch.randperm(61)
     everything._user_ids = everything.user_ids[order.numpy()]
     torch.manual_seed(3)
-    model, old = warm_started(grown, everything), grown.model
+    model, old = warm_started(grown, everything, turn=0.0), grown.model
     assert (model.num_users, model.num_items) == (61, 41)
     for row, user in enumerate(everything.user_ids):
         if user != "new":
             before = old.user_emb.weight[dataset.user_ids.get_loc(user)]
-            assert torch.equal(model.user_emb.weight[row], before)
-    assert torch.equal(model.item_emb.weight[:40], old.item_emb.weight)
+            assert torch.allclose(model.user_emb.weight[row], before)
+    assert torch.allclose(model.item_emb.weight[:40], old.item_emb.weight)
     for name, value in model.state_dict().items():
         if not name.startswith(("user_emb", "item_")):
             assert torch.equal(value, old.state_dict()[name])
@@ -102,7 +105,7 @@ def test_new_rows_begin_at_the_mean_direction_of_their_neighbours(dataset):
         model, features = old, {"text": x["text"][:2]}
 
     Known.users, Known.items = Ids(known[0], "user"), Ids(known[1], "item")
-    model = warm_started(Known, grown)
+    model = warm_started(Known, grown, turn=0.0)
     # z: users a [1, 0] and b [0, 1], trained on; length 2 as of x and y
     half = 0.5**0.5
     assert torch.allclose(model.item_emb.weight[2], 2 * torch.tensor([half, half]), atol=1e-6)
@@ -110,6 +113,43 @@ def test_new_rows_begin_at_the_mean_direction_of_their_neighbours(dataset):
     direction = torch.tensor([half, 1 + half])
     expected = 8 / 3 * direction / direction.norm()
     assert torch.allclose(model.user_emb.weight[3], expected, atol=1e-6)
+
+
+def test_directions_turn_half_way_to_the_grown_graphs(grown):
+    everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), seed=0)
+    begun = warm_started(grown, everything, turn=0.0)
+    edge_index = everything[0]["user", "rates", "item"].edge_index
+    factors = torch.cat(spectral_factors(edge_index, 61, 41, begun.user_emb.embedding_dim))
+    graph, w = normalize_rows(factors).numpy(), torch.cat(embeddings(begun)).numpy()
+    lengths = np.linalg.norm(w, axis=1, keepdims=True)
+    trained = [user != "new" for user in everything.user_ids] + [True] * 40 + [False]
+    rotation, _ = orthogonal_procrustes(graph[trained], (w / lengths)[trained])
+    alone = np.linalg.norm(graph, axis=1) == 0  # held out, all of it
+    for turn in (0.5, 1.0):
+        expected = (1 - turn) * w / lengths + turn * graph @ rotation
+        expected *= lengths / np.linalg.norm(expected, axis=1, keepdims=True).clip(1e-9)
+        expected[alone] = w[alone]
+        model = warm_started(grown, everything, turn=turn)
+        assert np.allclose(torch.cat(embeddings(model)), expected, atol=1e-4)
+    assert not np.allclose(expected, w, atol=0.1)
+
+
+def test_directions_that_are_the_graphs_stay_whatever_their_basis(grown):
+    everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), seed=0)
+    start = warm_started(grown, everything)
+    start.start_from(everything[0]["user", "rates", "item"].edge_index)
+    basis = torch.linalg.qr(torch.randn(16, 16)).Q
+    before = torch.cat(embeddings(start)) @ basis
+    known = Recommender(start, everything)
+    with torch.no_grad():
+        known.model.user_emb.weight.copy_(before[:61])
+        known.model.item_emb.weight.copy_(before[61:])
+    after = torch.cat(embeddings(warm_started(known, everything)))
+    assert torch.allclose(after, before, atol=1e-4)
+
+
+def embeddings(model):
+    return model.user_emb.weight.detach(), model.item_emb.weight.detach()
 
 
 def test_an_update_knows_what_is_new_and_leaves_the_old_one_alone(grown, tmp_path):

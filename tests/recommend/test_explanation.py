@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gtc_pyg.models import FREEDOM, MGCN, LightGCN
-from gtc_pyg.recommend import Recommender
+from gtc_pyg.recommend import Recommender, explanation
 
 
 def adds_up(why, score):
@@ -55,7 +55,7 @@ def test_users_and_items_that_came_later_are_explained(recommender, dataset):
 def test_directions_are_shown_by_the_items_at_their_ends(recommender, dataset):
     why = recommender.explain("u03", 1000, k=1)
     assert list(why.directions["modality"].unique()) == ["image", "text"]
-    explained = recommender._explained("u03", None)
+    explained = explanation._explained(recommender, "u03", None)
     x = dataset.features["image"]
     found = ((x - x.mean(0)) / x.std(0)) @ explained.directions("image", 1).kept[0]
     order = found.argsort(descending=True)
@@ -98,3 +98,11 @@ def test_explaining_changes_nothing(recommender):
     recommender.explain("u03", 1000)
     pd.testing.assert_frame_equal(recommender.recommend(k=3), before)
     assert torch.is_grad_enabled()
+
+
+def test_an_item_without_a_title_is_shown_by_its_id(recommender, monkeypatch):
+    table = recommender.describe().assign(title=float("nan"))
+    monkeypatch.setattr(recommender, "describe", lambda: table)
+    figure = recommender.plot_user("u03", k=3, label="title")
+    shown = [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
+    assert set(recommender.recommend("u03", k=3)["item"].astype(str)) <= set(shown)

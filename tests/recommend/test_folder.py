@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
-from gtc_pyg.recommend import Recommender, folder
+from gtc_pyg.recommend import Recommender, folder, manifest
 
 
 def test_what_was_saved_answers_the_same(recommender, tmp_path):
@@ -90,9 +90,9 @@ def test_where_writing_fails_nothing_is_left_and_the_old_one_stays(
         raise OSError(28, "No space left on device")
 
     recommender.add_users({"new": [1000]})
-    for name in ("save_file", "_sha256", "_replace"):
+    for module, name in ((folder, "save_file"), (manifest, "sha256"), (folder, "_replace")):
         with monkeypatch.context() as patch:
-            patch.setattr(folder, name, full)
+            patch.setattr(module, name, full)
             with pytest.raises(OSError, match="No space left"):
                 recommender.save(path)
             with pytest.raises(OSError, match="No space left"):
@@ -120,7 +120,7 @@ def rewrite(path, name, make):
     """Exchanges a file and its checksum: only what is inside can tell."""
     make(path / name)
     digests = yaml.safe_load((path / "config.yaml").read_text())["sha256"]
-    edit(path, sha256={**digests, name: folder._sha256(path / name)})
+    edit(path, sha256={**digests, name: manifest.sha256(path / name)})
 
 
 def arguments(path):
@@ -134,24 +134,10 @@ def tensors(file, **changes):
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (lambda p: (p / "model.safetensors").unlink(), FileNotFoundError, r"lacks \['model.safet"),
-        (lambda p: (p / "config.yaml").unlink(), FileNotFoundError, r"lacks \['config.yaml'\]"),
-        (lambda p: (p / "config.yaml").write_text("a: [1"), ValueError, r"config.yaml: no YAML"),
-        (lambda p: (p / "config.yaml").write_bytes(b"\xff\xfe\x00"), ValueError, r"no YAML"),
-        (lambda p: (p / "config.yaml").write_text("- 1"), ValueError, r"not a saved recommender"),
-        (lambda p: edit(p, format="mmrec"), ValueError, r"'format' must be .*not a saved"),
         (
             lambda p: edit(p, format_version=2, gtc_pyg="9.0"),
             ValueError,
             r"'format_version' is 2, .*load it with gtc-pyg 9.0",
-        ),
-        (lambda p: edit(p, sha256=None), ValueError, r"checksum is not that of config.yaml"),
-        (
-            lambda p: (p / "model.safetensors").write_bytes(
-                (p / "model.safetensors").read_bytes()[:-9]
-            ),
-            ValueError,
-            r"model.safetensors: the checksum",
         ),
         (
             lambda p: rewrite(p, "model.safetensors", lambda f: f.write_bytes(b"x" * 99)),
@@ -168,7 +154,7 @@ def tensors(file, **changes):
                 p, "users.parquet", lambda f: pd.DataFrame({"user": ["a"]}).to_parquet(f)
             ),
             ValueError,
-            r"damaged, seen has rows outside 0 to 0",
+            r"damaged, .*1 user ids, but 60 embeddings",
         ),
         (lambda p: edit(p, model="os.system"), ValueError, r"unknown model 'os.system'"),
         (lambda p: edit(p, model="GraphRecommender"), ValueError, r"damaged"),
@@ -180,7 +166,6 @@ def tensors(file, **changes):
         ),
         (lambda p: edit(p, features=["smell"]), ValueError, r"damaged.*features.smell"),
         (lambda p: edit(p, edge_types=3), ValueError, r"damaged"),
-        (lambda p: (p / "config.yaml").write_text("[" * 5000), ValueError, r"config.yaml: no YAML"),
         (
             lambda p: edit(p, arguments={**arguments(p), "num_steps": 3 * 10**8}),
             ValueError,
@@ -189,14 +174,14 @@ def tensors(file, **changes):
         (
             lambda p: rewrite(p, "model.safetensors", lambda f: tensors(f, seen=[[0], [10**6]])),
             ValueError,
-            r"damaged, seen has rows outside 0 to 39",
+            r"damaged, .*seen has rows outside 0 to 39",
         ),
         (
             lambda p: rewrite(
                 p, "model.safetensors", lambda f: tensors(f, **{"edges.0.index": [[60], [0]]})
             ),
             ValueError,
-            r"damaged, rates has rows outside 0 to 59",
+            r"damaged, .*rates has rows outside 0 to 59",
         ),
     ],
 )

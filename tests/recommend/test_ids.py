@@ -33,8 +33,14 @@ def test_new_ids_come_after_the_known_ones_and_keep_their_type():
     ("known", "asked", "message"),
     [
         (["lisbon", "lima"], "lisbin", r"did you mean 'lisbon'\?; items that came after"),
-        ([1, 2], "two", r"unknown item 'two': 2 items are known, such as 1, 2; items"),
-        ([1, 2], "2", r"ids are integers, and '2' is not"),
+        (
+            [1, 2],
+            "two",
+            r"2 items are known, such as 1, 2; ids are integers, and 'two' is not; items",
+        ),
+        ([1, 2], "2", r"ids are integers, and '2' is not: give 2$"),
+        (["1", "2"], 2, r"unknown item 2: .*ids are strings, and 2 is not: give '2'$"),
+        (["007"], 7, r"ids are strings, and 7 is not; items that came after"),
         ([], 1, r"unknown item 1: 0 items are known"),
         ([1, 2], {1: 2}, r"one item id or several are expected \(got a table or mapping\)"),
     ],

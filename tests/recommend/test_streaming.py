@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
 from gtc_pyg.recommend import recommender as module
+from gtc_pyg.recommend import streaming
 from gtc_pyg.recommend.ids import Ids
 
 read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
@@ -108,3 +111,24 @@ def test_two_requests_at_a_time_do_not_mix(recommender, tmp_path, monkeypatch):
     recommender.write(path, k=3, users_at_once=10, progress=False)
     monkeypatch.setattr(module.Recommender, "_rank", whole)
     assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))
+
+
+def test_nothing_stays_beside_after_a_kill_while_parts_are_joined(
+    recommender, tmp_path, monkeypatch
+):
+    path = tmp_path / "l.csv"
+
+    def killed(source, target):
+        target.write(source.read(10))
+        monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)  # nor cleaned up
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streaming.shutil, "copyfileobj", killed)
+    with pytest.raises(KeyboardInterrupt):
+        recommender.write(path, k=3, users_at_once=10, progress=False)
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".parts" and list(left.glob(".joined.csv.*.part"))
+    monkeypatch.undo()
+    recommender.write(path, k=3, users_at_once=10, progress=False)
+    assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))
+    assert list(tmp_path.iterdir()) == [path]

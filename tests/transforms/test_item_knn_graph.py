@@ -118,12 +118,12 @@ def test_edges_are_sorted_by_destination_and_input_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"k": 0}, "k must be at least 1, got 0"),
-        ({"weights": {}}, "weights must name at least one modality"),
-        ({"weights": {"image": 0.0}}, r"weights\['image'\] must be positive and finite, got 0\.0"),
-        ({"weights": {"image": -1.0}}, r"weights\['image'\] must be positive"),
-        ({"weights": {"image": float("nan")}}, r"weights\['image'\] must be positive"),
-        ({"k": NUM_ITEMS + 1}, r"k must be at most the number of items \(20\), got 21"),
+        ({"k": 0}, r"'k' must be at least 1 \(got 0\)"),
+        ({"weights": {}}, "'weights' must name at least one modality"),
+        ({"weights": {"image": 0.0}}, r"'weights' at 'image' must be positive .* \(got 0\.0\)"),
+        ({"weights": {"image": -1.0}}, "'weights' at 'image' must be positive"),
+        ({"weights": {"image": float("nan")}}, "'weights' at 'image' must be positive"),
+        ({"k": NUM_ITEMS + 1}, r"'k' must be at most the number of items, 20 \(got 21\)"),
         ({"weights": {"audio": 1.0}}, r"unknown modality \['audio'\].*\['image', 'text'\]"),
     ],
 )

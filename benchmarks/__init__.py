@@ -1,0 +1,1 @@
+"""Scripts, each run by its path: ``python benchmarks/search.py``."""

@@ -1,0 +1,67 @@
+r"""One's own CSV files as tables for :func:`gtc_pyg.datasets.from_frames`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gtc_pyg.datasets.raw_files import require_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    ids: Sequence[str] = (),
+    time: str | None = None,
+    time_format: str = "ISO8601",
+) -> pd.DataFrame:
+    r"""Reads a CSV file with a header, in UTF-8, by :func:`pandas.read_csv`.
+
+    A byte order mark, line ends of any kind, quoted separators and line breaks, and a packed file
+    (``.gz``, ``.zip``, ...) are read as they are meant.
+
+    Args:
+        path: The file.
+        ids: Columns of ids, which are read as text: 007 stays 007.
+        time: A column of times: numbers, or dates, which become datetimes in UTC.
+        time_format: How the dates are written, as :func:`pandas.to_datetime` takes it: the
+            default stands for ``2025-01-31`` and ``2025-01-31T10:00:00Z``, another is
+            ``'%d.%m.%Y'``. (default: :obj:`"ISO8601"`)
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ModuleNotFoundError: If pandas is missing.
+        ValueError: If it is no whole table, or a date is not written so; the message names file,
+            row and value.
+    """
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        message = 'read_table needs pandas: pip install "gtc-pyg[data]"'
+        raise ModuleNotFoundError(message, name=error.name) from error
+    path = os.fspath(path)
+    require_files(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False)
+    except (ValueError, EOFError, OSError, zlib.error, pd.errors.ParserWarning) as error:
+        reason = str(error).strip()
+        raise ValueError(f"{path}: expected a whole table in CSV, in UTF-8 ({reason})") from error
+    if time not in table.columns or pd.api.types.is_numeric_dtype(table[time]):
+        return table
+    text = table[time]
+    table[time] = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
+    wrong = text[table[time].isna()]
+    if len(wrong):
+        raise ValueError(
+            f"{path}, row {wrong.index[0]} (from 0), column {time!r}: {wrong.iloc[0]!r}, expected "
+            f"a date as {time_format!r} says, {len(wrong)} such in all; 'time_format' (in a "
+            "command --time-format) names another format, such as '%d.%m.%Y'"
+        )
+    return table

@@ -1,0 +1,202 @@
+r"""Settings from a YAML file, checked key by key before anything is trained."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from yaml.nodes import MappingNode, Node
+
+from gtc_pyg.experiment.settings import DEFAULTS, MODELS, Settings
+
+_OF_THE_DATA = ("num_users", "num_items", "in_channels")
+_LARGEST = 10_000_000  # of the integers that size a model
+_RANGES = {  # the least, the most, and in words
+    "lr": (math.ulp(0.0), math.inf, "a number above 0"),
+    "epochs": (1, math.inf, "an integer, at least 1"),
+    "patience": (0, math.inf, "an integer, at least 0"),
+    "batch_size": (1, math.inf, "an integer, at least 1"),
+    "weight_averaging": (0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    r"""Reads ``1e-3`` as the number it is in YAML 1.2, and no aliases, which fill any memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+"),
+    list("-+.0123456789"),
+)
+
+
+def read_settings(path: str | Path, base: Mapping[str, Settings] = DEFAULTS) -> dict[str, Settings]:
+    r"""Settings of some models from a YAML file, and those of the others.
+
+    The file has the models' names, below them the fields of :class:`Settings`, and below ``model``
+    the arguments of the model that are not of the data::
+
+        gtc:
+          lr: 2e-3
+          model: {score_scale: 1.5, item_bias: true}
+        lightgcn:
+          epochs: 200
+
+    What is not in the file is as in :obj:`base`, argument by argument. Aliases and tags of one's
+    own are not needed: an unknown tag is refused, and nothing in a file is run.
+
+    Args:
+        path: The file.
+        base: Settings of each model; one that is not in there begins with :obj:`DEFAULTS`.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it is no YAML, or a key is unknown or there twice, or a value is of another
+            type or out of range. The message names file, line, key and value, and what was
+            expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"missing file {path.name!r}: expected in the folder {path.parent}")
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), _Loader)
+        found = dict(_read(path, root, base))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: expected settings of models in YAML ({reason})") from error
+    return {**base, **found}
+
+
+def _read(
+    path: Path, root: Node | None, base: Mapping[str, Settings]
+) -> Iterator[tuple[str, Settings]]:
+    if root is None:
+        raise ValueError(f"{path}: expected settings of models, some of {list(MODELS)} (got none)")
+    for name, node in _entries(path, root, "", MODELS).items():
+        hints = typing.get_type_hints(Settings)
+        known = [field.name for field in fields(Settings)]
+        entries = _entries(path, node, f"{name}.", known)
+        values: dict[str, Any] = {}
+        for key, entry in entries.items():
+            if key != "model":
+                values[key] = _value(path, entry, f"{name}.{key}", hints[key], _RANGES.get(key))
+        start = base.get(name) or DEFAULTS[name]
+        if "model" in entries:
+            values["model"] = {**start.model, **_arguments(path, name, entries["model"])}
+        made = replace(start, **values)
+        _check_model(path, entries.get("model", node), name, made)
+        yield name, made
+
+
+def _arguments(path: Path, name: str, node: Node) -> dict[str, Any]:
+    hints = typing.get_type_hints(MODELS[name].__init__)
+    known = [key for key in hints if key not in (*_OF_THE_DATA, "return")]
+    where = f"{name}.model."
+    found = _entries(path, node, where, known)
+    return {
+        key: _value(path, entry, f"{where}{key}", hints[key], None) for key, entry in found.items()
+    }
+
+
+def _check_model(path: Path, node: Node, name: str, settings: Settings) -> None:
+    r"""Makes a small model, which refuses what is out of range."""
+    narrow = {
+        key: min(x, 8) for key, x in settings.model.items() if key.endswith("_channels") and x
+    }
+    names = [*(settings.modalities or ["content"]), *settings.model.get("incomplete", ())]
+    sizes: list[Any] = [1, 1] if name == "lightgcn" else [1, 1, dict.fromkeys(names, 1)]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            MODELS[name](*sizes, **{**settings.model, **narrow})
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{_at(path, node)}: {name}.model: {error}") from error
+
+
+def _entries(path: Path, node: Node, where: str, known: Iterable[str]) -> dict[str, Node]:
+    r"""The keys of a mapping, known ones and each once."""
+    of = where.removesuffix(".") or "the file"
+    if not isinstance(node, MappingNode):
+        raise ValueError(f"{_at(path, node)}: {of} is {_shown(node)}, expected 'key: value' lines")
+    found: dict[str, Node] = {}
+    for key_node, value in node.value:
+        key, names = key_node.value, list(known)
+        if not isinstance(key, str) or key not in names:
+            close = get_close_matches(str(key), names, 1)
+            hint = f" in {of}" + (f"; did you mean {close[0]!r}?" if close else "")
+            raise ValueError(
+                f"{_at(path, key_node)}: unknown key {_shown(key_node)}{hint} (expected some of "
+                f"{', '.join(names)})"
+            )
+        if key in found:
+            raise ValueError(
+                f"{_at(path, key_node)}: {where}{key} is there twice, expected once (the first is "
+                f"in line {found[key].start_mark.line + 1})"
+            )
+        found[key] = value
+    return found
+
+
+def _value(
+    path: Path, node: Node, what: str, hint: Any, limits: tuple[float, float, str] | None
+) -> Any:
+    try:
+        value = _Loader("").construct_object(node, deep=True)
+    except (ValueError, TypeError, LookupError) as error:  # a tag that its value does not fit
+        raise ValueError(f"{_at(path, node)}: {what} cannot be read ({error!r})") from error
+    least, most, words = limits or (0, _LARGEST, _words(hint))
+    number = isinstance(value, int | float)
+    if not _fits(value, hint) or (number and not least <= value <= most):
+        raise ValueError(f"{_at(path, node)}: {what} is {value!r:.80}, expected {words}")
+    return float(value) if hint is float else value
+
+
+def _shown(node: Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return repr(node.value)
+    return "a mapping" if isinstance(node, MappingNode) else "a list"
+
+
+def _at(path: Path, node: Node) -> str:
+    return f"{path}, line {node.start_mark.line + 1}"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in hint.__args__)
+    if typing.get_origin(hint) is Sequence:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_words(part) for part in hint.__args__)
+    if typing.get_origin(hint) is Sequence:
+        return "a list of names"
+    plain = {
+        int: f"an integer from 0 to {_LARGEST:,}",
+        float: "a number, at least 0",
+        bool: "true or false",
+        str: "a word",
+    }
+    return plain.get(hint, "null")
