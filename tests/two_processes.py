@@ -2,25 +2,66 @@ r"""What a function gives in each of two gloo processes."""
 
 from __future__ import annotations
 
+import faulthandler
+import time
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+LIMIT = 180.0
+"""Seconds after which two processes that wait for each other are ended."""
 
-def in_two_processes(function: Callable[[int], dict], folder: Path) -> list[dict]:
-    r"""Calls a function of a module with the process's number; its tensors come back by a file."""
-    torch.multiprocessing.spawn(_work, (function, folder), nprocs=2)
+
+def in_two_processes(
+    function: Callable[[int], Any], folder: Path, limit: float = LIMIT
+) -> list[Any]:
+    r"""Calls a function of a module with the process's number; what it gives comes back by a file.
+
+    Gloo's own set-up was once seen to wait for ever, so a first pair that does is tried again with
+    a warning that shows the stacks. What waits in our code waits both times.
+
+    Raises:
+        TimeoutError: When both pairs took over :obj:`limit` seconds; it holds the stacks.
+    """
+    try:
+        return _pair(function, folder / "first", limit)
+    except TimeoutError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        return _pair(function, folder / "second", limit)
+
+
+def _pair(function: Callable[[int], Any], folder: Path, limit: float) -> list[Any]:
+    folder.mkdir()
+    context = torch.multiprocessing.spawn(_work, (function, folder, limit), nprocs=2, join=False)
+    end = time.monotonic() + limit
+    while not context.join(timeout=1.0):
+        if time.monotonic() > end:
+            for process in context.processes:
+                process.kill()
+                process.join()
+            stacks = [path.read_text() for path in sorted(folder.glob("*.stack"))]
+            raise TimeoutError(f"two processes took over {limit:.0f} s:\n" + "\n\n".join(stacks))
     return [torch.load(folder / f"{number}.pt") for number in range(2)]
 
 
-def _work(number: int, function: Callable[[int], dict], folder: Path) -> None:
-    torch.set_num_threads(1)
-    init = f"file://{folder / 'init'}"
-    dist.init_process_group(
-        "gloo", init_method=init, rank=number, world_size=2, timeout=timedelta(minutes=2)
-    )
-    torch.save(function(number), folder / f"{number}.pt")
-    dist.destroy_process_group()
+def _work(number: int, function: Callable[[int], Any], folder: Path, limit: float) -> None:
+    with open(folder / f"{number}.stack", "w") as stack:
+        faulthandler.dump_traceback_later(0.9 * limit, file=stack)
+        torch.set_num_threads(1)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder / 'rendezvous'}",
+            rank=number,
+            world_size=2,
+            timeout=timedelta(seconds=limit / 2),
+        )
+        torch.save(function(number), folder / f"{number}.pt")
+        # Neither takes the shared file away while the other still reads it.
+        dist.barrier()
+        dist.destroy_process_group()
+        faulthandler.cancel_dump_traceback_later()

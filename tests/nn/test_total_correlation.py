@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleList
@@ -19,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gtc_pyg.functional import total_correlation
 from gtc_pyg.nn import TotalCorrelationLoss
+from tests.two_processes import in_two_processes
 
 
 def views(num_tensors: int, num_rows: int = 8, channels: int = 4) -> list[Tensor]:
@@ -421,10 +421,7 @@ def case(num_tensors: int, num_rows: int, missing: bool) -> tuple[list[Tensor], 
     return views(num_tensors, num_rows), masks if missing else [None] * num_tensors
 
 
-def train_a_share(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    init = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+def train_a_share(rank: int) -> tuple[list[list[torch.Tensor]], str]:
     found = []
     for negatives, num_tensors, sizes, missing in SHARES:
         x, masks = case(num_tensors, sum(sizes), missing)
@@ -440,13 +437,11 @@ def train_a_share(rank: int, folder: Path) -> None:
         TotalCorrelationLoss(gather_distributed=True)([torch.ones(3, 4 + rank)] * 2)
     except ValueError as error:
         message = str(error)
-    torch.save((found, message), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found, message
 
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(train_a_share, (tmp_path,), nprocs=2)
-    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    shares = in_two_processes(train_a_share, tmp_path)
     for (negatives, num_tensors, sizes, missing), *found in zip(
         SHARES, *(share[0] for share in shares), strict=True
     ):
