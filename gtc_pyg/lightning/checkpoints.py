@@ -9,11 +9,13 @@ import struct
 import warnings
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -49,6 +51,31 @@ class CheckpointFiles(CheckpointIO):
         self.folder = folder
         self.anew = True
         self._last_is_whole = False
+        self._readable = False
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        r"""Keeps the folder for this process while inside; a process that is killed frees it.
+
+        Raises:
+            RuntimeError: Where another process trains there.
+            OSError: Where nothing can be written there, naming the reason and the remedy.
+        """
+        place = self.folder.with_name(self.folder.name + ".lock")
+        with told(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(place, timeout=0)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise RuntimeError(
+                    f"{self.folder} is of a run that another process trains now: wait for its end, "
+                    f"or give each an 'out' or a 'name' of its own"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def begin(self) -> None:
         r"""Marks what lies here as of a run before, which is not to be gone on with."""
@@ -65,6 +92,7 @@ class CheckpointFiles(CheckpointIO):
         r"""Writes a checkpoint; where that fails the one before stays.
 
         Raises:
+            ValueError: Where the first one holds more than tensors and plain values.
             OSError: Naming the file, the reason and the remedy.
         """
         path = Path(path)
@@ -88,6 +116,9 @@ class CheckpointFiles(CheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        if not self._readable:
+            read_checkpoint(beside, mmap=True)  # a callback may keep what cannot be read again
+            self._readable = True
         first, self.anew = self.anew, False
         if first:
             for name in (LAST, PREVIOUS):

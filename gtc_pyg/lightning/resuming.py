@@ -23,7 +23,7 @@ from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.models import GraphRecommender
 
 KEY = "gtc_pyg"
-_NO_MATTER = ("logger", "default_root_dir", "profiler", "detect_anomaly", "num_sanity_val_steps")
+_NO_MATTER = ("logger", "default_root_dir", "profiler", "detect_anomaly")
 
 
 class RunState(Callback):
@@ -123,14 +123,14 @@ def settings_of(
     r"""All that a run's outcome depends on, by name, each as a short text.
 
     Args:
-        model: Its class and arguments, given or default.
+        model: Its class and arguments, given, set since, or default.
         data: Digests of interactions, content and graphs.
         options: Arguments of :func:`~gtc_pyg.lightning.fit`. Of ``trainer_kwargs`` the plain ones.
     """
     settings: dict[str, Any] = {"model": type(model).__name__, "start": model.start}
-    parameters = inspect.signature(type(model)).parameters
-    for name, parameter in parameters.items():
-        settings[f"model's {name}"] = model.arguments.get(name, parameter.default)
+    arguments = model.arguments
+    for name, parameter in inspect.signature(type(model)).parameters.items():
+        settings[f"model's {name}"] = arguments.get(name, parameter.default)
     settings |= {name: value for name, value in options.items() if name != "trainer_kwargs"}
     plain = (bool, int, float, str)
     for name, value in dict(options["trainer_kwargs"] or {}).items():

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ _OUTCOME = (
     "seed",
     "trainer_kwargs",
 )
+_OWN = {
+    *("max_epochs", "callbacks", "enable_checkpointing", "fast_dev_run", "barebones"),
+    *("check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"),
+    *("limit_val_batches", "limit_test_batches", "overfit_batches"),
+}
+"""Lightning's arguments with which an epoch would not end in a whole validation and a checkpoint,
+or that :func:`fit` has itself."""
 
 
 class _ProgressBar(TQDMProgressBar):
@@ -132,7 +140,8 @@ def fit(
             folder. Where ``False``, a run of this name is written over.
         progress: Whether to show a progress bar.
         callbacks: Further callbacks of Lightning.
-        trainer_kwargs: Further arguments of Lightning's ``Trainer``. Without ``torchrun`` there is
+        trainer_kwargs: Further arguments of Lightning's ``Trainer``, but for those that would skip
+            a part of the validation or the checkpoints. Without ``torchrun`` there is
             one device, and ``devices`` may choose it (``[1]``); started by it, leave ``devices``,
             ``num_nodes`` and ``strategy`` out. ``use_distributed_sampler`` is then always off.
 
@@ -140,7 +149,7 @@ def fit(
         ValueError: For an argument out of range, mini-batches of a model that prunes interactions,
             devices or a strategy that do not match the processes; with ``resume`` for a checkpoint
             of another run, naming what differs, or where all are damaged.
-        RuntimeError: Where another run of this name has written over the best checkpoint.
+        RuntimeError: Where another process trains a run of this name now.
     """
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
@@ -152,6 +161,14 @@ def fit(
             f"the model with edge_dropout=0 (got {model.edge_dropout})"
         )
     arguments = locals()
+    wanted = dict(trainer_kwargs or {})
+    own = [name for name in wanted if name in _OWN]
+    if own:
+        raise ValueError(
+            f"'trainer_kwargs' must leave {', '.join(own)} to fit, which has 'epochs' and "
+            f"'callbacks' and ends every epoch with a whole validation and a checkpoint"
+        )
+    wanted |= process_options(wanted)
     seed_everything(seed, verbose=False)
     data = InteractionDataModule(
         dataset,
@@ -165,70 +182,28 @@ def fit(
     folder = Path(out).expanduser()
     files = CheckpointFiles(folder / "checkpoints" / name)
     run = RunState(settings_of(model, data, {key: arguments[key] for key in _OUTCOME}))
-    start = _resume(run, files, epochs) if resume else None
-    if not resume and rank() == 0:
-        files.begin()
-    places: dict[str, Any] = {"dirpath": files.folder, "enable_version_counter": False}
-    best = MovableCheckpoint(filename="best", monitor=MONITOR, mode="max", **places)
-    last = MovableCheckpoint(filename="last", **places)
-    used: list[Callback] = [
-        run,
-        best,
-        last,
-        EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True),
-    ]
-    if weight_averaging > 0:
-        used.append(EMAWeightAveraging(decay=weight_averaging))
-    if progress:
-        # Into a file or a log goes a line now and then, not one for each batch.
-        used.append(_ProgressBar(refresh_rate=10 if sys.stdout.isatty() else 1000))
-    options: dict[str, Any] = {
-        "max_epochs": epochs,
-        "accelerator": "auto",
-        "callbacks": [*used, *callbacks],
-        "logger": [
-            CSVLogger(folder, name="logs", version=name),
-            TensorBoardLogger(
-                folder,
-                name="tensorboard",
-                version=name,
-                purge_step=run.purge_step,
-                flush_secs=2,  # its thread may hold up an interrupted run for so long
-            ),
-        ],
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 1,
-        "enable_progress_bar": progress,
-        "enable_model_summary": False,
-    }
-    wanted = dict(trainer_kwargs or {})
-    options |= wanted | process_options(wanted)
-    plugins = options.get("plugins") or []
-    plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
-    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-        options["plugins"] = [files, *plugins]
-    for logger in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # Our loaders are no DataLoaders and have no workers to advise on.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
-        trainer = Trainer(**options)
-        if start is not None and "logger" not in wanted:
-            run.repeat_logs(trainer.loggers)
-        trainer.fit(module, datamodule=data, ckpt_path=start)
-        epochs_done: Any = trainer.fit_loop.epoch_progress.current
-        epochs_done.completed = epochs_done.processed  # of a run that had ended, for the logs
-        state = read_checkpoint(Path(best.best_model_path))
-        of = state.get(KEY, {}).get("settings", run.settings)
-        if {**of, "epochs": ""} != {**run.settings, "epochs": ""}:
-            raise RuntimeError(
-                f"{best.best_model_path} was written by another run of this name meanwhile: give "
-                f"each an 'out' or a 'name' of its own"
-            )
-        module.load_state_dict(state["state_dict"])
-        test = trainer.test(module, datamodule=data, verbose=False)[0]
+    with files.claimed() if rank() == 0 else nullcontext():
+        start = _resume(run, files, epochs) if resume else None
+        if not resume and rank() == 0:
+            files.begin()
+        callbacks = [*_callbacks(run, files, patience, weight_averaging, progress), *callbacks]
+        options = _options(wanted, folder, name, run, files)
+        options |= {"max_epochs": epochs, "callbacks": callbacks}
+        with warnings.catch_warnings():
+            # Our loaders are no DataLoaders and have no workers to advise on.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
+            trainer = Trainer(**{"enable_progress_bar": progress, **options})
+            if start is not None and "logger" not in wanted:
+                run.repeat_logs(trainer.loggers)
+            trainer.fit(module, datamodule=data, ckpt_path=start)
+            epochs_done: Any = trainer.fit_loop.epoch_progress.current
+            epochs_done.completed = epochs_done.processed  # of a run that had ended, for the logs
+            best: Any = trainer.checkpoint_callback  # the first one; its place is rank 0's
+            state = read_checkpoint(Path(best.best_model_path))
+            module.load_state_dict(state["state_dict"])
+            test = trainer.test(module, datamodule=data, verbose=False)[0]
     epoch = state["epoch"]
     return FitResult(
         model=module.model,
@@ -240,6 +215,50 @@ def fit(
         seconds=run.seconds,
         evaluation_seconds=run.evaluation_seconds,
     )
+
+
+def _callbacks(
+    run: RunState, files: CheckpointFiles, patience: int, weight_averaging: float, progress: bool
+) -> list[Callback]:
+    places: dict[str, Any] = {"dirpath": files.folder, "enable_version_counter": False}
+    best = MovableCheckpoint(filename="best", monitor=MONITOR, mode="max", **places)
+    last = MovableCheckpoint(filename="last", **places)
+    stopping = EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True)
+    callbacks: list[Callback] = [run, best, last, stopping]
+    if weight_averaging > 0:
+        callbacks.append(EMAWeightAveraging(decay=weight_averaging))
+    if progress:
+        # Into a file or a log goes a line now and then, not one for each batch.
+        callbacks.append(_ProgressBar(refresh_rate=10 if sys.stdout.isatty() else 1000))
+    return callbacks
+
+
+def _options(
+    wanted: Mapping[str, Any], folder: Path, name: str, run: RunState, files: CheckpointFiles
+) -> dict[str, Any]:
+    """Lightning's, as wanted; checkpoints are ours, unless there is a plugin for them."""
+    tensorboard = TensorBoardLogger(
+        folder,
+        name="tensorboard",
+        version=name,
+        purge_step=run.purge_step,
+        flush_secs=2,  # its thread may hold up an interrupted run for so long
+    )
+    options: dict[str, Any] = {
+        "accelerator": "auto",
+        "logger": [CSVLogger(folder, name="logs", version=name), tensorboard],
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "enable_model_summary": False,
+    }
+    options |= wanted
+    plugins = options.get("plugins") or []
+    plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        options["plugins"] = [files, *plugins]
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    return options
 
 
 def _resume(run: RunState, files: CheckpointFiles, epochs: int) -> Path | None:
@@ -256,7 +275,8 @@ def _resume(run: RunState, files: CheckpointFiles, epochs: int) -> Path | None:
     if epochs < done:
         raise ValueError(f"'epochs' must be at least the {done} that {path} has (got {epochs})")
     run.load(state[KEY])
-    files.keep_best(run.best_epoch)
+    if rank() == 0:
+        files.keep_best(run.best_epoch)
     files.anew = False
     ended = run.stopped or done == epochs
     what = "the run has ended" if ended else "training goes on"

@@ -38,17 +38,16 @@ class GraphRecommender(Module):
     user_emb: Embedding
     item_emb: Embedding
     item_bias: Embedding | None
+    """Where there is one, it is the last column of the item embeddings."""
     start: str = "random"
     """What the ID embeddings start from; a run that goes on must have had the same."""
-    """Where there is one, it is the last column of the item embeddings."""
-    arguments: dict[str, Any]
-    """What the model was made with, by name: ``type(model)(**model.arguments)`` is another one."""
+    _given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
-        arguments = {name: value for name, value in bound.items() if value is not self}
-        object.__setattr__(self, "arguments", arguments)
+        given = {name: value for name, value in bound.items() if value is not self}
+        object.__setattr__(self, "_given", given)
         return self
 
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
@@ -61,6 +60,19 @@ class GraphRecommender(Module):
         self.edge_dropout = edge_dropout
         self.item_bias = None
         self.bpr = BPRLoss()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        r"""What makes the model as it is, by name: ``type(model)(**model.arguments)`` is another.
+
+        The arguments given, and those that are plain values and were set as attributes since.
+        """
+        out, plain = dict(self._given), (bool, int, float, str)
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value, now = out.get(name, parameter.default), getattr(self, name, None)
+            if isinstance(value, plain) and isinstance(now, plain) and now != value:
+                out[name] = now
+        return out
 
     def forward(
         self,

@@ -2,7 +2,6 @@ r"""A recommender as a folder: written beside its place, checked before anything
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import tempfile
@@ -56,7 +55,7 @@ def _write(recommender: Recommender, name: str, path: Path) -> None:
         _write_items(items, beside / ITEMS)
         entries = {
             "model": name,
-            "arguments": _plain(_arguments(recommender.model)),
+            "arguments": _plain(recommender.model.arguments),
             "features": list(recommender.features),
             "edge_types": [list(key) for key in edge_types],
         }
@@ -212,16 +211,6 @@ def _check_rows(
         for row, limit in zip(edges, limits, strict=True):
             if row.numel() > 0 and not 0 <= int(row.min()) <= int(row.max()) < limit:
                 raise ValueError(f"{name} has rows outside 0 to {limit - 1}")
-
-
-def _arguments(model: GraphRecommender) -> dict[str, Any]:
-    """What makes the model as it is now: plain attributes may have been set since."""
-    out, plain = dict(model.arguments), (bool, int, float, str)
-    for name, parameter in inspect.signature(type(model)).parameters.items():
-        value, now = out.get(name, parameter.default), getattr(model, name, None)
-        if isinstance(value, plain) and isinstance(now, plain) and now != value:
-            out[name] = now
-    return out
 
 
 def _write_items(items: pd.DataFrame, path: Path) -> None:

@@ -185,9 +185,9 @@ def trainer_options(monkeypatch, tmp_path):
     ("wanted", "given"), [("auto", 1), (1, 1), ("1", 1), ([0], [0]), ([1], [1]), ((1,), [1])]
 )
 def test_one_process_has_one_device_and_may_choose_it(trainer_options, wanted, given):
-    options = trainer_options(devices=wanted, max_epochs=3)
+    options = trainer_options(devices=wanted, gradient_clip_val=3)
     assert (options["devices"], options["num_nodes"]) == (given, 1)
-    assert options["max_epochs"] == 3
+    assert options["gradient_clip_val"] == 3
 
 
 @pytest.mark.parametrize("wanted", [2, -1, "2", [0, 1], []])

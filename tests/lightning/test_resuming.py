@@ -194,6 +194,14 @@ def test_another_model_or_data_set_is_refused_and_named(dataset, tmp_path, train
     train(freedom(dataset, num_layers=2), dataset, tmp_path, epochs=1, resume=True)  # the default
 
 
+def test_an_attribute_set_since_is_a_setting(dataset, tmp_path, train):
+    model = lightgcn(dataset)
+    train(model, dataset, tmp_path, epochs=1)
+    model.edge_dropout = 0.5
+    with pytest.raises(ValueError, match=r"differs in model's edge_dropout \(0.0 there, 0.5 now\)"):
+        train(model, dataset, tmp_path, epochs=2, resume=True)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -1,10 +1,12 @@
 import csv
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 
 from gtc_pyg.evaluation import evaluate
+from gtc_pyg.lightning.checkpoints import CheckpointFiles
 from gtc_pyg.models import GTC, LightGCN
 
 
@@ -115,6 +117,47 @@ def test_the_average_of_the_weights_is_evaluated_and_kept(dataset, tmp_path, tra
     known = [labels(dataset, "train")]
     expected = evaluate(*embed(result.model, dataset), labels(dataset, "val"), known)
     assert result.val == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"check_val_every_n_epoch": 2},
+        {"num_sanity_val_steps": 1},
+        {"max_epochs": 3, "callbacks": []},
+    ],
+)
+def test_what_would_skip_a_validation_or_a_checkpoint_is_refused(
+    dataset, tmp_path, make_gtc, train, wanted
+):
+    with pytest.raises(ValueError, match=f"must leave {', '.join(wanted)} to fit"):
+        train(make_gtc(dataset), dataset, tmp_path, trainer_kwargs=wanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Keeper(Callback):
+    """Keeps what is no plain value."""
+
+    def state_dict(self):
+        return {"where": Path("/")}
+
+
+def test_a_callback_whose_state_could_not_be_read_again_is_refused_in_the_first_epoch(
+    dataset, tmp_path, make_gtc, train
+):
+    with pytest.raises(ValueError, match="plain values alone; a callback of yours may keep more"):
+        train(make_gtc(dataset), dataset, tmp_path, epochs=5, callbacks=[Keeper()])
+    rows = (tmp_path / "logs/model/metrics.csv").read_text().splitlines()
+    assert len(rows) <= 3
+
+
+def test_two_processes_do_not_train_one_run(dataset, tmp_path, make_gtc, train):
+    with (
+        CheckpointFiles(tmp_path / "checkpoints/model").claimed(),
+        pytest.raises(RuntimeError, match="is of a run that another process trains now"),
+    ):
+        train(make_gtc(dataset), dataset, tmp_path)
+    train(make_gtc(dataset), dataset, tmp_path, epochs=1)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
