@@ -43,7 +43,7 @@ from gtc_pyg.lightning import fit
 from gtc_pyg.transforms import ItemKNNGraph
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.locks import claimed, locked
+from benchmarks.locks import claimed, lock_of
 from benchmarks.options import dataset_parser, with_root
 from benchmarks.rows import append_rows, read_rows
 
@@ -226,7 +226,7 @@ def curves_of(rows: Sequence[Mapping[str, str]], dataset: str, model: str) -> li
 def append_row(path: Path, row: Mapping[str, object]) -> None:
     """Appends a row under a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
+    with lock_of(path.parent):
         append_rows(path, HEADER, [row])
 
 
@@ -238,7 +238,7 @@ def search(args: argparse.Namespace) -> None:
     missing = [model for model in models if model not in settings]
     if missing:
         raise ValueError(f"examples/{args.dataset}.py has no settings of {missing}")
-    with locked(Path(args.root)):  # the first one prepares the data
+    with lock_of(Path(args.root)):  # the first one prepares the data
         dataset = DATASETS[args.dataset](args.root)
     for trial in range(args.trials):
         for model in models:

@@ -41,7 +41,7 @@ from gtc_pyg.lightning import InteractionDataModule
 from gtc_pyg.models import GraphRecommender
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.locks import claimed, locked
+from benchmarks.locks import claimed, lock_of
 from benchmarks.options import dataset_parser, with_root
 from benchmarks.rows import read_rows, write_rows
 from benchmarks.search import DATASETS, example_settings, to_json
@@ -147,7 +147,7 @@ def report_once(path: Path, run: Run) -> None:
     rows = json.loads(run["rows"])
     run_key, value_key = experiment.HEADER[:4], experiment.HEADER[:7]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
+    with lock_of(path.parent):
         old = [row for row in read_rows(path) if all(row[k] == rows[0][k] for k in run_key)]
         if not old:
             append_rows(path, rows)
@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> None:
     """All runs that are not kept yet, seed by seed."""
     warnings.filterwarnings("ignore", message="Using '.*' without a 'pyg-lib'")
     settings = example_settings(args.dataset)
-    with locked(Path(args.root)):  # the first one prepares the data
+    with lock_of(Path(args.root)):  # the first one prepares the data
         dataset = DATASETS[args.dataset](args.root)
     for seed in args.seed:
         for model in args.models or list(settings):
