@@ -173,7 +173,7 @@ def read_npz_checked(folder: Path, content: bytes) -> None:
 
 def pickle_seeds(folder: Path) -> list[bytes]:
     kinds = (coo_matrix, csr_matrix, coo_array)
-    return [pickle.dumps(kind(DENSE), protocol=p) for kind in kinds for p in (3, 4, 5)]
+    return [pickle.dumps(kind(DENSE), protocol=p) for kind in kinds for p in (2, 3, 4, 5)]
 
 
 def read_pickle_checked(folder: Path, content: bytes) -> None:

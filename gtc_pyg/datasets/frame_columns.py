@@ -2,6 +2,7 @@ r"""Columns of one's own tables, checked: ids, numbers, times and names of split
 
 from __future__ import annotations
 
+import warnings
 from difflib import get_close_matches
 
 import numpy as np
@@ -61,6 +62,13 @@ def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
         raise ValueError(
             f"{what}, row {blank.argmax()} (from 0): the id is blank ({index[blank][0]!r}), "
             f"{blank.sum()} in all; drop these rows, or give them ids"
+        )
+    if words and (spaced := np.asarray(index.str.strip() != index, dtype=bool)).any():
+        warnings.warn(
+            f"{what}, row {spaced.argmax()} (from 0): the id {show(index[spaced][0])} has spaces "
+            f"around it, {spaced.sum()} such in all; they are other ids than those without: "
+            ".str.strip() takes spaces away",
+            stacklevel=5,
         )
     if inferred == "integer" and index.dtype == object:
         try:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gtc_pyg.datasets.frame_columns import hint, ids, same_kind, show
 
+_MANY = 10  # integers that are each item's number once are ids; of fewer items it may be chance
+
 
 class Content(NamedTuple):
     r"""Content of a modality.
@@ -101,12 +103,16 @@ def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index
         return
     for position, name in enumerate(frame.columns):
         entries = frame.iloc[:, position]
-        words = not pd.api.types.is_numeric_dtype(entries.dtype)
-        if words or known.isin(entries).sum() > known.isin(frame.index).sum():
+        kind = pd.api.types.infer_dtype(entries, skipna=True)
+        words = kind not in ("integer", "floating", "mixed-integer-float", "boolean", "decimal")
+        more = known.isin(entries).sum() > known.isin(frame.index).sum()
+        all_once = kind == "integer" and entries.is_unique and known.isin(entries).all()
+        if words or more or (all_once and len(known) >= _MANY):
             raise ValueError(
                 f"{what} has no column {item!r} and no index of ids, but a column {name!r} "
                 f"(such as {show(entries.iloc[0]) if len(entries) else None}){hint(item, [name])}; "
-                f"name the column of ids {item!r}: rename(columns={{{name!r}: {item!r}}})"
+                f"name the column of ids {item!r}: rename(columns={{{name!r}: {item!r}}}), or the "
+                f"index, where the numbers of the rows are the ids: rename_axis({item!r})"
             )
 
 

@@ -221,7 +221,9 @@ def _rows_of(path: str, indptr: np.ndarray, size: int, num_rows: int) -> np.ndar
 
 
 def read_sparse_pickle(path: str) -> tuple[Tensor, tuple[int, int]]:
-    r"""Reads a pickled SciPy COO or CSR matrix; entries of value zero are dropped.
+    r"""Reads a pickled SciPy matrix; entries of value zero are dropped.
+
+    COO, CSR or CSC, by a protocol from 2 to 5.
 
     Returns:
         tuple: ``edge_index`` ``[2, num_entries]``, int64 (rows and columns), and the shape.
@@ -238,17 +240,21 @@ def read_sparse_pickle(path: str) -> tuple[Tensor, tuple[int, int]]:
     try:
         matrix = load_sparse(content)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; {_ANEW}") from error
+        raise ValueError(
+            f"{path}: {error}; {_ANEW}, or write it by pickle.dump(matrix, file, protocol=4)"
+        ) from error
     state = matrix.state
     try:
         num_rows, num_cols = (operator.index(size) for size in state["_shape"])
         if not (0 <= num_rows < _MOST_ROWS and 0 <= num_cols < _MOST_ROWS):
             raise ValueError(f"rows and columns must be fewer than {_MOST_ROWS}")
-        if matrix.layout == "csr":
-            col = state["indices"]
-            row = _rows_of(path, state["indptr"], col.size, num_rows)
-        else:
+        if matrix.layout == "coo":
             row, col = state["coords"] or (state["row"], state["col"])
+        else:
+            by_row = matrix.layout == "csr"
+            other = state["indices"]
+            own = _rows_of(path, state["indptr"], other.size, num_rows if by_row else num_cols)
+            row, col = (own, other) if by_row else (other, own)
         keep = np.asarray(state["data"] != 0)
         index = np.stack([row, col])
         if index.dtype.kind not in "iu" or index.ndim != 2 or keep.shape != index.shape[1:]:

@@ -2,9 +2,13 @@ r"""One's own CSV files as tables for :func:`gtc_pyg.datasets.from_frames`."""
 
 from __future__ import annotations
 
+import lzma
 import os
+import tarfile
 import warnings
+import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +16,8 @@ from gtc_pyg.datasets.raw_files import require_files
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_PACKED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
 def read_table(
@@ -27,7 +33,8 @@ def read_table(
 
     Args:
         path: The file.
-        ids: Columns of ids, which are read as text: 007 stays 007.
+        ids: Columns of ids, which are read as the text that stands there: 007 stays 007, and NA is
+            an id.
         time: A column of times: numbers, or dates, which become datetimes in UTC.
         time_format: How the dates are written, as :func:`pandas.to_datetime` takes it: the
             default stands for ``2025-01-31`` and ``2025-01-31T10:00:00Z``, another is
@@ -49,8 +56,13 @@ def read_table(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False)
-    except (ValueError, EOFError, OSError, zlib.error, pd.errors.ParserWarning) as error:
+            names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+            again = [name for name, count in Counter(names.iloc[0]).items() if count > 1]
+            if again:
+                raise ValueError(f"several columns {again[0]!r}")
+            # As text, so that neither 007 nor NA, null or None becomes something else.
+            table = pd.read_csv(path, converters=dict.fromkeys(ids, str), index_col=False)
+    except (ValueError, OSError, pd.errors.ParserWarning, *_PACKED) as error:
         reason = str(error).strip()
         raise ValueError(f"{path}: expected a whole table in CSV, in UTF-8 ({reason})") from error
     if time not in table.columns or pd.api.types.is_numeric_dtype(table[time]):

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 MAX_OPERATIONS = 10_000  # a matrix takes about a hundred; nesting cannot go deeper than this
-_LAYOUTS = {"coo_matrix": "coo", "coo_array": "coo", "csr_matrix": "csr", "csr_array": "csr"}
+_KINDS = ("matrix", "array")
+_LAYOUTS = {f"{layout}_{kind}": layout for layout in ("coo", "csr", "csc") for kind in _KINDS}
 _NUMPY = re.compile(
     r"numpy\.(?:ndarray|dtype|_?core\.(?:multiarray\._reconstruct|numeric\._frombuffer))"
 )
@@ -32,7 +33,7 @@ class SparseMatrix:
     r"""The state of a pickled SciPy matrix.
 
     Attributes:
-        layout: ``'coo'`` or ``'csr'``.
+        layout: ``'coo'``, ``'csr'`` or ``'csc'``.
         state: Names to arrays, numbers and tuples; empty where the pickle gives none.
     """
 
@@ -74,7 +75,7 @@ class _Array:
 
 
 def load_sparse(content: bytes) -> SparseMatrix:
-    r"""The matrix in a pickle of protocol 3 to 5.
+    r"""The matrix in a pickle of protocol 2 to 5.
 
     Raises:
         ValueError: If it names anything but SciPy's matrices and NumPy's arrays (the message says
@@ -152,6 +153,8 @@ def _global(module: str, name: str) -> _Name:
     full = f"{module!s:.200}.{name!s:.200}"
     if re.fullmatch(r"scipy\.sparse[\w.]*", module) and name in _LAYOUTS:
         return _Name(_LAYOUTS[name])
+    if full == "_codecs.encode":  # how protocol 2 writes bytes: as the text of their numbers
+        return _Name("encode")
     if not _NUMPY.fullmatch(full):
         raise ValueError(
             f"names the forbidden global {full!r}; expected SciPy and NumPy array types alone"
@@ -167,6 +170,11 @@ def _make(what: Any, arguments: Any) -> Any:
         return _Dtype(*arguments)
     if name == "_reconstruct":
         return _Array()
+    if name == "encode":
+        text, code = arguments
+        if code != "latin1":
+            raise ValueError("bytes as a text that is not latin1, expected those of NumPy's arrays")
+        return text.encode("latin1")
     if name == "_frombuffer":
         return _Array().set(*arguments)
     raise ValueError("calls what is no array type; expected SciPy and NumPy array types alone")

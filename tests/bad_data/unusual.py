@@ -143,6 +143,15 @@ UNUSUAL = [
         table(b'user,item\n"a,1","b ""c""\nd"\n'),
         {"user": ["a,1"], "item": ['b "c"\nd']},
     ),
+    Unusual(
+        "ids that look missing",
+        table(b"user,item,n\nNA,null,NA\nNone,nan,1\n"),
+        {
+            "user": ["NA", "None"],
+            "item": ["null", "nan"],
+            "n": [pytest.approx(NAN, nan_ok=True), 1],
+        },
+    ),
     Unusual("table in gz", table(gzip.compress(b"user,item\n007,x\n"), "mine.csv.gz"), ONE),
     Unusual("emoji in a table", table("user\n\N{PEAR}\n".encode()), {"user": ["\N{PEAR}"]}),
     Unusual("days", table(b"when\n2025-01-31\n", time="when"), {"when": [DAY]}),

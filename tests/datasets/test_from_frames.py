@@ -255,3 +255,29 @@ except ModuleNotFoundError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.count('pip install "gtc-pyg[data]"') == 2, done.stderr
+
+
+def twelve(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+
+
+def test_numbers_of_all_items_under_another_name_are_ids_and_not_content():
+    pairs = twelve(user=np.repeat(np.arange(4), 12), item=list(range(12)) * 4)
+    content = twelve(sku=range(11, -1, -1), x=np.linspace(0, 1, 12))
+    with pytest.raises(ValueError, match=r"a column 'sku' .* rename_axis\('item'\)"):
+        from_frames(pairs, features={"text": content})
+    dataset = from_frames(pairs, features={"text": content.rename_axis("item")})
+    assert dataset.features["text"][:, 0].tolist() == list(range(11, -1, -1))
+
+
+def test_numbers_kept_as_objects_are_content():
+    pairs = twelve(user=np.repeat(np.arange(4), 12), item=list(range(12)) * 4)
+    content = twelve(x=np.linspace(0, 1, 12), y=np.arange(12) % 3).astype(object)
+    found = from_frames(pairs, features={"text": content}).features["text"]
+    assert found[:, 1].tolist() == [float(i % 3) for i in range(12)]
+
+
+def test_an_id_with_spaces_around_it_is_told():
+    pairs = twelve(user=["a", "a", "a", "b", "b ", "b"], item=list("xyzxyz"))
+    with pytest.warns(UserWarning, match=r"row 4 \(from 0\): the id 'b ' has spaces around it, 1"):
+        from_frames(pairs, features={"text": {name: [1.0] for name in "xyz"}})

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.sparse import coo_array, coo_matrix, csr_array, csr_matrix
+from scipy.sparse import coo_array, coo_matrix, csc_array, csc_matrix, csr_array, csr_matrix
 
 from gtc_pyg.datasets.raw_files import read_inter, read_sparse_pickle
 
 DENSE = np.array([[0, 1, 0], [2, 0, 3]])
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-@pytest.mark.parametrize("layout", [coo_matrix, csr_matrix, coo_array, csr_array])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "layout", [coo_matrix, csr_matrix, csc_matrix, coo_array, csr_array, csc_array]
+)
 def test_sparse_pickle_of_every_protocol(tmp_path: Path, layout: type, protocol: int) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(pickle.dumps(layout(DENSE), protocol=protocol))
