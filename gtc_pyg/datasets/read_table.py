@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gtc_pyg.datasets.raw_files import require_files
 
@@ -60,8 +60,10 @@ def read_table(
             again = [name for name, count in Counter(names.iloc[0]).items() if count > 1]
             if again:
                 raise ValueError(f"several columns {again[0]!r}")
-            # As text, so that neither 007 nor NA, null or None becomes something else.
-            table = pd.read_csv(path, converters=dict.fromkeys(ids, str), index_col=False)
+            table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False)
+            if found := [name for name in ids if name in table.columns]:
+                text: dict[str, Any] = {"dtype": str, "keep_default_na": False}  # NA stays NA
+                table[found] = pd.read_csv(path, index_col=False, usecols=found, **text)
     except (ValueError, OSError, pd.errors.ParserWarning, *_PACKED) as error:
         reason = str(error).strip()
         raise ValueError(f"{path}: expected a whole table in CSV, in UTF-8 ({reason})") from error
