@@ -62,8 +62,8 @@ def read_table(
                 raise ValueError(f"several columns {again[0]!r}")
             table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False)
             if found := [name for name in ids if name in table.columns]:
-                text: dict[str, Any] = {"dtype": str, "keep_default_na": False}  # NA stays NA
-                table[found] = pd.read_csv(path, index_col=False, usecols=found, **text)
+                raw: dict[str, Any] = {"dtype": str, "keep_default_na": False}  # NA stays NA
+                table[found] = pd.read_csv(path, index_col=False, usecols=found, **raw)
     except (ValueError, OSError, pd.errors.ParserWarning, *_PACKED) as error:
         reason = str(error).strip()
         raise ValueError(f"{path}: expected a whole table in CSV, in UTF-8 ({reason})") from error

@@ -78,12 +78,25 @@ def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def _kept(path: Path, shared: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rows of one run that a file has; none where there is no file yet."""
+    """The rows of one run that a file has; none where there is no file yet.
+
+    Raises:
+        ValueError: Where they were made of other content.
+    """
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if all(row.get(k) == str(shared[k]) for k in RUN)]
+        rows = [r for r in csv.DictReader(file) if all(r.get(k) == str(shared[k]) for k in RUN)]
+    if any(row["features"] != shared["features"] for row in rows):
+        raise _other(path, shared)
+    return rows
+
+
+def _other(path: Path, shared: Mapping[str, Any]) -> ValueError:
+    run = ", ".join(f"{name} {shared[name]}" for name in RUN)
+    return ValueError(
+        f"{path} has other values of {run}: remove those rows, or choose another --preset"
+    )
 
 
 def _append_once(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -92,15 +105,12 @@ def _append_once(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: Where it has others of that run; times, memory, commit and versions may differ.
     """
-    names = [*HEADER[: HEADER.index("seconds_per_epoch")], "features"]
-    kept = _kept(path, rows[0])
+    names = HEADER[: HEADER.index("seconds_per_epoch")]
+    kept = {tuple(row[name] for name in names) for row in _kept(path, rows[0])}
     if not kept:
         append_rows(path, rows)
-    elif [[r[n] for n in names] for r in kept] != [[str(r[n]) for n in names] for r in rows]:
-        run = ", ".join(f"{name} {rows[0][name]}" for name in RUN)
-        raise ValueError(
-            f"{path} has other values of {run}: remove those rows, or choose another --preset"
-        )
+    elif kept != {tuple(str(row[name]) for name in names) for row in rows}:
+        raise _other(path, rows[0])
 
 
 def _test_metrics(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:

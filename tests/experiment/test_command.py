@@ -151,6 +151,25 @@ def test_other_values_of_the_same_run_are_refused(resumed, tmp_path):
     assert path.read_text() == before
 
 
+def test_rows_that_are_there_twice_are_there(resumed, tmp_path):
+    resumed("whole")
+    path = tmp_path / "whole/rows.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *rows, *rows]) + "\n")
+    before = path.read_text()
+    resumed("whole")
+    assert path.read_text() == before
+
+
+def test_rows_of_other_content_are_not_kept(resumed, tmp_path):
+    resumed("whole")
+    path = tmp_path / "whole/rows.csv"
+    path.write_text(path.read_text().replace(",text", ",image"))
+    shutil.rmtree(tmp_path / "whole/planted/checkpoints")
+    with pytest.raises(ValueError, match=r"rows.csv has other values of dataset planted"):
+        resumed("whole")
+
+
 def test_settings_of_a_file_go_before_the_scripts(dataset, tmp_path):
     file, out = tmp_path / "mine.yaml", tmp_path / "rows.csv"
     file.write_text("lightgcn:\n  epochs: 1\n  model: {num_layers: 1}\n")
