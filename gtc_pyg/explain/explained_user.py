@@ -44,9 +44,9 @@ class ScoreParts(NamedTuple):
     past: Tensor
     """What they add ``[N, S]``."""
     itself: Tensor
-    """Of the item's own embedding ``[S]``."""
+    """Of the item's own embedding, over the item graph and back too ``[S]``."""
     similar_items: Tensor
-    """Its neighbours in the item graph, those that add most first ``[R]``."""
+    """Its neighbours in the item graph, near and far, those that add most first ``[R]``."""
     similar: Tensor
     """What it gets through them ``[R, S]``."""
 
@@ -130,6 +130,9 @@ class ExplainedUser:
             factors = [torch.cat([f.base[item], f.h[item]]) for f in self.filtered.values()]
             alone = _beside(c.itself[item], factors if self._in_score else [])
             near = _beside(c.spread[rows] * weight.view(-1, 1, 1), [], alone.size(1))
+            other = rows != item  # over its neighbours an item reaches itself: that is its own
+            alone = alone + near[~other].sum(dim=0)
+            rows, near = rows[other], near[other]
             whole = alone + near.sum(dim=0)
             own, past = _halves(self._own, whole), _halves(self._past, whole)
             itself, similar = _halves(alone, everything), _halves(near, everything)

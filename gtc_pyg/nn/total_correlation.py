@@ -186,7 +186,9 @@ def _complete_rows(
     tensors: Sequence[Tensor], masks: Sequence[Tensor | None] | None
 ) -> Sequence[Tensor]:
     if isinstance(tensors, Tensor) or not all(isinstance(x, Tensor) for x in tensors):
-        got = f"a tensor {list(tensors.shape)}" if isinstance(tensors, Tensor) else f"{tensors!r}"
+        got = f"{type(tensors).__name__} of {', '.join(type(x).__name__ for x in tensors)}"
+        if isinstance(tensors, Tensor):
+            got = f"a tensor {list(tensors.shape)}"
         raise ValueError(
             f"'tensors' must be a list or tuple of tensors [N, D], as in loss([a, b]) (got {got})"
         )

@@ -32,7 +32,8 @@ class Explanation:
     """What :meth:`~gtc_pyg.recommend.Recommender.recommend` gives."""
     sources: pd.Series
     """The part of ``'interactions'``, of each modality and, where items have a bias, of
-    ``'popularity'``; sums to the score."""
+    ``'popularity'``; sums to the score. Half of what two sources do together belongs to each, so an
+    item without content of a modality has a part of it, too, by what the user has of it."""
     past_items: pd.DataFrame
     """The user's own items, those that speak most for the item first: ``item``, ``value`` and what
     there is to show."""
@@ -45,7 +46,9 @@ class Explanation:
     directions: pd.DataFrame
     """What of the content the user's filter keeps and drops, beside the mean user's: ``modality``,
     ``kind`` (``'kept'`` or ``'dropped'``), ``by`` (how much more or less of the variance it lets
-    through) and the items at both ends of that direction of the content, ``high`` and ``low``."""
+    through, as a share of all that the mean user's filter lets through of the modality: values are
+    small, a hundredth is much) and the items at both ends of that direction of the content,
+    ``high`` and ``low``."""
 
     def to_dict(self) -> dict[str, Any]:
         r"""The same of plain lists and numbers, for JSON."""
