@@ -17,7 +17,7 @@ from gtc_pyg.recommend.best_items import Candidates, best_items
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import pairs_of
 from gtc_pyg.recommend.quality import list_quality
-from gtc_pyg.recommend.streaming import write_lists
+from gtc_pyg.recommend.streaming import checked_ending, write_lists
 
 USERS_AT_ONCE = 4096
 
@@ -160,7 +160,11 @@ class Lists:
 
         Returns:
             The path.
+
+        Raises:
+            ValueError: For another ending, and as :meth:`recommend`.
         """
+        path = checked_ending(Path(path))
         rows = self.users.rows(users)
         chosen = self._candidates(candidates, exclude)
         seen = self._seen if exclude_seen else None
@@ -172,7 +176,7 @@ class Lists:
 
         starts = range(0, rows.numel(), users_at_once)
         with tqdm(total=rows.numel(), unit=" users", disable=not progress) as bar, told(path):
-            return write_lists(Path(path), lists, starts, [*asked, *self._identity()], bar.update)
+            return write_lists(path, lists, starts, [*asked, *self._identity()], bar.update)
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         r"""The items whose embeddings have the highest cosines with an item's.

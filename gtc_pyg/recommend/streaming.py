@@ -12,6 +12,13 @@ import pandas as pd
 from torch import Tensor
 
 
+def checked_ending(path: Path) -> Path:
+    r"""Refuses what ends neither in ``.parquet`` nor in ``.csv``."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"'path' must end in .parquet or .csv (got {str(path)!r})")
+    return path
+
+
 def write_lists(
     path: Path,
     lists: Callable[[int], pd.DataFrame],
@@ -22,17 +29,12 @@ def write_lists(
     r"""Writes lists part by part, so that an interrupted call can go on.
 
     Args:
-        path: Ends in ``.parquet`` or ``.csv``.
+        path: As :func:`checked_ending` gives it.
         lists: Gives the part that begins with a user.
         starts: Where parts begin.
         asked: All that the lists depend on; parts of another request are not taken.
         update: Told how many users were done.
-
-    Raises:
-        ValueError: For another ending.
     """
-    if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(f"'path' must end in .parquet or .csv (got {str(path)!r})")
     parts = path.with_name(f"{path.name}.{_digest(asked)[:12]}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     files = [parts / f"{start:012d}{path.suffix}" for start in starts]
