@@ -13,9 +13,7 @@ already is not run again. benchmarks/total_correlation_report.py draws the page'
 
 import argparse
 import math
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +27,12 @@ from torch import Tensor
 from torch.nn import Embedding, ModuleList, SiLU
 from torch_geometric.nn import MLP
 
-from gtc_pyg.experiment import _commit, _peak_mib, _reset_peak, _versions
-from gtc_pyg.functional import draw_permutations, total_correlation
+from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.nn import TotalCorrelationLoss
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.rows import append_rows, read_rows
+from benchmarks.total_correlation_cost import in_fresh_process, run_speed
 
 RESULTS = Path(__file__).parent / "results"
 TRUTHS, NUM_TENSORS = [0.5, 1.0, 2.0, 3.0], [3, 4]
@@ -193,89 +191,6 @@ def run_scale(product_scale: str, num_tensors: int, dim: int, seed: int) -> dict
         "start_gradient": f"{statistics.fmean(norms):.6f}",
         **{key: trained[key] for key in ("bound", "logit_scale", "steps", "seconds")},
     }
-
-
-def plain(tensors: Sequence[Tensor], scale: Tensor, perms: Tensor) -> Tensor:
-    """The same loss (``'n'``) as anyone would write it: all logits at once, autograd."""
-    num_rows, losses = tensors[0].size(0), []
-    rows = torch.arange(num_rows)
-    for a, anchor in enumerate(tensors):
-        others = [x for b, x in enumerate(tensors) if b != a]
-        members = perms[a]
-        candidates, positive = torch.ones_like(anchor), torch.ones_like(anchor)
-        for other, perm in zip(others, members, strict=True):
-            candidates, positive = candidates * other[perm], positive * other
-        logits = scale * (anchor @ candidates.t())
-        logits = logits.diagonal_scatter(scale * (anchor * positive).sum(dim=1))
-        for k in ((members == members[0]).all(dim=0) & (members[0] != rows)).nonzero().view(-1):
-            logits[members[0][k], k] = float("-inf")
-        losses.append(F.cross_entropy(logits, rows))
-    return torch.stack(losses).mean()
-
-
-def _inputs(num_rows: int, seed: int, dim: int = 64) -> tuple[list[Tensor], Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = F.normalize(torch.randn(3, num_rows, dim, generator=generator), dim=-1)
-    scale = torch.tensor(math.sqrt(dim) / 0.07, requires_grad=True)
-    return [row.requires_grad_() for row in x], scale, draw_permutations(3, x[0], generator)
-
-
-def loss_and_gradients(
-    form: str, tensors: list[Tensor], scale: Tensor, perms: Tensor
-) -> list[Tensor]:
-    if form == "plain":
-        loss = plain(tensors, scale, perms)
-    else:
-        loss = total_correlation(tensors, scale, permutations=perms)
-    return [loss.detach(), *torch.autograd.grad(loss, [*tensors, scale])]
-
-
-def run_memory(form: str, num_rows: int, seed: int) -> dict[str, Any]:
-    """Peak resident memory that one forward and backward adds to this process."""
-    loss_and_gradients(form, *_inputs(64, seed))  # loads what the first call loads
-    inputs = _inputs(num_rows, seed)
-    _reset_peak()
-    before, start = _peak_mib(), time.perf_counter()
-    loss_and_gradients(form, *inputs)
-    seconds = time.perf_counter() - start
-    return {"added_mib": f"{_peak_mib() - before:.1f}", "seconds": f"{seconds:.2f}"}
-
-
-def run_speed(num_rows: int, seed: int, repeats: int = 5) -> dict[str, Any]:
-    """Medians of forms that take turns, and how far loss and gradients are apart."""
-    seconds: dict[str, list[float]] = {"plain": [], "chunked": []}
-    inputs, out = _inputs(num_rows, seed), {}
-    for turn in range(repeats + 1):
-        for form, times in seconds.items():
-            start = time.perf_counter()
-            out[form] = loss_and_gradients(form, *inputs)
-            if turn > 0:
-                times.append(time.perf_counter() - start)
-    pairs = zip(out["plain"], out["chunked"], strict=True)
-    error = max(((y - x).norm() / x.norm()).item() for x, y in pairs)
-    plain_seconds, ours = (statistics.median(times) for times in seconds.values())
-    return {
-        "plain_seconds": f"{plain_seconds:.4f}",
-        "chunked_seconds": f"{ours:.4f}",
-        "ratio": f"{ours / plain_seconds:.3f}",
-        "largest_relative_difference": f"{error:.2e}",
-        "repeats": repeats,
-    }
-
-
-def in_fresh_process(function: str, *args: object) -> dict[str, Any]:
-    """Calls a function of this file in a new interpreter with as many threads."""
-    code = (
-        f"import torch; torch.set_num_threads({torch.get_num_threads()})\n"
-        f"from benchmarks import total_correlation\n"
-        f"print(total_correlation.{function}(*{args!r}))"
-    )
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    return dict(eval(done.stdout))
 
 
 def append(name: str, keys: dict[str, Any], measure: Callable[[], Any]) -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import missing_modality as bench
+from benchmarks import missing_modality_report as report
+from benchmarks.missing_modality_fills import fill_content, present_rows, quality
 from gtc_pyg.datasets import PlantedPreferences
 
 
@@ -38,9 +40,9 @@ GROUP = {"dataset": "lfm2k", "given": "all", "rate": "0.4"}
 
 
 def test_the_page_shows_the_committed_rows():
-    page = bench.PAGE.read_text()
-    assert bench.with_tables(page, bench.read_rows(bench.ROWS)) == page
-    assert bench.PLOT.exists()
+    page = report.PAGE.read_text()
+    assert report.with_tables(page, bench.read_rows(bench.ROWS)) == page
+    assert report.PLOT.exists()
 
 
 def test_every_row_says_what_it_came_from():
@@ -55,13 +57,13 @@ def test_every_row_says_what_it_came_from():
 def test_the_page_says_what_fill_loses():
     shares = []
     for rate in ("0.4", "0.6"):
-        table = bench.losses(bench.read_rows(bench.ROWS), dataset="lfm2k", given="all", rate=rate)
-        shares += [bench.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
+        table = report.losses(bench.read_rows(bench.ROWS), dataset="lfm2k", given="all", rate=rate)
+        shares += [report.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
     shown = [f"{share:.2f}".removeprefix("0") for share in shares]
     said = (
         "at 40 % it loses {} of what zeros lose and {} of what the mean loses, at 60 % {} and {}."
     )
-    assert said.format(*shown) in " ".join(bench.PAGE.read_text().split())
+    assert said.format(*shown) in " ".join(report.PAGE.read_text().split())
 
 
 def test_the_page_says_what_fill_loses_on_validation_and_with_five_seeds_alone():
@@ -70,21 +72,21 @@ def test_the_page_says_what_fill_loses_on_validation_and_with_five_seeds_alone()
     shown = []
     for chosen, metric in ((first, "test_recall@20"), (rows, "val_recall@20")):
         for rate in ("0.4", "0.6"):
-            table = bench.losses(chosen, metric, dataset="lfm2k", given="all", rate=rate)
-            shares = [bench.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
+            table = report.losses(chosen, metric, dataset="lfm2k", given="all", rate=rate)
+            shares = [report.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
             shown += [f"{share:.2f}".removeprefix("0") for share in shares]
-    page = " ".join(bench.PAGE.read_text().split())
+    page = " ".join(report.PAGE.read_text().split())
     assert "the shares were {} and {} at 40 %, {} and {} at 60 %".format(*shown[:4]) in page
     said = "loses {} of what zeros lose and {} of what the mean loses at 40 %, {} and {} at 60 %"
     assert said.format(*shown[4:]) in page
 
 
 def test_half_of_a_loss_by_hand():
-    table = bench.losses(ROWS, **GROUP)
-    share, p = bench.half_test(table, "zero")
+    table = report.losses(ROWS, **GROUP)
+    share, p = report.half_test(table, "zero")
     assert share == pytest.approx(0.01 / 0.04)
     assert p < 0.001  # the excess over half is -.01 for each seed
-    share, p = bench.half_test(table, "mean")
+    share, p = report.half_test(table, "mean")
     assert share == pytest.approx(0.03 / 0.05)
     # Losses .01, .02, .02 and .01, .01, .01: excess .005, 0, 0, so t = 1.
     assert p == pytest.approx(1 - 0.5 * (1 - math.sqrt(1 / 3)), abs=1e-6)
@@ -92,20 +94,20 @@ def test_half_of_a_loss_by_hand():
 
 def test_losses_are_over_the_seeds_that_all_conditions_share():
     fewer = [row for row in ROWS if (row["condition"], row["seed"]) != ("fill", "1")]
-    table = bench.losses(fewer, **GROUP)
+    table = report.losses(fewer, **GROUP)
     assert table["complete"] == [0.40, 0.41]
-    assert bench.losses([row for row in ROWS if row["condition"] != "fill"], **GROUP) == {}
+    assert report.losses([row for row in ROWS if row["condition"] != "fill"], **GROUP) == {}
     with pytest.raises(ValueError, match="seed 0 stands twice"):
-        bench.losses([*ROWS, ROWS[0]], **GROUP)
+        report.losses([*ROWS, ROWS[0]], **GROUP)
 
 
 def test_a_page_without_marks_is_refused():
     with pytest.raises(ValueError, match="lacks '<!-- recall -->'"):
-        bench.with_tables("# page", ROWS)
+        report.with_tables("# page", ROWS)
 
 
 def test_the_removed_share_is_exact_and_drawn_by_the_seed():
-    masks = [bench.present_rows(50, 0.4, seed) for seed in (0, 0, 1)]
+    masks = [present_rows(50, 0.4, seed) for seed in (0, 0, 1)]
     assert [int((~mask).sum()) for mask in masks] == [20, 20, 20]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
@@ -117,11 +119,11 @@ def test_quality_by_hand():
     filled = true.clone()
     filled[2] = torch.tensor([1.0, 0.1])
     mean = true[mask].mean(0)
-    cosine, overlap = bench.quality(filled, true, mask, k=2)
+    cosine, overlap = quality(filled, true, mask, k=2)
     expected = F.cosine_similarity(filled[2] - mean, true[2] - mean, dim=0)
     assert cosine == pytest.approx(float(expected), abs=1e-6)
     assert overlap == 0.0  # nearest to item 2 is item 4 in truth, item 0 as filled
-    assert bench.quality(true, true, mask, k=2) == (pytest.approx(1.0), 1.0)
+    assert quality(true, true, mask, k=2) == (pytest.approx(1.0), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +139,13 @@ def planted():
 def test_a_fill_keeps_what_is_there_and_never_sees_what_is_not(planted, condition):
     features, edge_index, num_users = planted
     modality = next(iter(features))
-    mask = bench.present_rows(100, 0.4, 0)
+    mask = present_rows(100, 0.4, 0)
     outs = []
     for absent in (0.0, float("nan")):
         given = dict(features)
         given[modality] = torch.where(mask.view(-1, 1), given[modality], absent)
         args = condition, given, modality, mask, edge_index, num_users, 0, 10
-        outs.append(bench.fill_content(*args))
+        outs.append(fill_content(*args))
     assert torch.equal(*outs)
     assert torch.equal(outs[0][mask], features[modality][mask])
     assert outs[0].isfinite().all()
@@ -152,7 +154,7 @@ def test_a_fill_keeps_what_is_there_and_never_sees_what_is_not(planted, conditio
 
 def test_the_graph_may_be_made_of_other_content_than_the_model_gets():
     data = PlantedPreferences(num_users=30, num_items=40, mean_degree=8.0)[0]
-    x, mask = data["item"].x_image.clone(), bench.present_rows(40, 0.4, 0)
+    x, mask = data["item"].x_image.clone(), present_rows(40, 0.4, 0)
     zeros = torch.where(mask.view(-1, 1), x, 0.0)
     edges = {}
     for name, of_graph in (("all", x), ("present", zeros)):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks import speed, speed_report, speed_worker
+from benchmarks.speed_counter import StepCounter
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.functional import spmm
 from gtc_pyg.lightning import GraphInputs, fit
@@ -78,7 +79,7 @@ def test_operations_and_bytes_by_hand():
     adj.view(-1)[:7] = 1
     both = adj.to_sparse_csr(), adj.t().to_sparse_csr()
     optimizer = torch.optim.Adam(lin.parameters(), fused=True)
-    with speed_worker.StepCounter() as counter:
+    with StepCounter() as counter:
         out = spmm(*both, lin(x)).index_select(0, torch.tensor([1, 4]))
         out.sum().backward()
         optimizer.step()
@@ -96,7 +97,7 @@ def test_operations_and_bytes_by_hand():
 
 
 def test_in_place_products_count_what_they_add_to():
-    with speed_worker.StepCounter() as counter:
+    with StepCounter() as counter:
         torch.zeros(2, 2).addmm_(torch.ones(2, 3), torch.ones(3, 2))
         torch.zeros(2, 2).addmm_(torch.ones(2, 3), torch.ones(3, 2), beta=0.0)
     row = counter.groups["dense products"]
@@ -106,7 +107,7 @@ def test_in_place_products_count_what_they_add_to():
 def test_a_product_that_is_not_counted_is_refused():
     with (
         pytest.raises(NotImplementedError, match="does not count 'bmm'"),
-        speed_worker.StepCounter(),
+        StepCounter(),
     ):
         torch.bmm(torch.ones(1, 2, 3), torch.ones(1, 3, 2))
 

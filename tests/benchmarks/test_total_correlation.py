@@ -9,13 +9,12 @@ from benchmarks.total_correlation import (
     TRUTHS,
     correlation_of,
     gaussians,
-    in_fresh_process,
-    loss_and_gradients,
     rows_of,
     run_gaussians,
     run_xor,
 )
-from benchmarks.total_correlation import _inputs as inputs
+from benchmarks.total_correlation_cost import _inputs as inputs
+from benchmarks.total_correlation_cost import in_fresh_process, loss_and_gradients
 from benchmarks.total_correlation_report import (
     PAGE,
     column,
