@@ -28,7 +28,6 @@ import torch
 from gtc_pyg.datasets import LFM2k, PlantedPreferences, TikTok, interaction_dataset
 from gtc_pyg.datasets.download import RemoteFile, download_files
 from gtc_pyg.datasets.raw_files import read_npy
-from gtc_pyg.datasets.writing import told
 from gtc_pyg.experiment import HEADER, append_rows
 from gtc_pyg.lightning import FitResult, fit
 from gtc_pyg.models import LightGCN
@@ -344,10 +343,3 @@ def test_a_later_checkpoint_that_fails_leaves_whole_ones_to_go_on_from(
     found = trained(planted, tmp_path / "out", resume=bool(checkpoints)).model.state_dict()
     for name, weight in expected.items():
         assert torch.equal(found[name], weight)
-
-
-def test_other_errors_are_left_as_they_are() -> None:
-    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] nowhere"), told("a"):
-        raise FileNotFoundError(errno.ENOENT, "nowhere")
-    with pytest.raises(ValueError, match=r"^b$"), told("a"):
-        raise ValueError("b")

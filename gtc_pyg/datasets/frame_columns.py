@@ -149,7 +149,7 @@ def times(values: pd.Series, what: str) -> np.ndarray:
 
 def split_labels(values: pd.Series, what: str) -> np.ndarray:
     r"""0, 1 and 2 for ``'train'``, ``'val'`` and ``'test'``, int64."""
-    found = pd.Index(SPLITS).get_indexer(pd.Index(values.astype(object)))
+    found = pd.Index(SPLITS).get_indexer(pd.Index(values.astype(str)))
     label = np.asarray(found, dtype=np.int64)
     if (label < 0).any():
         row = int((label < 0).argmax())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gtc_pyg.datasets.frame_columns import hint, ids, same_kind, show
 
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
 _MANY = 10  # integers that are each item's number once are ids; of fewer items it may be chance
 
 
@@ -48,9 +49,10 @@ def read_content(
         touched: The items of the interactions.
     """
     if not isinstance(features, Mapping) or not features:
+        got = "none" if isinstance(features, Mapping) else type(features).__name__
         raise ValueError(
             "'features' must map the names of one or more modalities to content (got "
-            f"{show(features) if features is None else type(features).__name__})"
+            f"{show(features) if features is None else got})"
         )
     return {name: _read(name, value, item, items, touched) for name, value in features.items()}
 
@@ -104,7 +106,7 @@ def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index
     for position, name in enumerate(frame.columns):
         entries = frame.iloc[:, position]
         kind = pd.api.types.infer_dtype(entries, skipna=True)
-        words = kind not in ("integer", "floating", "mixed-integer-float", "boolean", "decimal")
+        words = kind not in _NUMBERS
         more = known.isin(entries).sum() > known.isin(frame.index).sum()
         all_once = kind == "integer" and entries.is_unique and known.isin(entries).all()
         if words or more or (all_once and len(known) >= _MANY):
@@ -119,6 +121,13 @@ def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index
 def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
     if isinstance(value, pd.Series):
         value = _stack(value, what, index)
+    if isinstance(value, pd.DataFrame):
+        for name, entries in value.items():
+            if pd.api.types.infer_dtype(entries, skipna=True) not in _NUMBERS:
+                first = show(entries.dropna().iloc[0]) if entries.notna().any() else "nothing"
+                raise ValueError(
+                    f"{what} must hold numbers, [n, F] (column {name!r} holds {first})"
+                )
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() else value
@@ -145,6 +154,14 @@ def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
 
 
 def _stack(value: pd.Series, what: str, index: pd.Index | None) -> np.ndarray:
+    words = next((row for row in value if isinstance(row, str)), None)
+    if words is not None:
+        raise ValueError(
+            f"{what} holds text such as {show(words)}: encode it first, by "
+            "gtc_pyg.datasets.encode or gtc_pyg.transforms.tfidf_embedding"
+        )
+    if len(value) and all(np.ndim(row) == 0 for row in value):
+        raise ValueError(f"{what} holds one number for each item: give a table, .to_frame()")
     rows = [np.asarray(row) for row in value]
     shapes = [row.shape for row in rows]
     odd = next((i for i, shape in enumerate(shapes) if len(shape) != 1 or shape != shapes[0]), None)

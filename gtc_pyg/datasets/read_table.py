@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gtc_pyg.datasets.raw_files import require_files
 
@@ -28,13 +28,14 @@ def read_table(
 ) -> pd.DataFrame:
     r"""Reads a CSV file with a header, in UTF-8, by :func:`pandas.read_csv`.
 
-    A byte order mark, line ends of any kind, quoted separators and line breaks, and a packed file
-    (``.gz``, ``.zip``, ...) are read as they are meant.
+    Text is the text that stands there, NA and null too; a text that is empty is missing, and in
+    columns of numbers so is what :func:`pandas.read_csv` takes for missing. A byte order mark, line
+    ends of any kind, quoted separators and line breaks, and a packed file (``.gz``, ``.zip``, ...)
+    are read as they are meant.
 
     Args:
         path: The file.
-        ids: Columns of ids, which are read as the text that stands there: 007 stays 007, and NA is
-            an id.
+        ids: Columns of ids, which are read as text: 007 stays 007.
         time: A column of times: numbers, or dates, which become datetimes in UTC.
         time_format: How the dates are written, as :func:`pandas.to_datetime` takes it: the
             default stands for ``2025-01-31`` and ``2025-01-31T10:00:00Z``, another is
@@ -61,9 +62,12 @@ def read_table(
             if again:
                 raise ValueError(f"several columns {again[0]!r}")
             table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False)
-            if found := [name for name in ids if name in table.columns]:
-                raw: dict[str, Any] = {"dtype": str, "keep_default_na": False}  # NA stays NA
-                table[found] = pd.read_csv(path, index_col=False, usecols=found, **raw)
+            written = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+            for name, entries in table.items():
+                if name in ids:
+                    table[name] = written[name]
+                elif pd.api.types.is_string_dtype(entries):  # a brand NA is one, 1 and NA are not
+                    table[name] = written[name].mask(written[name] == "")
     except (ValueError, OSError, pd.errors.ParserWarning, *_PACKED) as error:
         reason = str(error).strip()
         raise ValueError(f"{path}: expected a whole table in CSV, in UTF-8 ({reason})") from error

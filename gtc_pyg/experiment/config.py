@@ -157,7 +157,12 @@ def _value(
 ) -> Any:
     try:
         value = _Loader("").construct_object(node, deep=True)
-    except (ValueError, TypeError, LookupError) as error:  # a tag that its value does not fit
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:  # a wrong tag
         raise ValueError(f"{_at(path, node)}: {what} cannot be read ({error!r})") from error
     least, most, words = limits or (0, _LARGEST, _words(hint))
     number = isinstance(value, int | float)

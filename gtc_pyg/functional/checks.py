@@ -2,6 +2,7 @@ r"""What is refused before anything is computed."""
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 
@@ -32,8 +33,10 @@ def check_least(least: int, **values: int) -> None:
         values: Arguments by name.
 
     Raises:
-        ValueError: With the first argument that is smaller.
+        ValueError: With the first argument that is smaller, or no number.
     """
     for name, value in values.items():
+        if not isinstance(value, int | float | np.number):
+            raise ValueError(f"'{name}' must be a number (got {value!r})")
         if value < least:
             raise ValueError(f"'{name}' must be at least {least} (got {value})")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class _ProgressBar(TQDMProgressBar):
         return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
-@dataclass
+@dataclass(repr=False)
 class FitResult:
     r"""What a training run came to."""
 
@@ -80,6 +81,13 @@ class FitResult:
     """Wall-clock time of each training epoch, evaluation left out."""
     evaluation_seconds: list[float]
     """Wall-clock time of the validation after each epoch, without writing checkpoints."""
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({type(self.model).__name__}, best epoch {self.best_epoch} "
+            f"of {len(self.history)}, validation Recall@20 {self.val['Recall@20']:.4f}, test "
+            f"Recall@20 {self.test['Recall@20']:.4f}, {self.seconds_per_epoch:.1f} s an epoch)"
+        )
 
 
 def fit(
@@ -151,6 +159,13 @@ def fit(
             of another run, naming what differs, or where all are damaged.
         RuntimeError: Where another process trains a run of this name now.
     """
+    if not isinstance(model, GraphRecommender) or not isinstance(dataset, InteractionDataset):
+        raise ValueError(
+            f"'model' must be a recommender of gtc_pyg.models and 'dataset' one of "
+            f"gtc_pyg.datasets (got {type(model).__name__} and {type(dataset).__name__})"
+        )
+    if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
+        raise ValueError(f"'lr' must be a number, 0 or more (got {lr!r})")
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
     if not 0 <= weight_averaging < 1:

@@ -165,7 +165,9 @@ class ConditionalDenoiser(MessagePassing):
 
     def _check_embeddings(self, x: tuple[Tensor, Tensor]) -> None:
         if not isinstance(x, tuple) or len(x) != 2:
-            raise ValueError("'x' must be a pair of user and item embeddings")
+            raise ValueError(
+                f"'x' must be a tuple of user and item embeddings (got {type(x).__name__})"
+            )
         for name, emb in zip(("user", "item"), x, strict=True):
             if emb.dim() != 2 or emb.size(1) != self.cond_channels:
                 raise ValueError(
@@ -201,6 +203,12 @@ class ConditionalDenoiser(MessagePassing):
             ids = {"user": adj.col_indices()}
         else:
             adj = adj.as_tensor() if isinstance(adj, EdgeIndex) else adj
+            if not isinstance(adj, Tensor):
+                raise ValueError(
+                    f"'edge_index' must be a tensor [2, E] or sparse (got {type(adj).__name__})"
+                )
+            if not adj.is_floating_point() and adj.dtype != torch.bool:
+                adj = adj.long()
             if adj.dim() != 2 or adj.size(0) != 2:
                 raise ValueError(f"'edge_index' must be [2, E] (got {list(adj.shape)})")
             if edge_weight is not None and edge_weight.numel() != adj.size(1):

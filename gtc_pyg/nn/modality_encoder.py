@@ -43,7 +43,8 @@ class ModalityEncoder(Module):
 
     def __init__(self, in_channels: int, out_channels: int, missing: bool = False) -> None:
         super().__init__()
-        check_least(1, in_channels=in_channels, out_channels=out_channels)
+        check_least(1, in_channels=in_channels)
+        check_least(2, out_channels=out_channels)  # one number, normalised, is always 0
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.lin = Linear(in_channels, out_channels)
@@ -67,12 +68,19 @@ class ModalityEncoder(Module):
             mask: True where the content is present ``[N]``; all of it where ``None``.
 
         Raises:
-            ValueError: Where the width is not ``in_channels``, or entries are absent and the
-                encoder was made without ``missing``; on the CPU, where values are so large that
-                their squares are out of range.
+            ValueError: Where the width is not ``in_channels`` or the type not that of the weights,
+                or entries are absent and the encoder was made without ``missing``; on the CPU,
+                where values are so large that their squares are out of range.
         """
+        if not isinstance(x, Tensor):
+            raise ValueError(f"'x' must be a tensor (got {type(x).__name__})")
         if x.dim() != 2 or x.size(1) != self.in_channels:
             raise ValueError(f"'x' must be [N, {self.in_channels}] (got {list(x.shape)})")
+        if x.dtype != self.lin.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"'x' must have the weights' type, {self.lin.weight.dtype} (got {x.dtype}): "
+                f"x.to({self.lin.weight.dtype})"
+            )
         if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:1]):
             raise ValueError(
                 f"'mask' must be bool [{x.size(0)}] (got {mask.dtype} {list(mask.shape)})"

@@ -155,11 +155,13 @@ class NoiseSchedule(Module):
 
     def add_noise(self, x: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
         r""":math:`x_t = \sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \epsilon`."""
+        _check_shape(noise, x)
         signal, sigma = self.levels(t, x)
         return signal * x + sigma * noise
 
     def predict_start(self, x_t: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
         r""":math:`(x_t - \sqrt{1 - \bar\alpha_t} \hat\epsilon) / \sqrt{\bar\alpha_t}`."""
+        _check_shape(noise, x_t)
         signal, sigma = self.levels(t, x_t)
         return (x_t - sigma * noise) / signal
 
@@ -169,6 +171,7 @@ class NoiseSchedule(Module):
 
         .. math:: v = \sqrt{\bar\alpha_t} \epsilon - \sqrt{1 - \bar\alpha_t} x
         """
+        _check_shape(noise, x)
         signal, sigma = self.levels(t, x)
         return signal * noise - sigma * x
 
@@ -182,3 +185,9 @@ class NoiseSchedule(Module):
             f"{self.__class__.__name__}(num_steps={self.num_steps}, kind={self.kind!r}"
             f"{betas if self.kind == 'linear' else ''})"
         )
+
+
+def _check_shape(noise: Tensor, x: Tensor) -> None:
+    if not isinstance(noise, Tensor) or noise.shape != x.shape:
+        got = list(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
+        raise ValueError(f"'noise' must be as the content, {list(x.shape)} (got {got})")

@@ -185,17 +185,22 @@ class TotalCorrelationLoss(Module):
 def _complete_rows(
     tensors: Sequence[Tensor], masks: Sequence[Tensor | None] | None
 ) -> Sequence[Tensor]:
-    if isinstance(tensors, Tensor) or not all(isinstance(x, Tensor) for x in tensors):
-        got = f"{type(tensors).__name__} of {', '.join(type(x).__name__ for x in tensors)}"
+    listed = isinstance(tensors, list | tuple)
+    if not listed or not all(isinstance(x, Tensor) for x in tensors):
+        got = type(tensors).__name__
         if isinstance(tensors, Tensor):
             got = f"a tensor {list(tensors.shape)}"
+        elif listed:
+            got = f"{got} of {', '.join(type(x).__name__ for x in tensors)}"
         raise ValueError(
             f"'tensors' must be a list or tuple of tensors [N, D], as in loss([a, b]) (got {got})"
         )
     if len(tensors) < 2:
         raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
     for i, tensor in enumerate(tensors):
-        if tensor.dim() != 2 or tensor.shape != tensors[0].shape:
+        if tensor.dim() != 2:
+            raise ValueError(f"'tensors' must be [N, D] each (number {i} is {list(tensor.shape)})")
+        if tensor.shape != tensors[0].shape:
             raise ValueError(
                 f"'tensors' must share one shape [N, D]: the first has "
                 f"{list(tensors[0].shape)}, number {i} has {list(tensor.shape)}"
@@ -208,6 +213,8 @@ def _complete_rows(
         raise ValueError(f"'masks' must hold {len(tensors)} (got {len(masks)})")
     present = [mask for mask in masks if mask is not None]
     for mask in present:
+        if not isinstance(mask, Tensor):
+            raise ValueError(f"each of 'masks' must be a tensor (got {type(mask).__name__})")
         if mask.shape != tensors[0].shape[:1] or mask.dtype != torch.bool:
             raise ValueError(
                 f"each of 'masks' must be bool [{tensors[0].size(0)}] "

@@ -16,8 +16,9 @@ def read_content(
 
     Args:
         features: Modality to an array or tensor ``[n, F_m]``, or a DataFrame with ids as index, and
-            ``has_<modality>`` ``[n]`` (bool). A modality that is left out is one that all of them
-            lack.
+            ``has_<modality>`` ``[n]`` (bool), or a Series with ids as index (with 0 to
+            n - 1 it is in their order). A modality that is
+            left out is one that all of them lack.
         known: The same of the known items.
         ids: Of the new items :math:`[n]`.
 
@@ -27,7 +28,7 @@ def read_content(
 
     Raises:
         ValueError: For an unknown modality, other rows or widths, or content that is not finite;
-            where items have no content at all.
+            where none is given.
     """
     num_items = len(ids)
     names = [name for name in known if not name.startswith("has_")]
@@ -48,7 +49,7 @@ def read_content(
                     f"'features' at {name!r} must be [{num_items}, {width}] (got {list(x.shape)})"
                 )
             if f"has_{name}" in features:
-                has = torch.as_tensor(np.asarray(features[f"has_{name}"]))
+                has = _as_mask(f"has_{name}", features[f"has_{name}"], ids)
                 if has.shape != (num_items,) or has.dtype != torch.bool:
                     raise ValueError(
                         f"'features' at 'has_{name}' must be bool [{num_items}] "
@@ -79,10 +80,24 @@ def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
                 f"{x.index[:3].tolist()}); set_index makes an index of a column"
             )
         x = x.loc[ids]
+    if isinstance(x, Tensor):
+        return x.detach().cpu().float()
     try:
         return torch.tensor(np.asarray(x, dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise ValueError(f"'features' at {name!r} must be numbers ({error})") from None
+
+
+def _as_mask(name: str, mask: Any, ids: pd.Index) -> Tensor:
+    if isinstance(mask, pd.Series) and not mask.index.equals(pd.RangeIndex(len(ids))):
+        lacking = ids.difference(mask.index)
+        if len(lacking) or not mask.index.is_unique:
+            raise ValueError(
+                f"'features' at {name!r} must have the items' ids as index, each once (lacking "
+                f"{lacking[:3].tolist()})"
+            )
+        mask = mask.loc[ids]
+    return mask.detach().cpu() if isinstance(mask, Tensor) else torch.as_tensor(np.array(mask))
 
 
 def joined(features: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:

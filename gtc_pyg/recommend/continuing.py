@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -198,4 +199,10 @@ def continued(
         torch.manual_seed(seed)
         model = warm_started(recommender, dataset)
     names = [name for name in recommender.features if not name.startswith("has_")]
-    return fit(model, dataset, **{"modalities": names, **options}).model, dataset
+    result = fit(model, dataset, **{"modalities": names, "name": "update", **options})
+    print(
+        f"update: validation Recall@20 {result.val['Recall@20']:.4f} in epoch {result.best_epoch} "
+        f"of {len(result.history)}",
+        file=sys.stderr,
+    )
+    return result.model, dataset

@@ -272,6 +272,7 @@ class Lists:
 
 def _without_ids(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
     """What there is to show: no column of the ids, and none by the name that they get."""
+    table = table.loc[:, ~table.columns.duplicated()]
     again = [name for name in table.columns if pd.Index(table[name]).equals(ids)]
     out = table.drop(columns=again).reset_index(drop=True)
     return out.rename(columns={"item": "item (column)"})

@@ -163,7 +163,8 @@ class Recommender(Lists):
 
         Raises:
             ValueError: For an item that is known already, content of other rows or widths or that
-                is not finite, or a model that reads no content.
+                is not finite, a column that the items' table lacks, or a model that reads no
+                content.
         """
         new = self.items.extended(ids)
         n = len(new) - len(self.items)
@@ -174,7 +175,13 @@ class Recommender(Lists):
                 f"'items' must have a row for each of the {n} items (got {len(items)})"
             )
         if self.table is not None:
-            self.table = below(self.table, pd.DataFrame(index=range(n)) if items is None else items)
+            shown = pd.DataFrame(index=range(n)) if items is None else items
+            own = [name for name in shown if pd.Index(shown[name]).equals(new.index[-n:])]
+            if unknown := [name for name in shown if name not in [*self.table, *own, "item"]]:
+                raise ValueError(
+                    f"'items' has the columns {unknown}, expected some of {list(self.table)}"
+                )
+            self.table = below(self.table, shown)
         self.features = joined(self.features, content)
         self.items, self.item_emb = new, torch.cat([self.item_emb, emb])
 
@@ -205,7 +212,9 @@ class Recommender(Lists):
             epochs: As in :func:`gtc_pyg.lightning.fit`.
             patience: As in :func:`gtc_pyg.lightning.fit`.
             **options: Further arguments of :func:`gtc_pyg.lightning.fit`: ``lr`` and
-                ``weight_averaging`` as in the first training, ``out``, ``seed``, ``progress``.
+                ``weight_averaging`` as in the first training, which no saved folder knows, ``out``,
+                ``name`` (``'update'``, beside what was trained before), ``seed``, ``progress``. The
+                best epoch's validation Recall@20 is told on stderr.
 
         Raises:
             ValueError: For an unknown item, or content of other modalities or widths.

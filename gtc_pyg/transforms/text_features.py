@@ -45,7 +45,8 @@ def tfidf_embedding(
 
     Raises:
         ImportError: If SciPy is missing.
-        ValueError: If :obj:`dim` or :obj:`min_count` is less than 1, or no word is left.
+        ValueError: If :obj:`dim` or :obj:`min_count` is less than 1, a text is no string, or no
+            word is left.
     """
     check_least(1, dim=dim, min_count=min_count)
     try:
@@ -54,6 +55,12 @@ def tfidf_embedding(
     except ImportError as error:
         raise ImportError('tfidf_embedding needs SciPy: pip install "gtc-pyg[data]"') from error
 
+    wrong = next(((i, text) for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"'texts' must hold strings (row {wrong[0]} is {wrong[1]!r}); an empty one stands for "
+            f"none: of a pandas column fillna('')"
+        )
     counts = [Counter(_WORD.findall(text.lower())) for text in texts]
     frequency = Counter(word for count in counts for word in count)
     words = sorted(word for word, n in frequency.items() if n >= min_count)

@@ -105,6 +105,12 @@ TABLE = [
     (b"gtc: &a {model: *a}", FILE, "aliases are not read", "expected settings of models in YAML"),
     (b"gtc: {lr: 1" + b"0" * 400 + b"}", f"{FILE}, line 1: gtc.lr", "10000000", LR),
     (
+        b"gtc:\n  modalities: [!!timestamp x]",
+        f"{FILE}, line 2: gtc.modalities",
+        "AttributeError",
+        "cannot be read",
+    ),
+    (
         RUN,
         FILE,
         "tag:yaml.org,2002:python/object/apply:os.system",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_data.folders import write_lfm2k, write_mmrec, write_tiktok
+from tests.bad_data.folders import write_amazon, write_lfm2k, write_mmrec, write_tiktok
 
 
 @pytest.fixture
@@ -28,6 +28,12 @@ def tiktok_root(tmp_path: Path) -> Path:
 def lfm2k_root(tmp_path: Path) -> Path:
     write_lfm2k(tmp_path / "lfm2k")
     return tmp_path / "lfm2k"
+
+
+@pytest.fixture
+def amazon_root(tmp_path: Path) -> Path:
+    write_amazon(tmp_path / "amazon")
+    return tmp_path / "amazon"
 
 
 @pytest.fixture

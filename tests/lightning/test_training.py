@@ -164,3 +164,18 @@ def test_two_processes_do_not_train_one_run(dataset, tmp_path, make_gtc, train):
 def test_an_impossible_average_is_refused(dataset, tmp_path, make_gtc, train, decay):
     with pytest.raises(ValueError, match=r"'weight_averaging' must lie in \[0, 1\)"):
         train(make_gtc(dataset), dataset, tmp_path, weight_averaging=decay)
+
+
+def test_wrong_arguments_are_named(dataset, tmp_path, make_gtc, train):
+    model = make_gtc(dataset)
+    with pytest.raises(ValueError, match=r"\(got PlantedPreferences and GTC\)"):
+        train(dataset, model, tmp_path)
+    for lr in (-1.0, "0.01", float("nan")):
+        with pytest.raises(ValueError, match="'lr' must be a number, 0 or more"):
+            train(model, dataset, tmp_path, lr=lr)
+
+
+def test_a_result_is_printed_in_one_line(dataset, tmp_path, make_gtc, train):
+    text = repr(train(make_gtc(dataset), dataset, tmp_path, epochs=1))
+    assert text.startswith("FitResult(GTC, best epoch 1 of 1, validation Recall@20 0.")
+    assert len(text) < 200

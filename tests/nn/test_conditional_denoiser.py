@@ -306,7 +306,7 @@ def test_wrong_arguments_are_named() -> None:
 def test_shapes_that_do_not_fit_are_named() -> None:
     model, users, items = ConditionalDenoiser(4, 3), torch.randn(2, 3), torch.randn(5, 3)
     edge_index, x_t = torch.tensor([[0, 1], [0, 4]]), torch.randn(5, 4)
-    with pytest.raises(ValueError, match="'x' must be a pair"):
+    with pytest.raises(ValueError, match="'x' must be a tuple of user and item"):
         model(items, edge_index, x_t, 1)
     with pytest.raises(ValueError, match=r"'x_t' must be \[5, 4\].*got \[5, 3\]"):
         model((users, items), edge_index, x_t[:, :3], 1)
@@ -385,3 +385,21 @@ def test_a_time_that_is_no_step_is_named(t: Any, message: str) -> None:
 def test_sizes_of_zero_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=rf"'{name}' must be at least 1 \(got 0\)"):
         ConditionalDenoiser(**({"channels": 4, "cond_channels": 3} | {name: 0}))
+
+
+@pytest.mark.parametrize("condition", ["item", "neighbors", "user"])
+def test_integers_of_any_width_are_the_same_edges(condition: str) -> None:
+    denoiser, x = (
+        ConditionalDenoiser(4, 3, condition=condition),
+        (torch.ones(2, 3), torch.ones(3, 3)),
+    )
+    edges = torch.tensor([[0, 1, 1], [1, 2, 0]])
+    expected = denoiser(x, edges, torch.ones(3, 4), 5)
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        assert torch.equal(denoiser(x, edges.to(dtype), torch.ones(3, 4), 5), expected)
+
+
+def test_what_is_no_adjacency_is_named() -> None:
+    denoiser, x = ConditionalDenoiser(4, 3), (torch.ones(2, 3), torch.ones(3, 3))
+    with pytest.raises(ValueError, match=r"'edge_index' must be a tensor .* \(got dict\)"):
+        denoiser(x, {("user", "rates", "item"): torch.ones(2, 1).long()}, torch.ones(3, 4), 5)

@@ -285,7 +285,7 @@ def test_a_mask_that_does_not_fit_is_named(mask: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("sizes", [(0, 4), (4, 0)])
 def test_widths_of_zero_are_named(sizes: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"'(in|out)_channels' must be at least 1 \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'(in|out)_channels' must be at least [12] \(got 0\)"):
         ModalityEncoder(*sizes)
 
 
@@ -297,3 +297,13 @@ def test_the_range_is_checked_beside_rows_that_are_no_numbers() -> None:
     with pytest.raises(ValueError, match=r"'x' must hold values of ordinary size"):
         encoder(x)
     assert encoder.double()(x.double())[0].isfinite().all()
+
+
+def test_another_type_of_content_is_named() -> None:
+    encoder = ModalityEncoder(8, 4)
+    with pytest.raises(ValueError, match=r"weights' type, torch.float32 \(got torch.float64\)"):
+        encoder(torch.ones(5, 8).double())
+    with pytest.raises(ValueError, match=r"'x' must be a tensor \(got list\)"):
+        encoder([[1.0] * 8])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'in_channels' must be a number \(got \[8\]\)"):
+        ModalityEncoder([8], 4)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -245,3 +246,11 @@ def test_content_and_noise_come_back_from_the_velocity(t: int) -> None:
     signal, sigma = schedule.levels(t, x)
     torch.testing.assert_close(signal * x_t - sigma * velocity, x)
     torch.testing.assert_close(sigma * x_t + signal * velocity, noise)
+
+
+@pytest.mark.parametrize("noise", [torch.ones(1, 16), torch.ones(4, 1), 0.5, torch.ones(1, 4, 16)])
+def test_noise_of_another_shape_is_named(noise: Any) -> None:
+    schedule, x = NoiseSchedule(), torch.ones(4, 16)
+    for method in (schedule.add_noise, schedule.predict_start, schedule.velocity):
+        with pytest.raises(ValueError, match=r"'noise' must be as the content, \[4, 16\] \(got "):
+            method(x, 3, noise)

@@ -308,10 +308,10 @@ def test_a_gate_keeps_finite_content_finite(width: int, lengths: list[float], se
 def test_an_encoder_keeps_finite_content_finite(
     size: int, wide: int, width: int, length: float, missing: bool, seed: int
 ) -> None:
-    encoder = ModalityEncoder(wide, width, missing)
+    encoder = ModalityEncoder(wide, width + 1, missing)
     x = length * normal(seed, size, wide)
     out = encoder(x, normal(seed, size) > 0 if missing else None)
-    assert out.shape == (size, width)
+    assert out.shape == (size, width + 1)
     assert out.isfinite().all()
     out.sum().backward()
     assert all(p.grad.isfinite().all() for p in encoder.parameters())

@@ -492,3 +492,14 @@ def test_the_remedy_is_a_factor_on_the_logits_and_stays_in_range(num_tensors: in
         plain.logit_scale += (num_tensors - 2) / 2 * math.log(64)
     expected = plain(tensors, generator=generator.manual_seed(1))
     torch.testing.assert_close(loss, expected)
+
+
+def test_iterators_and_masks_that_are_lists_are_named() -> None:
+    x = torch.randn(8, 4)
+    for given in ({"a": x}.values(), (x for _ in range(2))):
+        with pytest.raises(ValueError, match=r"'tensors' must be a list or tuple .* \(got [dg]"):
+            TotalCorrelationLoss()(given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'masks' must be a tensor \(got list\)"):
+        TotalCorrelationLoss()([x, x], masks=[[True] * 8, None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"must be \[N, D\] each \(number 0 is \[8, 4, 1\]\)"):
+        TotalCorrelationLoss()([x[..., None]] * 2)

@@ -21,14 +21,6 @@ def test_parts_make_one_table(recommender, tmp_path, suffix, users_at_once):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_users_and_options_are_those_of_recommend(recommender, tmp_path):
-    options = {"k": 2, "exclude_seen": False, "candidates": [1000, 997, 994], "exclude": [994]}
-    path = recommender.write(tmp_path / "l.csv", ["u05", "u01"], **options, progress=False)
-    assert_frame_equal(pd.read_csv(path), recommender.recommend(["u05", "u01"], **options))
-    empty = recommender.write(tmp_path / "none.csv", [], progress=False)
-    assert empty.read_text() == "user,rank,item,score\n"
-
-
 def interrupted(recommender, path, monkeypatch, after, **options):
     """Stops after some parts; counts those that are made."""
     made, whole = [], module.Recommender._rank

@@ -86,3 +86,8 @@ def test_equal_input_gives_equal_output_whatever_the_order_of_the_items() -> Non
 def test_bad_input_is_named(texts: list[str], options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tfidf_embedding(texts, **options)
+
+
+def test_what_is_no_text_is_named() -> None:
+    with pytest.raises(ValueError, match=r"row 1 is nan\); an empty one stands for none"):
+        tfidf_embedding(["a tea", float("nan")])  # type: ignore[list-item]

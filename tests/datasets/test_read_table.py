@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gtc_pyg.datasets import read_table
+
+
+def written(folder: Path, *lines: str) -> Path:
+    path = folder / "mine.csv"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_ids_are_the_text_that_stands_there_and_other_columns_are_as_pandas_reads_them(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, "user,stars,item,note", "007,4.5,1e3,NA", "NA,,,True")
+    table = read_table(path, ["user", "item"])
+    assert table.columns.tolist() == ["user", "stars", "item", "note"]
+    assert table["user"].tolist() == ["007", "NA"]
+    assert table["item"].tolist() == ["1e3", ""]
+    others = ["stars", "note"]
+    pd.testing.assert_frame_equal(table[others], pd.read_csv(path)[others])
+    assert read_table(path)["user"].tolist()[0] == 7
+
+
+def test_the_order_of_the_columns_and_that_of_the_ids_are_their_own(tmp_path: Path) -> None:
+    path = written(tmp_path, "item,user", "tea,ann", "pie,bob")
+    for ids in (["item", "user"], ["user", "item"]):
+        table = read_table(path, ids)
+        assert table.to_dict("list") == {"item": ["tea", "pie"], "user": ["ann", "bob"]}
+
+
+def test_ids_that_the_file_lacks_are_left_to_those_who_need_them(tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, "who,item", "1,2"), ["user", "item"])
+    assert table.to_dict("list") == {"who": [1], "item": ["2"]}
+
+
+def test_dates_are_moments_in_utc_and_text_where_nobody_names_them(tmp_path: Path) -> None:
+    noon = ["2025-01-31T12:00:00Z", "2025-01-31T14:00:00+02:00", "2025-01-31T07:00:00-05:00"]
+    path = written(tmp_path, "when", *noon, "2025-01-31")
+    moments = read_table(path, time="when")["when"]
+    assert moments.tolist() == [pd.Timestamp("2025-01-31 12:00", tz="UTC")] * 3 + [
+        pd.Timestamp("2025-01-31", tz="UTC")
+    ]
+    assert read_table(path)["when"].tolist() == [*noon, "2025-01-31"]
+
+
+def test_a_format_says_which_number_is_the_month(tmp_path: Path) -> None:
+    path = written(tmp_path, "when", "02.03.2025")
+    for form, month in (("%d.%m.%Y", 3), ("%m.%d.%Y", 2)):
+        (moment,) = read_table(path, time="when", time_format=form)["when"]
+        assert moment.month == month
+
+
+@pytest.mark.parametrize("first", ["1738281600", "0.5", "-3"])
+def test_numbers_stay_numbers(tmp_path: Path, first: str) -> None:
+    table = read_table(written(tmp_path, "when", first, "2"), time="when", time_format="%Y")
+    assert table["when"].tolist() == [float(first), 2]
+
+
+def test_a_text_is_what_stands_there_and_numbers_may_be_missing(tmp_path: Path) -> None:
+    path = written(tmp_path, "brand,price,item", "NA,1.5,a", "Acme,NA,b", ",2,c", "null,,d")
+    table = read_table(path, ["item"])
+    assert table["brand"].fillna("-").tolist() == ["NA", "Acme", "-", "null"]
+    assert table["price"].fillna(-1).tolist() == [1.5, -1, 2, -1]

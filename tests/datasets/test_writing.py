@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from gtc_pyg.datasets.writing import system_error, told
+
+
+def test_other_errors_are_left_as_they_are() -> None:
+    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] nowhere"), told("a"):
+        raise FileNotFoundError(errno.ENOENT, "nowhere")
+    with pytest.raises(ValueError, match=r"^b$"), told("a"):
+        raise ValueError("b")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room there and run it again"),
+        (errno.EDQUOT, "make room there and run it again"),
+        (errno.EFBIG, "make room there and run it again"),
+        (errno.EROFS, "choose another place, or allow writing there"),
+        (errno.EACCES, "choose another place, or allow writing there"),
+        (errno.EPERM, "choose another place, or allow writing there"),
+        (errno.ENOTDIR, "choose another place, or allow writing there"),
+        (errno.EEXIST, "choose another place, or allow writing there"),
+    ],
+)
+def test_the_path_the_reason_and_the_remedy_are_said_in_an_error_of_the_same_type(
+    number: int, remedy: str
+) -> None:
+    error = OSError(number, "as the system has it")
+    with pytest.raises(type(error)) as caught, told(Path("far/a.csv")):
+        raise error
+    assert str(caught.value) == f"cannot write far/a.csv: {os.strerror(number)}; {remedy}"
+    assert type(caught.value) is type(error)
+    assert caught.value.errno == number
+    assert caught.value.__cause__ is error
+
+
+class Full(io.BytesIO):
+    r"""What is small still fits."""
+
+    def write(self, content: Any) -> int:
+        if len(content) > 1000:
+            raise OSError(errno.ENOSPC, "full")
+        return super().write(content)
+
+
+def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_system_again() -> None:
+    with pytest.raises(RuntimeError, match=r"unexpected pos") as raw:
+        torch.save(torch.zeros(1000), Full())
+    assert system_error(raw.value) == errno.ENOSPC
+    said = r"^cannot write a\.ckpt: No space left on device; make room"
+    with pytest.raises(OSError, match=said) as caught, told("a.ckpt"):
+        torch.save(torch.zeros(1000), Full())
+    assert (type(caught.value), caught.value.errno) == (OSError, errno.ENOSPC)
+
+
+def test_what_safetensors_makes_of_a_wrong_place_is_an_error_of_the_system_again(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "a.safetensors"
+    said = r"a\.safetensors: Not a directory; choose another place"
+    with pytest.raises(OSError, match=said) as caught, told(path):
+        save_file({"x": torch.zeros(3)}, path)
+    assert caught.value.errno == errno.ENOTDIR
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno.EIO, "x"), errno.EIO),
+        (OSError("without a number"), 0),
+        (RuntimeError("alone"), 0),
+        (ValueError("said by others (os error 28)"), 0),
+        (SafetensorError("I/O error (os error 28) at path"), errno.ENOSPC),
+        (SafetensorError("no number"), 0),
+    ],
+)
+def test_the_number_of_the_systems_error(error: Exception, number: int) -> None:
+    assert system_error(error) == number
+
+
+def test_a_value_error_that_follows_one_of_the_system_is_its_own() -> None:
+    with pytest.raises(ValueError, match=r"^what was read is wrong$"), told("a"):
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError:
+            raise ValueError("what was read is wrong") from None
