@@ -24,11 +24,8 @@ import torch
 
 from gtc_pyg.datasets import InteractionDataset, PlantedPreferences, from_frames, read_table
 from gtc_pyg.datasets.raw_files import read_npy
-from gtc_pyg.experiment.errors import one_line_errors
-from gtc_pyg.lightning import fit
-from gtc_pyg.models import GTC
+from gtc_pyg.experiment import DEFAULTS, default_graph, one_line_errors, train
 from gtc_pyg.recommend import Recommender
-from gtc_pyg.transforms import ItemKNNGraph
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,8 +46,9 @@ def parse_args() -> argparse.Namespace:
     add("--k-core", type=int, default=0, help="least interactions of a user and an item")
     add("--for", nargs="*", dest="users", help="users to recommend for (default: the first three)")
     add("--k", type=int, default=5, help="length of the lists (default: 5)")
-    add("--epochs", type=int, default=60, help="largest number (default: 60)")
-    add("--lr", type=float, default=0.01, help="learning rate (default: 0.01)")
+    epochs, lr = DEFAULTS["gtc"].epochs, DEFAULTS["gtc"].lr
+    add("--epochs", type=int, default=epochs, help=f"largest number (default: {epochs})")
+    add("--lr", type=float, default=lr, help=f"learning rate (default: {lr})")
     add("--seed", type=int, default=0, help="seeds split and training (default: 0)")
     add("--logs", type=Path, default=Path("outputs"), help="checkpoints, logs and the small shop")
     add("--save", type=Path, help="folder for the trained recommender")
@@ -88,7 +86,7 @@ def load(args: argparse.Namespace) -> InteractionDataset:
         features[name] = read_npy(file) if file.endswith(".npy") else read_table(file, [args.item])
     names = ("split", "user", "item", "rating", "min_rating", "time", "k_core", "seed")
     chosen = {name: getattr(args, name) for name in names}
-    return from_frames(log, items, features, **chosen, pre_transform=ItemKNNGraph(k=10))
+    return from_frames(log, items, features, **chosen, pre_transform=default_graph(list(features)))
 
 
 def main(args: argparse.Namespace) -> None:
@@ -98,15 +96,13 @@ def main(args: argparse.Namespace) -> None:
         args.features = [f"text={folder / 'text.npy'}", f"image={folder / 'image.csv'}"]
         args.user, args.item, args.time = "user", "item", "time"
     dataset = load(args)
-    print(dataset)
+    print(f"{dataset.num_users} users and {dataset.num_items} items are left")
     wanted = args.users or dataset.user_ids[:3].tolist()
     if unknown := [user for user in wanted if user not in dataset.user_ids]:
         raise ValueError(f"--for: {unknown} are not among the users that are left")
-    torch.manual_seed(args.seed)
-    widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = GTC(dataset.num_users, dataset.num_items, widths, incomplete=dataset.incomplete)
     options = {"lr": args.lr, "epochs": args.epochs, "seed": args.seed, "out": args.logs}
-    result = fit(model, dataset, **options, name="own_data", progress=not args.quiet)
+    options |= {"name": "own_data", "progress": not args.quiet}
+    result = train("gtc", dataset, DEFAULTS["gtc"], **options)
     print(f"test Recall@20 {result.test['Recall@20']:.4f}, best epoch {result.best_epoch}\n")
     recommender = Recommender(result.model, dataset)
     if args.save is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gtc_pyg import functional, lightning, loader, models, nn, recommend, transforms
+from gtc_pyg import datasets, functional, lightning, loader, models, nn, recommend, transforms
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.loader import GraphInputs
 
@@ -94,6 +94,14 @@ def raw_content():
     log.to_csv("log.csv", index=False)
 
 
+def own_data():
+    table = pd.DataFrame({"user": np.arange(60) // 5, "item": np.arange(60) % 7, "rating": 4})
+    content = pd.DataFrame(np.eye(7), index=range(7))
+    dataset = datasets.from_frames(table, features={"text": content})
+    model = models.LightGCN(dataset.num_users, dataset.num_items)
+    return {"interactions": table, "recommender": recommend.Recommender(model, dataset)}
+
+
 def from_mmrec():
     rng, raw = np.random.default_rng(0), Path("data/mine/raw")
     raw.mkdir(parents=True)
@@ -117,6 +125,7 @@ GIVEN = {
         new_users,
         cold_items,
         raw_content,
+        own_data,
         from_mmrec,
     )
 }

@@ -52,7 +52,7 @@ def read_content(
         got = "none" if isinstance(features, Mapping) else type(features).__name__
         raise ValueError(
             "'features' must map the names of one or more modalities to content (got "
-            f"{show(features) if features is None else got})"
+            f"{show(features) if features is None else got}; in a command --features NAME=FILE)"
         )
     return {name: _read(name, value, item, items, touched) for name, value in features.items()}
 
