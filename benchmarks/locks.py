@@ -1,7 +1,7 @@
 """Locks, so that several commands share their work."""
 
-import getpass
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 def lock_of(out: Path, *key: object) -> FileLock:
     """The lock of a file or folder, or of a part of it, which ends with the process."""
     name = hashlib.sha256("/".join(map(str, (out.resolve(), *key))).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"gtc-pyg-{getpass.getuser()}-{name}.lock")
+    return FileLock(Path(tempfile.gettempdir()) / f"gtc-pyg-{os.getuid()}-{name}.lock")
 
 
 @contextmanager

@@ -3,6 +3,7 @@ r"""What a function gives in each of two gloo processes."""
 from __future__ import annotations
 
 import faulthandler
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -38,8 +39,10 @@ def in_two_processes(
 def _pair(function: Callable[[int], Any], folder: Path, limit: float) -> list[Any]:
     folder.mkdir()
     context = torch.multiprocessing.spawn(_work, (function, folder, limit), nprocs=2, join=False)
-    end = time.monotonic() + limit
-    while not context.join(timeout=1.0):
+    end = math.inf
+    while not context.join(timeout=0.5):
+        if end == math.inf and len(list(folder.glob("*.stack"))) == 2:  # both have begun
+            end = time.monotonic() + limit
         if time.monotonic() > end:
             for process in context.processes:
                 process.kill()
@@ -51,7 +54,7 @@ def _pair(function: Callable[[int], Any], folder: Path, limit: float) -> list[An
 
 def _work(number: int, function: Callable[[int], Any], folder: Path, limit: float) -> None:
     with open(folder / f"{number}.stack", "w") as stack:
-        faulthandler.dump_traceback_later(0.9 * limit, file=stack)
+        faulthandler.dump_traceback_later(0.5 * limit, file=stack)
         torch.set_num_threads(1)
         dist.init_process_group(
             "gloo",

@@ -123,10 +123,12 @@ def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
         value = _stack(value, what, index)
     if isinstance(value, pd.DataFrame):
         for name, entries in value.items():
-            if pd.api.types.infer_dtype(entries, skipna=True) not in _NUMBERS:
-                first = show(entries.dropna().iloc[0]) if entries.notna().any() else "nothing"
+            if entries.dtype.kind in "biuf":
+                continue
+            wrong = next((entry for entry in entries if not _is_number(entry)), None)
+            if wrong is not None:
                 raise ValueError(
-                    f"{what} must hold numbers, [n, F] (column {name!r} holds {first})"
+                    f"{what} must hold numbers, [n, F] (column {name!r} holds {show(wrong)})"
                 )
     if isinstance(value, Tensor):
         value = value.detach().cpu()
@@ -151,6 +153,13 @@ def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
             "item id"
         )
     return torch.from_numpy(x)
+
+
+def _is_number(entry: Any) -> bool:
+    try:
+        return not isinstance(entry, complex) and float(entry) is not None
+    except (TypeError, ValueError):
+        return entry is None or entry is pd.NA
 
 
 def _stack(value: pd.Series, what: str, index: pd.Index | None) -> np.ndarray:

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gtc_pyg.datasets.raw_files import require_files
 
@@ -58,24 +58,25 @@ def read_table(
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-            again = [name for name, count in Counter(names.iloc[0]).items() if count > 1]
+            again = [name for name, n in Counter(names.iloc[0]).items() if n > 1 and name]
             if again:
                 raise ValueError(f"several columns {again[0]!r}")
-            table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False)
-            written = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-            for name, entries in table.items():
-                if name in ids:
-                    table[name] = written[name]
-                elif pd.api.types.is_string_dtype(entries):  # a brand NA is one, 1 and NA are not
-                    table[name] = written[name].mask(written[name] == "")
+            whole: dict[str, Any] = {"index_col": False, "low_memory": False}
+            table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), **whole)
+            is_text = pd.api.types.is_string_dtype  # a brand NA is one; 1 and NA are numbers
+            words = [n for n in names.iloc[0] if n and (n in ids or is_text(table[n]))]
+            written = pd.read_csv(path, usecols=words, dtype=str, keep_default_na=False, **whole)
+            for name in words:
+                text = written[name]
+                table[name] = text if name in ids else text.mask(text == "")
     except (ValueError, OSError, pd.errors.ParserWarning, *_PACKED) as error:
         reason = str(error).strip()
         raise ValueError(f"{path}: expected a whole table in CSV, in UTF-8 ({reason})") from error
     if time not in table.columns or pd.api.types.is_numeric_dtype(table[time]):
         return table
-    text = table[time]
-    table[time] = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
-    wrong = text[table[time].isna()]
+    moments = table[time]
+    table[time] = pd.to_datetime(moments, format=time_format, errors="coerce", utc=True)
+    wrong = moments[table[time].isna()]
     if len(wrong):
         raise ValueError(
             f"{path}, row {wrong.index[0]} (from 0), column {time!r}: {wrong.iloc[0]!r}, expected "

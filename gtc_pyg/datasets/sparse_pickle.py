@@ -95,6 +95,7 @@ def _run(content: bytes) -> Any:
     below: list[list[Any]] = []  # what lay on the stack at each open mark
     memo: dict[int, Any] = {}
     value: Any
+    written = 0  # bytes that texts became; each text once, they are fewer than the stream's
     for count, (opcode, value, _) in enumerate(pickletools.genops(content)):
         name = opcode.name
         if count > MAX_OPERATIONS:
@@ -129,6 +130,9 @@ def _run(content: bytes) -> Any:
             stack[-2:] = [_global(*_top(stack, 2))]
         elif name in ("REDUCE", "NEWOBJ"):
             stack[-2:] = [_make(*_top(stack, 2))]
+            written += len(stack[-1]) if isinstance(stack[-1], bytes) else 0
+            if written > len(content):
+                raise ValueError("repeats its content, which no sparse matrix needs")
         elif name == "BUILD":
             _build(stack[-2], stack.pop())
         elif name not in ("PROTO", "FRAME", "STOP"):
@@ -153,8 +157,9 @@ def _global(module: str, name: str) -> _Name:
     full = f"{module!s:.200}.{name!s:.200}"
     if re.fullmatch(r"scipy\.sparse[\w.]*", module) and name in _LAYOUTS:
         return _Name(_LAYOUTS[name])
-    if full == "_codecs.encode":  # how protocol 2 writes bytes: as the text of their numbers
-        return _Name("encode")
+    # How protocol 2 writes bytes: as the text of their numbers, and where there are none.
+    if full in ("_codecs.encode", "__builtin__.bytes"):
+        return _Name(name)
     if not _NUMPY.fullmatch(full):
         raise ValueError(
             f"names the forbidden global {full!r}; expected SciPy and NumPy array types alone"
@@ -175,6 +180,8 @@ def _make(what: Any, arguments: Any) -> Any:
         if code != "latin1":
             raise ValueError("bytes as a text that is not latin1, expected those of NumPy's arrays")
         return text.encode("latin1")
+    if name == "bytes" and arguments == ():
+        return b""
     if name == "_frombuffer":
         return _Array().set(*arguments)
     raise ValueError("calls what is no array type; expected SciPy and NumPy array types alone")

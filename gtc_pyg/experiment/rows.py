@@ -87,7 +87,7 @@ def _kept(path: Path, shared: Mapping[str, Any]) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if all(r.get(k) == str(shared[k]) for k in RUN)]
-    if any(row["features"] != shared["features"] for row in rows):
+    if any(row.get("features") != shared["features"] for row in rows):
         raise _other(path, shared)
     return rows
 
@@ -95,7 +95,8 @@ def _kept(path: Path, shared: Mapping[str, Any]) -> list[dict[str, str]]:
 def _other(path: Path, shared: Mapping[str, Any]) -> ValueError:
     run = ", ".join(f"{name} {shared[name]}" for name in RUN)
     return ValueError(
-        f"{path} has other values of {run}: remove those rows, or choose another --preset"
+        f"{path} has rows of {run}, with other values or content: remove those rows, or choose "
+        f"another --preset"
     )
 
 

@@ -117,7 +117,10 @@ class CheckpointFiles(CheckpointIO):
             file.flush()
             os.fsync(file.fileno())
         if not self._readable:
-            read_checkpoint(beside, mmap=True)  # a callback may keep what cannot be read again
+            try:
+                read_checkpoint(beside, mmap=True)  # a callback may keep what cannot be read again
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(beside), str(path))) from error
             self._readable = True
         first, self.anew = self.anew, False
         if first:

@@ -128,7 +128,7 @@ def settings_of(
         options: Arguments of :func:`~gtc_pyg.lightning.fit`. Of ``trainer_kwargs`` the plain ones.
     """
     settings: dict[str, Any] = {"model": type(model).__name__, "start": model.start}
-    arguments = model.arguments
+    arguments = model.current_arguments()
     for name, parameter in inspect.signature(type(model)).parameters.items():
         settings[f"model's {name}"] = arguments.get(name, parameter.default)
     settings |= {name: value for name, value in options.items() if name != "trainer_kwargs"}

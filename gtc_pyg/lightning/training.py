@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ _OUTCOME = (
     "trainer_kwargs",
 )
 _OWN = {
-    *("max_epochs", "callbacks", "enable_checkpointing", "fast_dev_run", "barebones"),
+    *("max_epochs", "max_steps", "callbacks", "enable_checkpointing", "fast_dev_run", "barebones"),
     *("check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"),
     *("limit_val_batches", "limit_test_batches", "overfit_batches"),
 }
@@ -157,14 +158,15 @@ def fit(
         ValueError: For an argument out of range, mini-batches of a model that prunes interactions,
             devices or a strategy that do not match the processes; with ``resume`` for a checkpoint
             of another run, naming what differs, or where all are damaged.
-        RuntimeError: Where another process trains a run of this name now.
+        RuntimeError: Where another process trains a run of this name now, or has written over it.
     """
     if not isinstance(model, GraphRecommender) or not isinstance(dataset, InteractionDataset):
+        compiled = "; model.compile() compiles it in place" if hasattr(model, "_orig_mod") else ""
         raise ValueError(
             f"'model' must be a recommender of gtc_pyg.models and 'dataset' one of "
-            f"gtc_pyg.datasets (got {type(model).__name__} and {type(dataset).__name__})"
+            f"gtc_pyg.datasets (got {type(model).__name__} and {type(dataset).__name__}){compiled}"
         )
-    if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
+    if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 <= lr < math.inf:
         raise ValueError(f"'lr' must be a number, 0 or more (got {lr!r})")
     if epochs < 1:
         raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
@@ -217,6 +219,12 @@ def fit(
             epochs_done.completed = epochs_done.processed  # of a run that had ended, for the logs
             best: Any = trainer.checkpoint_callback  # the first one; its place is rank 0's
             state = read_checkpoint(Path(best.best_model_path))
+            of = state.get(KEY, {}).get("settings", run.settings)
+            if {**of, "epochs": ""} != {**run.settings, "epochs": ""}:  # where locks do not hold
+                raise RuntimeError(
+                    f"{best.best_model_path} was written by another run of this name meanwhile: "
+                    f"give each an 'out' or a 'name' of its own"
+                )
             module.load_state_dict(state["state_dict"])
             test = trainer.test(module, datamodule=data, verbose=False)[0]
     epoch = state["epoch"]

@@ -41,13 +41,14 @@ class GraphRecommender(Module):
     """Where there is one, it is the last column of the item embeddings."""
     start: str = "random"
     """What the ID embeddings start from; a run that goes on must have had the same."""
-    _given: dict[str, Any]
+    arguments: dict[str, Any]
+    """What the model was made with, by name: ``type(model)(**model.arguments)`` is another one."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
-        given = {name: value for name, value in bound.items() if value is not self}
-        object.__setattr__(self, "_given", given)
+        arguments = {name: value for name, value in bound.items() if value is not self}
+        object.__setattr__(self, "arguments", arguments)
         return self
 
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
@@ -61,13 +62,12 @@ class GraphRecommender(Module):
         self.item_bias = None
         self.bpr = BPRLoss()
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        r"""What makes the model as it is, by name: ``type(model)(**model.arguments)`` is another.
+    def current_arguments(self) -> dict[str, Any]:
+        r"""What makes the model as it is: ``arguments``, and plain ones as the attributes are now.
 
-        The arguments given, and those that are plain values and were set as attributes since.
+        Of classes that keep their arguments as attributes of the same names, as all here do.
         """
-        out, plain = dict(self._given), (bool, int, float, str)
+        out, plain = dict(self.arguments), (bool, int, float, str)
         for name, parameter in inspect.signature(type(self)).parameters.items():
             value, now = out.get(name, parameter.default), getattr(self, name, None)
             if isinstance(value, plain) and isinstance(now, plain) and now != value:

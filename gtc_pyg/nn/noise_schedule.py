@@ -51,7 +51,8 @@ class NoiseSchedule(Module):
         True
 
     Raises:
-        ValueError: For settings that leave no signal at the end, and times that do not fit.
+        ValueError: For settings that leave no signal at the end, times that do not fit, and noise
+            of another shape.
     """
 
     alpha_bar: Tensor
@@ -190,4 +191,4 @@ class NoiseSchedule(Module):
 def _check_shape(noise: Tensor, x: Tensor) -> None:
     if not isinstance(noise, Tensor) or noise.shape != x.shape:
         got = list(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
-        raise ValueError(f"'noise' must be as the content, {list(x.shape)} (got {got})")
+        raise ValueError(f"'noise' must be {list(x.shape)}, as what it is in (got {got})")

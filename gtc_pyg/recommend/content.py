@@ -16,8 +16,7 @@ def read_content(
 
     Args:
         features: Modality to an array or tensor ``[n, F_m]``, or a DataFrame with ids as index, and
-            ``has_<modality>`` ``[n]`` (bool), or a Series with ids as index (with 0 to
-            n - 1 it is in their order). A modality that is
+            ``has_<modality>`` ``[n]`` (bool), or a Series with ids as index. A modality that is
             left out is one that all of them lack.
         known: The same of the known items.
         ids: Of the new items :math:`[n]`.
@@ -89,15 +88,21 @@ def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
 
 
 def _as_mask(name: str, mask: Any, ids: pd.Index) -> Tensor:
-    if isinstance(mask, pd.Series) and not mask.index.equals(pd.RangeIndex(len(ids))):
+    if isinstance(mask, Tensor):
+        return mask.detach().cpu()
+    if isinstance(mask, pd.Series):
         lacking = ids.difference(mask.index)
-        if len(lacking) or not mask.index.is_unique:
+        if not len(lacking) and mask.index.is_unique:
+            mask = mask.loc[ids]
+        elif not mask.index.equals(pd.RangeIndex(len(ids))):
             raise ValueError(
                 f"'features' at {name!r} must have the items' ids as index, each once (lacking "
                 f"{lacking[:3].tolist()})"
             )
-        mask = mask.loc[ids]
-    return mask.detach().cpu() if isinstance(mask, Tensor) else torch.as_tensor(np.array(mask))
+    found = np.array(mask)
+    if found.dtype != bool:
+        raise ValueError(f"'features' at {name!r} must be bool [{len(ids)}] (got {found.dtype})")
+    return torch.from_numpy(found)
 
 
 def joined(features: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:

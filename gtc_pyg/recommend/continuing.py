@@ -12,6 +12,7 @@ from torch.nn import Embedding
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
 from gtc_pyg.datasets.splits import check_ratios
+from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
 from gtc_pyg.models import GTC, GraphRecommender
 from gtc_pyg.models.csr_graph import USER_TO_ITEM
@@ -200,9 +201,7 @@ def continued(
         model = warm_started(recommender, dataset)
     names = [name for name in recommender.features if not name.startswith("has_")]
     result = fit(model, dataset, **{"modalities": names, "name": "update", **options})
-    print(
-        f"update: validation Recall@20 {result.val['Recall@20']:.4f} in epoch {result.best_epoch} "
-        f"of {len(result.history)}",
-        file=sys.stderr,
-    )
+    if rank() == 0 and options.get("progress", True):
+        found = f"{result.val['Recall@20']:.4f} in epoch {result.best_epoch}"
+        print(f"update: validation Recall@20 {found} of {len(result.history)}", file=sys.stderr)
     return result.model, dataset

@@ -55,7 +55,7 @@ def _write(recommender: Recommender, name: str, path: Path) -> None:
         _write_items(items, beside / ITEMS)
         entries = {
             "model": name,
-            "arguments": _plain(recommender.model.arguments),
+            "arguments": _plain(recommender.model.current_arguments()),
             "features": list(recommender.features),
             "edge_types": [list(key) for key in edge_types],
         }

@@ -177,9 +177,10 @@ class Recommender(Lists):
         if self.table is not None:
             shown = pd.DataFrame(index=range(n)) if items is None else items
             own = [name for name in shown if pd.Index(shown[name]).equals(new.index[-n:])]
-            if unknown := [name for name in shown if name not in [*self.table, *own, "item"]]:
+            if unknown := [name for name in shown if name not in [*self.table, *own]]:
                 raise ValueError(
-                    f"'items' has the columns {unknown}, expected some of {list(self.table)}"
+                    f"'items' has the columns {unknown}, expected some of {list(self.table)} and "
+                    f"ids in the order of 'ids'"
                 )
             self.table = below(self.table, shown)
         self.features = joined(self.features, content)

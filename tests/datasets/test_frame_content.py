@@ -94,7 +94,8 @@ def test_content_of_items_that_nobody_touched_needs_no_table_of_items() -> None:
             pd.DataFrame({"d": pd.to_datetime(["2024-01-01"] * 2)}, index=["x", "y"]),
             r"must hold numbers, \[n, F\] \(column 'd' holds Timestamp",
         ),
-        (pd.DataFrame({"d": ["1.5", "2"]}, index=["x", "y"]), r"column 'd' holds '1.5'"),
+        (pd.DataFrame({"d": [1.5, "x"]}, index=["x", "y"]), r"column 'd' holds 'x'"),
+        (pd.DataFrame({"d": [1j, 2]}, index=["x", "y"]), r"column 'd' holds 1j"),
     ],
 )
 def test_what_is_no_vector_of_numbers_says_what_to_do(content, message: str) -> None:

@@ -67,3 +67,14 @@ def test_a_text_is_what_stands_there_and_numbers_may_be_missing(tmp_path: Path) 
     table = read_table(path, ["item"])
     assert table["brand"].fillna("-").tolist() == ["NA", "Acme", "-", "null"]
     assert table["price"].fillna(-1).tolist() == [1.5, -1, 2, -1]
+
+
+def test_columns_without_a_name_are_no_ids_and_do_no_harm(tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, "user,item,,", "007,NA,,", "b,c,1,"), ["user", "item"])
+    assert table["user"].tolist() == ["007", "b"] and table["item"].tolist() == ["NA", "c"]
+
+
+def test_a_long_column_of_words_and_numbers_is_text_throughout(tmp_path: Path) -> None:
+    path = written(tmp_path, "item,brand", *(["a,001"] * 200_000), "b,NA", "c,x")
+    brand = read_table(path, ["item"])["brand"]
+    assert set(brand) == {"001", "NA", "x"}

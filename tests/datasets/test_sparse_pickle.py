@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import coo_matrix, csr_array
 
 from gtc_pyg.datasets.raw_files import read_sparse_pickle
-from gtc_pyg.datasets.sparse_pickle import MAX_OPERATIONS
+from gtc_pyg.datasets.sparse_pickle import MAX_OPERATIONS, load_sparse
 
 MATRIX = coo_matrix(np.array([[0, 1, 0], [2, 0, 3]]))
 NUMPY = b"cnumpy.core.multiarray\n_reconstruct\n"
@@ -164,3 +164,17 @@ def test_a_matrix_is_far_below_the_limit(tmp_path):
     import pickletools
 
     assert sum(1 for _ in pickletools.genops(pickle.dumps(MATRIX, 5))) < MAX_OPERATIONS / 20
+
+
+def test_content_that_is_repeated_is_refused_before_it_fills_memory() -> None:
+    text = "\xff" * 10_000
+    encode = b"c_codecs\nencode\n" + b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
+    encode += b"q\x00X\x06\x00\x00\x00latin1q\x01\x86R"
+    again = b"c_codecs\nencode\nh\x00h\x01\x86R"
+    with pytest.raises(ValueError, match="repeats its content"):
+        load_sparse(b"\x80\x02" + encode + 50 * again + b".")
+
+
+def test_an_empty_matrix_of_protocol_2_is_read() -> None:
+    found = load_sparse(pickle.dumps(coo_matrix((2, 3)), protocol=2))
+    assert found.state["data"].size == 0

@@ -252,5 +252,5 @@ def test_content_and_noise_come_back_from_the_velocity(t: int) -> None:
 def test_noise_of_another_shape_is_named(noise: Any) -> None:
     schedule, x = NoiseSchedule(), torch.ones(4, 16)
     for method in (schedule.add_noise, schedule.predict_start, schedule.velocity):
-        with pytest.raises(ValueError, match=r"'noise' must be as the content, \[4, 16\] \(got "):
+        with pytest.raises(ValueError, match=r"'noise' must be \[4, 16\], as what it is in \(got "):
             method(x, 3, noise)

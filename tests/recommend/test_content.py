@@ -141,6 +141,13 @@ def test_a_mask_by_id_goes_by_id():
     found = read_content({"image": image, "has_image": mask}, KNOWN, NEW)
     assert as_lists(found)["image"] == [[0.0, 0.0], [1.0, 2.0]]
     assert as_lists(found)["has_image"] == [False, True]
+    rows = pd.Index([2, 0, 1])
+    x, has = image.iloc[[0, 1, 0]].reset_index(drop=True), pd.Series([False, True, True])
+    assert read_content({"image": x, "has_image": has}, KNOWN, rows)["has_image"].tolist() == [
+        True,
+        False,
+        True,
+    ]
     with pytest.raises(ValueError, match=r"'has_image' must have the items' ids as index"):
         read_content({"image": image, "has_image": mask[[7]]}, KNOWN, NEW)
 
@@ -150,5 +157,7 @@ def test_a_column_that_the_items_table_lacks_is_refused(recommender):
     content = {name: torch.zeros(1, x.size(1)) for name, x in recommender.features.items()}
     with pytest.raises(ValueError, match=r"columns \['name'\], expected some of \['title'\]"):
         recommender.add_items([999], content, pd.DataFrame({"name": ["Neu"]}))
+    with pytest.raises(ValueError, match=r"columns \['item'\].* in the order of 'ids'"):
+        recommender.add_items([999], content, pd.DataFrame({"item": [998], "title": ["x"]}))
     recommender.add_items([999], content, pd.DataFrame({"sku": [999], "title": ["Neu"]}))
     assert recommender.describe([999])["title"].tolist() == ["Neu"]
