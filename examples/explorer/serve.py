@@ -52,6 +52,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)  # requests are answered side by side
+    print(f"loading {args.dir} and embedding everybody ...", file=sys.stderr)
     try:
         app = make_app(Recommender.load(args.dir), args.label)
     except (OSError, ValueError) as error:

@@ -103,7 +103,8 @@ def from_frames(
         split_column (str, optional): A column of ``'train'``, ``'val'`` and ``'test'``, used in
             place of :obj:`split`. Every user needs a training interaction.
         ratios (sequence of float): Shares of training, validation and test, for ``'random'`` and
-            ``'global_time'``. (default: :obj:`(0.8, 0.1, 0.1)`)
+            ``'global_time'``. At random every user of three or more has one or more in each,
+            however small the shares. (default: :obj:`(0.8, 0.1, 0.1)`)
         seed (int): Seeds ``'random'``, whose outcome does not depend on the order of the rows.
             (default: :obj:`0`)
         k_core (int): The least number of interactions of every user and every touched item; 0
