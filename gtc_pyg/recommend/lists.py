@@ -278,13 +278,24 @@ def _without_ids(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
     return out.rename(columns={"item": "item (column)"})
 
 
-def below(table: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
-    r"""A table with other rows below: its columns, empty where the others lack them.
+def below(table: pd.DataFrame, more: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:
+    r"""A table with the rows of other items below: its columns, empty where the others lack them.
 
     Args:
         table: What there is.
-        more: Further rows.
+        more: Further rows; :obj:`None` where there is nothing to show.
+        ids: Of the further items.
+
+    Raises:
+        ValueError: For columns that the table lacks and that are not the ids.
     """
+    more = pd.DataFrame(index=range(len(ids))) if more is None else more
+    own = [name for name in more.columns if pd.Index(more[name]).equals(ids)]
+    if unknown := [name for name in more.columns if name not in [*table.columns, *own]]:
+        raise ValueError(
+            f"'items' has the columns {unknown}, expected some of {list(table.columns)} and ids in "
+            "the order of 'ids'"
+        )
     out = pd.concat([table, more.reindex(columns=table.columns)], ignore_index=True)
     for name in table.columns:
         if pd.api.types.is_integer_dtype(table[name].dtype) and out[name].isna().any():

@@ -167,22 +167,15 @@ class Recommender(Lists):
                 content.
         """
         new = self.items.extended(ids)
-        n = len(new) - len(self.items)
-        content = read_content(features, self.features, new.index[len(self.items) :])
+        added = new.index[len(self.items) :]
+        content = read_content(features, self.features, added)
         emb = self._of_new_items()(content)
-        if items is not None and len(items) != n:
+        if items is not None and len(items) != len(added):
             raise ValueError(
-                f"'items' must have a row for each of the {n} items (got {len(items)})"
+                f"'items' must have a row for each of the {len(added)} items (got {len(items)})"
             )
         if self.table is not None:
-            shown = pd.DataFrame(index=range(n)) if items is None else items
-            own = [name for name in shown if pd.Index(shown[name]).equals(new.index[-n:])]
-            if unknown := [name for name in shown if name not in [*self.table, *own]]:
-                raise ValueError(
-                    f"'items' has the columns {unknown}, expected some of {list(self.table)} and "
-                    f"ids in the order of 'ids'"
-                )
-            self.table = below(self.table, shown)
+            self.table = below(self.table, items, added)
         self.features = joined(self.features, content)
         self.items, self.item_emb = new, torch.cat([self.item_emb, emb])
 

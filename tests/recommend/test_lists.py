@@ -219,11 +219,11 @@ def test_users_at_a_time_change_nothing(recommender, monkeypatch, at_once):
 
 def test_rows_below_have_the_columns_of_the_table_and_integers_stay_such():
     table = pd.DataFrame({"year": [1999], "title": ["A"], "size": [0.5]})
-    more = pd.DataFrame({"title": ["B"], "other": [1]}, index=[7])
-    found = below(table, more)
+    more = pd.DataFrame({"title": ["B"], "sku": [7]}, index=[3])
+    found = below(table, more, pd.Index([7]))
     assert found.columns.tolist() == ["year", "title", "size"]
     assert found.index.tolist() == [0, 1] and found["title"].tolist() == ["A", "B"]
     assert str(found["year"].dtype) == "Int64" and found["year"][0] == 1999
     assert found[["year", "size"]].isna().to_numpy().tolist() == [[False, False], [True, True]]
-    whole = below(table, table)
+    whole = below(table, table, pd.RangeIndex(len(table)))
     assert whole["year"].dtype == table["year"].dtype and len(whole) == 2
