@@ -147,10 +147,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--fan-out",
         type=_fan_out,
         nargs="+",
-        default=[WHOLE, "300,100,50"],
-        help="default: whole 300,100,50",
+        default=[WHOLE, "1000,500,200"],
+        help="default: whole 1000,500,200",
     )
-    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--out", type=Path, default=ROWS, help="CSV file of the result rows")
     parser.add_argument("--report", action="store_true", help="write the page's table")
