@@ -125,13 +125,13 @@ def fuzz(args: argparse.Namespace, target: str) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """The table of the page: the last row of each target."""
-    last = {row["target"]: row for row in rows}
-    head = ["reader", "inputs", "read", "refused", "different messages", "faults", "growth, MiB"]
+    """The table of the page: the last row of each target and engine."""
+    last = {(row["target"], row["engine"]): row for row in rows}
+    head = ["reader", "engine", "inputs", "read", "refused", "different messages", "faults", "growth, MiB"]
     body = []
     for row in last.values():
         counts = [f"{int(row[name]):,}" for name in ("inputs", "accepted", "refused", "messages")]
-        body.append([row["target"], *counts, row["faults"], row["growth_mib"]])
+        body.append([row["target"], row["engine"], *counts, row["faults"], row["growth_mib"]])
     return markdown(head, body)
 
 
