@@ -127,7 +127,8 @@ def fuzz(args: argparse.Namespace, target: str) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, str]]) -> str:
     """The table of the page: the last row of each target and engine."""
     last = {(row["target"], row["engine"]): row for row in rows}
-    head = ["reader", "engine", "inputs", "read", "refused", "different messages", "faults", "growth, MiB"]
+    head = ["reader", "engine", "inputs", "read", "refused", "different messages", "faults"]
+    head.append("growth, MiB")
     body = []
     for row in last.values():
         counts = [f"{int(row[name]):,}" for name in ("inputs", "accepted", "refused", "messages")]
