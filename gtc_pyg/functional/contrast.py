@@ -120,7 +120,7 @@ def contrast(
 
 def total_correlation(
     tensors: Sequence[Tensor],
-    scale: Tensor,
+    scale: Tensor | float,
     negatives: str = "n",
     chunk_size: int = 512,
     generator: torch.Generator | None = None,
@@ -146,7 +146,7 @@ def total_correlation(
 
     Args:
         tensors: :math:`T \geq 2` tensors ``[N, D]``, normalised by the caller.
-        scale: :math:`s`, a scalar tensor.
+        scale: :math:`s`, a number or a scalar tensor, which may be learned.
         negatives: ``'n'``: one candidate a row, every other tensor permuted on its own;
             ``'n_squared'``: all :math:`N^{T-1}` combinations, for small :math:`N`; ``'disjoint'``
             (ours): :math:`K = \lfloor N / (T - 1) \rfloor` candidates of :math:`T - 1` rows each,
@@ -165,6 +165,7 @@ def total_correlation(
     if negatives not in ("n", "n_squared", "disjoint"):
         raise ValueError(f"'negatives' must be 'n', 'n_squared' or 'disjoint' (got {negatives!r})")
     tensors = [upcast(x) for x in tensors]
+    scale = scale if isinstance(scale, Tensor) else tensors[0].new_tensor(scale)
     if permutations is None and negatives != "n_squared":
         permutations = draw_permutations(len(tensors), tensors[0], generator)
     losses = []

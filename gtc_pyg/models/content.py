@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gtc_pyg.functional import check_least
+
 Features = Mapping[str, Tensor]
 
 
@@ -79,3 +81,23 @@ def present_rows(features: Features, name: str) -> Tensor:
     """
     x, mask = features[name], features.get(f"has_{name}")
     return torch.ones(len(x), dtype=torch.bool, device=x.device) if mask is None else mask
+
+
+def check_widths(in_channels: Mapping[str, int], least: int = 1) -> None:
+    r"""Refuses what does not map modalities to the widths of their content.
+
+    Args:
+        in_channels: As of a model.
+        least: How many modalities there must be.
+
+    Raises:
+        ValueError: With what was given.
+    """
+    if not isinstance(in_channels, Mapping):
+        raise ValueError(
+            f"'in_channels' must map modalities to widths, such as {{'image': 512}} (got "
+            f"{in_channels!r:.80})"
+        )
+    if len(in_channels) < least:
+        raise ValueError("'in_channels' must name at least one modality (got none)")
+    check_least(1, **in_channels)

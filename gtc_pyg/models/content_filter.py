@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Linear, Module, ModuleDict, Parameter
 
 from gtc_pyg.functional import normalize_rows
-from gtc_pyg.models.content import Features
+from gtc_pyg.models.content import Features, check_widths
 from gtc_pyg.models.csr_graph import CSRGraph
 from gtc_pyg.models.filter_losses import diffusion_loss, ranking_loss
 from gtc_pyg.models.filtered import Filtered, gated
@@ -67,8 +67,7 @@ class ContentFilter(Module):
         user_ids: bool = False,
     ) -> None:
         super().__init__()
-        if not in_channels:
-            raise ValueError("'in_channels' must name at least one modality (got none)")
+        check_widths(in_channels)
         unknown = sorted(set(incomplete) - set(in_channels))
         if isinstance(incomplete, str) or unknown:
             raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict
 
-from gtc_pyg.models.content import content_of
+from gtc_pyg.models.content import check_widths, content_of
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
@@ -55,6 +55,7 @@ class FREEDOM(GraphRecommender):
         edge_dropout: float = 0.8,
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
+        check_widths(in_channels, least=0)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.modality_weight = modality_weight

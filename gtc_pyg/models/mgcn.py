@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
 from gtc_pyg.functional import contrast, normalize_rows, spmm
-from gtc_pyg.models.content import content_of
+from gtc_pyg.models.content import check_widths, content_of
 from gtc_pyg.models.csr_graph import USER_TO_ITEM, CSRGraph
 from gtc_pyg.models.graph_recommender import (
     EdgeIndexDict,
@@ -76,8 +76,7 @@ class MGCN(GraphRecommender):
         regularization: float = 1e-4,
     ) -> None:
         super().__init__(num_users, num_items)
-        if not in_channels:
-            raise ValueError("'in_channels' must name at least one modality (got none)")
+        check_widths(in_channels)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
         self.num_layers = num_layers

@@ -315,3 +315,12 @@ def test_wrong_arguments_of_the_contrast_are_named() -> None:
         total_correlation(views(2, 3), scale_of(), chunk_size=0)
     with pytest.raises(ValueError, match=r"'negatives' must be .* \(got 'all'\)"):
         total_correlation(views(2, 3), scale_of(), negatives="all")
+
+
+def test_a_scale_may_be_a_number() -> None:
+    tensors = [torch.randn(8, 4, dtype=torch.double) for _ in range(3)]
+    found, expected = (
+        total_correlation(tensors, scale, generator=torch.Generator().manual_seed(0))
+        for scale in (7.5, torch.tensor(7.5, dtype=torch.double))
+    )
+    assert torch.equal(found, expected)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
+from gtc_pyg.models import FREEDOM, GTC, MGCN
 from gtc_pyg.models.content import content_of, content_with_masks, present_rows
 from tests.models.graphs import arguments, gtc_of, without_some_images
 
@@ -60,3 +62,10 @@ def test_a_model_asks_for_it(planted: Callable) -> None:
     with pytest.raises(ValueError, match=r"lacks 'image' of 15 items: .*incomplete="):
         gtc_of(graph)(*arguments(graph))
     gtc_of(graph, incomplete=["image"])(*arguments(graph))
+
+
+@pytest.mark.parametrize("model", [GTC, FREEDOM, MGCN])
+@pytest.mark.parametrize("given", [[64], 64, None])
+def test_widths_that_are_no_mapping_are_named(model: Any, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"'in_channels' must map modalities to widths, such as"):
+        model(5, 4, given)
