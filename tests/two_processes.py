@@ -23,8 +23,8 @@ def in_two_processes(
 ) -> list[Any]:
     r"""Calls a function of a module with the process's number; what it gives comes back by a file.
 
-    Gloo's own set-up was once seen to wait for ever, so a first pair that does is tried again with
-    a warning that shows the stacks. What waits in our code waits both times.
+    A run of CI once ended in such a test without saying why; a pair that waited is the likely
+    cause. So a first pair that does is tried again, with a warning that shows the stacks.
 
     Raises:
         TimeoutError: When both pairs took over :obj:`limit` seconds; it holds the stacks.
@@ -61,7 +61,7 @@ def _work(number: int, function: Callable[[int], Any], folder: Path, limit: floa
             init_method=f"file://{folder / 'rendezvous'}",
             rank=number,
             world_size=2,
-            timeout=timedelta(seconds=limit / 2),
+            timeout=timedelta(seconds=2 * limit),  # ours comes first
         )
         torch.save(function(number), folder / f"{number}.pt")
         # Neither takes the shared file away while the other still reads it.
