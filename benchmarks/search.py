@@ -6,7 +6,7 @@
 Trial 0 is the setting of the example script, any other replaces what SPACES lists by values drawn
 uniformly and independently. A value is drawn by a generator seeded with (model, data set, trial,
 argument): any trial can be made alone, and resumed or parallel commands make the same ones. All
-trials have training seed 0 and the epochs and the patience of the example.
+trials have training seed 0.
 
 A trial is stopped after WARM_UP epochs or later, once STARTUP trials of the same model and set have
 finished, when its best validation Recall@20 so far lies below the median of what the finished ones
@@ -69,15 +69,18 @@ HEADER = [
 KEY = HEADER[:3]
 TRIALS, SEED, WARM_UP, STARTUP = 20, 0, 10, 4
 AVERAGING = [0.0, 0.98, 0.99, 0.995]
+LONGER: dict[str, list[Any]] = {"epochs": [200], "patience": [10, 20, 40]}  # baselines are cheap
 SPACES: dict[str, dict[str, list[Any]]] = {
-    "lightgcn": {
+    "lightgcn": LONGER
+    | {
         "lr": [0.0005, 0.001, 0.002, 0.005, 0.01],
         "num_layers": [1, 2, 3, 4],
         "regularization": [0.0, 1e-5, 1e-4, 1e-3],
         "weight_averaging": AVERAGING,
         "spectral_start": [True, False],
     },
-    "freedom": {
+    "freedom": LONGER
+    | {
         "lr": [0.0005, 0.001, 0.002, 0.005],
         "num_layers": [1, 2, 3],
         "num_item_layers": [1, 2],
@@ -86,7 +89,8 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "weight_averaging": AVERAGING,
         "spectral_start": [True, False],
     },
-    "mgcn": {
+    "mgcn": LONGER
+    | {
         "lr": [0.0005, 0.001, 0.002, 0.005],
         "num_layers": [1, 2, 3],
         "contrast_weight": [0.001, 0.01, 0.1],
