@@ -99,7 +99,7 @@ SPACES: dict[str, dict[str, list[Any]]] = {
     },
     "gtc": {
         "lr": [0.0005, 0.001, 0.002, 0.005],
-        "score_scale": [1.0, 1.5, 2.0, 3.0, 5.0],
+        "score_scale": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0],
         "edge_dropout": [0.0, 0.5],
         "content_strength": [0.05, 0.1, 0.3],
         "num_item_layers": [1, 2],
@@ -108,6 +108,8 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "diffusion_weight": [0.03, 0.1],
         "num_negatives": [1, 256, 1024],
         "item_bias": [True, False],
+        "low_pass_strength": [0.25, 0.5, 1.0],
+        "low_pass_channels": [64, 128, 256],
         "weight_averaging": AVERAGING[1:],
         "spectral_start": [True, False],
     },

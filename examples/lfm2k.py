@@ -18,7 +18,12 @@ SETTINGS = {
         lr=0.002,
         epochs=100,
         patience=20,
-        model={"score_scale": 5.0, "num_negatives": 1024, "item_bias": True},
+        model={
+            "score_scale": 5.0,
+            "num_negatives": 1024,
+            "item_bias": True,
+            "low_pass_strength": 0.25,
+        },
         spectral_start=True,
         weight_averaging=0.99,
     ),

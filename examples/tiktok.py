@@ -17,7 +17,7 @@ SETTINGS = {
     "gtc": Settings(
         lr=0.002,
         epochs=60,
-        model={"score_scale": 1.5, "item_bias": True},
+        model={"score_scale": 1.5, "item_bias": True, "low_pass_strength": 0.5},
         spectral_start=True,
         weight_averaging=0.98,
     ),

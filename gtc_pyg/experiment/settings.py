@@ -9,6 +9,7 @@ import torch
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment.rows import _reset_peak
 from gtc_pyg.lightning import FitResult, fit
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -47,6 +48,8 @@ DEFAULTS = {
             "score_scale": 1.5,
             "num_negatives": 1024,
             "item_bias": True,
+            "low_pass_strength": 1.0,
+            "low_pass_channels": 256,
         },
         spectral_start=True,
         weight_averaging=0.99,
@@ -112,6 +115,9 @@ def build_model(
     model = MODELS[name](*sizes, **settings)
     if spectral_start:
         model.start_from(dataset[0]["user", "rates", "item"].edge_index)
+    if isinstance(model, GTC):
+        inputs = GraphInputs.from_data(dataset[0], [])
+        model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
     return model
 
 

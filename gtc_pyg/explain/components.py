@@ -11,6 +11,7 @@ from gtc_pyg.models import FREEDOM, GTC, LightGCN
 from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, CSRGraph
 from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.graph_recommender import Features, GraphRecommender
+from gtc_pyg.models.low_pass import LowPass
 from gtc_pyg.models.user_embedder import item_degree
 
 INTERACTIONS = "interactions"
@@ -32,6 +33,8 @@ class Components(NamedTuple):
     """The item's own embedding ``[I, S, D]``."""
     spread: Tensor
     """What an item gives to those that it is similar to ``[I, S, D]``."""
+    low_pass: LowPass | None
+    """Columns beside, part of ``'interactions'``."""
     unit: bool
     """Whether ID embeddings of users count by their directions alone."""
     start: float
@@ -118,4 +121,5 @@ def item_components(model: GraphRecommender, features: Features, graph: CSRGraph
         similar=graph[SIMILAR_ITEMS] if model.num_item_layers > 0 else None,
         num_item_layers=model.num_item_layers,
         bias=None if bias is None else bias.weight.view(-1),
+        low_pass=model.low_pass if isinstance(model, GTC) else None,
     )

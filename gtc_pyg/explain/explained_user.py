@@ -82,7 +82,7 @@ class ExplainedUser:
         num = max(1, self.items.numel())
         own, past = c.told.new_zeros(c.told.shape[1:]), c.told[self.items] / num**0.5
         own[0] = c.start * start
-        factors = []
+        low_pass, factors = None, []
         if isinstance(model, GTC):
             item_emb = normalize_rows(model.item_emb.weight)
             self.filtered = model.filter.of_new_users(
@@ -96,8 +96,12 @@ class ExplainedUser:
                     past[:, k] += weight * x
                 if model.filter_in != "messages":
                     factors.append(f.user_factors(weight * x))
-        self._own = c.scale * _beside(own, [x.new_zeros(x.size(1)) for x in factors])
-        self._past = c.scale * _beside(past, factors)
+            if c.low_pass is not None:
+                weight = model.low_pass_strength * c.low_pass.weight_of(torch.tensor(num))
+                low_pass = weight * c.low_pass.told[self.items]
+        nothing = None if low_pass is None else low_pass.new_zeros(low_pass.size(1))
+        self._own = c.scale * _beside(own, nothing, [x.new_zeros(x.size(1)) for x in factors])
+        self._past = c.scale * _beside(past, low_pass, factors)
         self._in_score = bool(factors)
 
     @torch.no_grad()
@@ -128,8 +132,11 @@ class ExplainedUser:
             bias = bias if c.bias is None else c.bias[item].detach()
             rows, weight = c.neighbors(item)
             factors = [torch.cat([f.base[item], f.h[item]]) for f in self.filtered.values()]
-            alone = _beside(c.itself[item], factors if self._in_score else [])
-            near = _beside(c.spread[rows] * weight.view(-1, 1, 1), [], alone.size(1))
+            beside = None if c.low_pass is None else c.low_pass.item
+            of_item = None if beside is None else beside[item]
+            of_near = None if beside is None else beside[rows] * weight.view(-1, 1)
+            alone = _beside(c.itself[item], of_item, factors if self._in_score else [])
+            near = _beside(c.spread[rows] * weight.view(-1, 1, 1), of_near, [], alone.size(1))
             other = rows != item  # over its neighbours an item reaches itself: that is its own
             alone = alone + near[~other].sum(dim=0)
             rows, near = rows[other], near[other]
@@ -174,12 +181,18 @@ def _descending(parts: Tensor) -> Tensor:
     return parts.sum(dim=-1).argsort(descending=True, stable=True)
 
 
-def _beside(x: Tensor, factors: Sequence[Tensor], width: int = 0) -> Tensor:
-    """``[..., S, D]`` and, each beside it in its own source, what modalities have ``[..., W]``."""
+def _beside(
+    x: Tensor, low_pass: Tensor | None, factors: Sequence[Tensor], width: int = 0
+) -> Tensor:
+    """``[..., S, D]`` and beside it ``[..., W]``: low-pass columns in the first source,
+    and what modalities have, each in its own."""
+    columns = [*enumerate(factors, start=1)]
+    if low_pass is not None:
+        columns.insert(0, (0, low_pass))
     start = x.size(-1)
-    width = max(width, start + sum(f.size(-1) for f in factors))
+    width = max(width, start + sum(f.size(-1) for _, f in columns))
     out = F.pad(x, (0, width - start))
-    for k, f in enumerate(factors, start=1):
+    for k, f in columns:
         out[..., k, start : start + f.size(-1)] = f
         start += f.size(-1)
     return out

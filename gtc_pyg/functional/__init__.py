@@ -9,6 +9,8 @@ from gtc_pyg.functional.contrast import (
 )
 from gtc_pyg.functional.linear import (
     LinearMap,
+    LowPassFactors,
+    low_pass_factors,
     principal_axes,
     ridge_map,
     ridge_predictions,
@@ -50,6 +52,8 @@ __all__ = [
     "principal_axes",
     "spectral_factors",
     "spectral_items",
+    "low_pass_factors",
+    "LowPassFactors",
     "ridge_map",
     "LinearMap",
     "ridge_predictions",

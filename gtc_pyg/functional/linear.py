@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.functional.sparse import to_csr
@@ -61,22 +62,102 @@ def spectral_factors(
     return to_user @ (axes @ right.t()) / scale, to_item @ left / scale
 
 
-def _leading(
-    edge_index: Tensor, num_users: int, num_items: int, dim: int, regularized: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised interactions ``[U, I]``, their transpose, and items' leading axes ``[I, K]``."""
+class LowPassFactors(NamedTuple):
+    r"""A low-pass filter of the interactions as an inner product, see :func:`low_pass_factors`."""
+
+    item: Tensor
+    r""":math:`W`, ``[I, K]``: with similar items added, :math:`W + S^L W`, items' factors."""
+    told: Tensor
+    r""":math:`T`, ``[I, K]``: :math:`(d_u + \tau)^{-1/2} \sum_{i \in N(u)} T_i` is a user's."""
+    added: float
+    r""":math:`\tau`, added to the users' degrees: the mean of them."""
+
+
+def low_pass_factors(
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    dim: int,
+    similar: Tensor | None = None,
+    num_hops: int = 1,
+) -> LowPassFactors:
+    r"""The smooth part of the interactions, those with similar items included.
+
+    As in `"How Powerful is Graph Convolution for Recommendation?"
+    <https://arxiv.org/abs/2108.07567>`_ all but the leading singular vectors is dropped; ours are
+    that similar items count (:math:`S`), and that degrees are regularised, which costs the
+    vectors of small parts of the graph their lead (:func:`spectral_factors`):
+
+    .. math::
+        (D_u + \tau_u)^{-1/2} R (D_i + \tau_i)^{-1/2} (I + S^{L \top}) \approx U \Sigma V^\top,
+        \quad P = U \Sigma, \quad Q = V \Sigma,
+
+    :math:`\tau` the mean degree. :math:`P` and :math:`Q` are scaled to a mean squared length of 1.
+    By 20 power iterations from a fixed start.
+
+    Args:
+        edge_index: Interactions ``[2, E]``, users and items.
+        num_users: Number of users :math:`U`.
+        num_items: Number of items :math:`I`.
+        dim: Number of vectors :math:`K`; what exceeds ``min(U, I)`` is zero.
+        similar: The item graph :math:`S`, transposed CSR ``[I, I]``; none where ``None``.
+        num_hops: :math:`L`.
+    """
+    a = _normalized(edge_index, num_users, num_items, 1.0)
+    back = None if similar is None else similar.t().to_sparse_csr()
+
+    def added(x: Tensor, matrix: Tensor | None) -> Tensor:
+        y = x
+        for _ in range(num_hops):
+            y = y if matrix is None else matrix @ y
+        return x if matrix is None else x + y
+
+    axes = _start(num_items, min(dim, num_users, num_items), a.to_item)
+    for _ in range(20):
+        axes = torch.linalg.qr(added(a.to_item @ (a.to_user @ added(axes, back)), similar)).Q
+    left, values, _ = torch.linalg.svd(a.to_user @ added(axes, back), full_matrices=False)
+    length = values.norm().clamp(min=1e-12)
+    item = a.to_item @ left
+    v = added(item, similar) / values.clamp(min=1e-6 * length)
+    told = a.item_factor.view(-1, 1) * added(v, back)
+    tables = (item * num_items**0.5 / length, told * num_users**0.5 / length)
+    item, told = (F.pad(x, (0, dim - x.size(1))) for x in tables)
+    return LowPassFactors(item, told, edge_index.size(1) / num_users)
+
+
+class _Normalized(NamedTuple):
+    """Interactions normalised by degrees."""
+
+    to_user: Tensor  # [U, I]
+    to_item: Tensor  # its transpose
+    item_factor: Tensor  # [I]
+
+
+def _normalized(edge_index: Tensor, num_users: int, num_items: int, share: float) -> _Normalized:
+    """By degrees to which a share of the mean degree is added."""
     user, item = edge_index
     to_csr(edge_index, num_items, num_users)  # refuses ids out of range
     factors = []
     for index, size in ((user, num_users), (item, num_items)):
         degree = torch.bincount(index, minlength=size).to(torch.get_default_dtype())
-        added = 0.1 * degree.mean() if regularized else 0.0
-        factors.append((degree + added).rsqrt().index_select(0, index))
-    weight = factors[0] * factors[1]
+        factors.append((degree + share * degree.mean()).rsqrt())
+    weight = factors[0].index_select(0, user) * factors[1].index_select(0, item)
     to_item = to_csr(edge_index, num_items, num_users, weight)
     to_user = to_csr(edge_index.flip(0), num_users, num_items, weight)
+    return _Normalized(to_user, to_item, factors[1])
+
+
+def _start(num_items: int, dim: int, like: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    axes = torch.randn(num_items, min(dim, num_users, num_items), generator=generator).to(weight)
+    return torch.randn(num_items, dim, generator=generator).to(like)
+
+
+def _leading(
+    edge_index: Tensor, num_users: int, num_items: int, dim: int, regularized: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised interactions ``[U, I]``, their transpose, and items' leading axes ``[I, K]``."""
+    to_user, to_item, _ = _normalized(edge_index, num_users, num_items, 0.1 * regularized)
+    axes = _start(num_items, min(dim, num_users, num_items), to_item)
     for _ in range(20):
         axes = torch.linalg.qr(to_item @ (to_user @ axes)).Q
     return to_user, to_item, axes

@@ -19,6 +19,7 @@ from gtc_pyg.models.graph_recommender import (
 )
 from gtc_pyg.models.gtc_newcomers import item_side, user_side
 from gtc_pyg.models.item_embedder import ItemSide
+from gtc_pyg.models.low_pass import LowPass
 from gtc_pyg.models.user_embedder import UserSide
 from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
 
@@ -47,7 +48,9 @@ class GTC(GraphRecommender):
        :math:`p_u^m = \frac{1}{|N(u)|} \sum_{i \in N(u)} \hat x_{ui}^m`, at unit length and weighed
        by modality, :math:`\lambda a_u^m`, is added to the user (:math:`\lambda` is
        ``content_strength``);
-    6. items are smoothed over the item graph; scores are inner products.
+    6. items are smoothed over the item graph; scores are inner products;
+    7. where ``low_pass_strength`` is not 0, what a low-pass filter of the interactions says is
+       added to them once training is done (:class:`~gtc_pyg.models.low_pass.LowPass`).
 
     With ``filter_in='score'`` the filter acts in the score instead: :math:`\lambda \sum_m a_u^m
     \langle p_u^m, \hat x_{ui}^m \rangle` is added. Both are factorised: no
@@ -94,6 +97,9 @@ class GTC(GraphRecommender):
             items among them as far as their edges were not pruned; 1 is BPR, with each
             interaction's own.
         item_bias: Whether a learned number is added to all scores of an item.
+        low_pass_strength: Weight of the low-pass filter beside the learned embeddings, in the
+            scores of :meth:`forward`; the losses do not see it. Needs :meth:`fit_low_pass`.
+        low_pass_channels: How many directions it keeps.
         user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
             their items. Better on real data; without it the filter is a matter of content alone,
             and finds planted preferences better (``benchmarks/notes.md``).
@@ -128,6 +134,8 @@ class GTC(GraphRecommender):
         edge_dropout: float = 0.0,
         incomplete: Sequence[str] = (),
         user_ids: bool = True,
+        low_pass_strength: float = 0.0,
+        low_pass_channels: int = 128,
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
         if filter_in not in ("messages", "score", "both"):
@@ -136,6 +144,11 @@ class GTC(GraphRecommender):
             )
         check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
         check_least(1, content_batch_size=content_batch_size, num_negatives=num_negatives)
+        check_least(1, low_pass_channels=low_pass_channels)
+        if not 0 <= low_pass_strength < float("inf"):
+            raise ValueError(
+                f"'low_pass_strength' must be finite and not negative (got {low_pass_strength})"
+            )
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -148,9 +161,11 @@ class GTC(GraphRecommender):
         self.content_batch_size = content_batch_size
         self.regularization = regularization
         self.num_negatives = num_negatives
+        self.low_pass_strength = low_pass_strength
         self.user_emb = Embedding(num_users, hidden_channels)
         self.item_emb = Embedding(num_items, hidden_channels)
         self.item_bias = Embedding(num_items, 1) if item_bias else None
+        self.low_pass = LowPass(num_items, low_pass_channels) if low_pass_strength > 0 else None
         self.filter = ContentFilter(
             in_channels,
             hidden_channels,
@@ -179,6 +194,25 @@ class GTC(GraphRecommender):
             torch.nn.init.zeros_(self.item_bias.weight)
         self.filter.reset_parameters()
         self.total_correlation.reset_parameters()
+
+    def fit_low_pass(
+        self,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> None:
+        r"""Finds what :class:`~gtc_pyg.models.low_pass.LowPass` adds; nothing is to be found where
+        ``low_pass_strength`` is 0.
+
+        Args:
+            edge_index_dict: As in :meth:`forward`: the whole graph of training.
+            edge_weight_dict: As in :meth:`forward`.
+
+        Raises:
+            ValueError: For a sampled graph.
+        """
+        if self.low_pass is not None:
+            graph = self._whole_graph(edge_index_dict, edge_weight_dict)
+            self.low_pass.fit(graph, self.num_item_layers)
 
     def forward(
         self,
@@ -230,21 +264,31 @@ class GTC(GraphRecommender):
         user: Tensor | None = None,
         ids: _IDs | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Users (those that ``filtered`` was asked for), all items, and the users' content."""
+        """Users (those that ``filtered`` was asked for), all items, and the users' content.
+
+        Some users are asked for in training, which the low-pass filter has no part in.
+        """
         ids = ids or self._ids(graph)
         out = graph.layer_mean(self._fused(filtered, ids), self.num_layers)
         users, items = out.split([graph.num_users, graph.num_items])
         if user is not None:
             users = users.index_select(0, user)
         content = self.filter.for_users(filtered, graph)
+        low_pass = None
+        if self.low_pass is not None and user is None:
+            items = torch.cat([items, self.low_pass.items(graph)], dim=-1)
+            low_pass = self.low_pass.users(graph)
+        parts = [self._smoothed(items, graph), *self._item_factors(filtered)]
+        if self.item_bias is not None:
+            parts.append(graph.rows(self.item_bias, "item"))
+        return self._users(users, filtered, content, low_pass), torch.cat(parts, dim=-1), content
+
+    def _smoothed(self, items: Tensor, graph: CSRGraph) -> Tensor:
+        """Items with what similar ones give them."""
         h = items
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
-        smoothed = items if self.num_item_layers == 0 else items + h
-        parts = [smoothed, *self._item_factors(filtered)]
-        if self.item_bias is not None:
-            parts.append(graph.rows(self.item_bias, "item"))
-        return self._users(users, filtered, content), torch.cat(parts, dim=-1), content
+        return items if self.num_item_layers == 0 else items + h
 
     def _item_factors(self, filtered: Mapping[str, Filtered]) -> list[Tensor]:
         """What the items have in the score, modality by modality, where the filter acts there."""
@@ -252,10 +296,16 @@ class GTC(GraphRecommender):
         return [] if self.filter_in == "messages" else [f.item_factors() for f in every]
 
     def _users(
-        self, users: Tensor, filtered: Mapping[str, Filtered], content: Mapping[str, Tensor]
+        self,
+        users: Tensor,
+        filtered: Mapping[str, Filtered],
+        content: Mapping[str, Tensor],
+        low_pass: Tensor | None = None,
     ) -> Tensor:
         """What was propagated to users and what their items tell them, ready to be ranked by."""
         users, *parts = hear(users, filtered, content, self.content_strength, self.filter_in)
+        if low_pass is not None:
+            parts.insert(0, self.low_pass_strength * low_pass)
         if self.item_bias is not None:
             parts.append(users.new_full((users.size(0), 1), 1 / self.score_scale))
         return self.score_scale * torch.cat([users, *parts], dim=-1)

@@ -41,7 +41,10 @@ def item_side(model: GTC, features: Features, graph: CSRGraph) -> ItemSide:
         ]
 
     bias = None if model.item_bias is None else model.item_bias.weight
-    return ItemSide(out[graph.num_users :], own, ids.unit_item, bias)
+    beside = None
+    if model.low_pass is not None:
+        beside = model._smoothed(model.low_pass.items(graph), graph)
+    return ItemSide(out[graph.num_users :], own, ids.unit_item, bias, beside)
 
 
 def user_side(model: GTC, features: Features, graph: CSRGraph) -> UserSide:
@@ -59,6 +62,8 @@ def user_side(model: GTC, features: Features, graph: CSRGraph) -> UserSide:
 
     def embed(new: CSRGraph, start: Tensor) -> Tensor:
         of_new = model.filter.of_new_users(filtered, new, ids.unit_item, start)
-        return model._users(propagate(new, start), of_new, model.filter.for_users(of_new, new))
+        low_pass = None if model.low_pass is None else model.low_pass.users(new)
+        content = model.filter.for_users(of_new, new)
+        return model._users(propagate(new, start), of_new, content, low_pass)
 
     return UserSide(ids.unit_user, ids.unit_item, embed, normalize_rows)

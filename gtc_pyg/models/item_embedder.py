@@ -29,6 +29,8 @@ class ItemSide(NamedTuple):
     """The known items' ID embeddings ``[I, D]``, where ``own`` needs them."""
     bias: Tensor | None = None
     """The known items' number in all scores ``[I, 1]``, the last column of the embedding."""
+    beside: Tensor | None = None
+    """Columns of the known items' final embeddings ``[I, C]`` that stand after the first ``D``."""
 
 
 class ItemEmbedder:
@@ -55,8 +57,9 @@ class ItemEmbedder:
 
     All is in closed form, and what it depends on is found on the known items by leave-one-out: the
     penalty of the regression, the weights :math:`w_m \propto (R_m^2 / (1 - R_m^2))^2` from what
-    each modality explains alone, and :math:`a, b \geq 0` by least squares. An item's number in all
-    scores (``item_bias``) cannot be told from content and is the mean of the known items.
+    each modality explains alone, and :math:`a, b \geq 0` by least squares. The same predicts what a
+    :class:`~gtc_pyg.models.low_pass.LowPass` says of an item. Its number in all scores
+    (``item_bias``) cannot be told from content and is the mean of the known items.
 
     A known item without interactions was taught something after all, through the item graph of its
     neighbours: :meth:`replace` adds 0.2 times its row of ``forward``, brought to the length of
@@ -93,8 +96,9 @@ class ItemEmbedder:
                 f"from (got {rows.numel()})"
             )
         self._own, self._width = side.own, side.target.size(1)
-        columns = [side.target] if side.item_id is None else [side.target, side.item_id]
+        columns = [x for x in (side.target, side.beside, side.item_id) if x is not None]
         self._target = torch.cat(columns, dim=1)
+        self._num_beside = 0 if side.beside is None else side.beside.size(1)
         self._bias = None if side.bias is None else side.bias[self.known].mean()
         self._means = {name: self._mean(features, name) for name in names}
         unit = self._unit(features)
@@ -201,11 +205,12 @@ class ItemEmbedder:
         p, (a, b) = _kernel(content, self._learned).double() @ self._alpha, self.mix
         g = torch.where(there, near - self._y_mean, p)
         both = (self._y_mean + a * p + b * g).to(self._target.dtype)
-        out, item_id = both[:, : self._width], both[:, self._width :]
-        columns = [out]
+        widths = self._width, self._num_beside, both.size(1) - self._width - self._num_beside
+        out, beside, item_id = both.split(widths, dim=1)
+        columns = [out, beside]
         if self._own is not None:
             first, *more = self._own(features, normalize_rows(item_id))
-            columns = [out + first, *more]
+            columns = [out + first, beside, *more]
         if self._bias is not None:
             columns.append(self._bias.expand(len(out), 1))
         return torch.cat(columns, dim=1)

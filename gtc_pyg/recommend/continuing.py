@@ -14,6 +14,7 @@ from gtc_pyg.datasets import InteractionDataset, from_frames
 from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC, GraphRecommender
 from gtc_pyg.models.csr_graph import USER_TO_ITEM
 from gtc_pyg.recommend.interactions import Interactions, as_frame
@@ -123,7 +124,7 @@ def warm_started(
     model = type(old)(**arguments)
     state, tables = model.state_dict(), {"user_emb", "item_emb", "item_bias"}
     for name, value in old.state_dict().items():
-        if name.split(".")[0] not in tables:
+        if name.split(".")[0] not in {*tables, "low_pass"}:
             state[name].copy_(value)
     ids = {
         "user": (recommender.users, dataset.user_ids),
@@ -152,6 +153,9 @@ def warm_started(
         _begin(model.user_emb.weight, model.item_emb.weight, rows["user"], everybody, edge_index)
         trained_rows = torch.cat([rows["user"], rows["item"]]) >= 0
         _turn(model.user_emb.weight, model.item_emb.weight, trained_rows, edge_index, turn)
+    if isinstance(model, GTC):
+        grown = GraphInputs.from_data(dataset[0], [])
+        model.fit_low_pass(grown.edge_index_dict, grown.edge_weight_dict)
     model.start = "trained before"
     return model
 

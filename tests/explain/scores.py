@@ -22,6 +22,8 @@ SWITCHES: list[dict[str, Any]] = [
     {"condition": "item", "filter_in": "both"},
     {"condition": "neighbors"},
     {"user_ids": False, "filter_in": "score"},
+    {"low_pass_strength": 0.4, "low_pass_channels": 5, "num_item_layers": 2},
+    {"low_pass_strength": 2.0, "filter_in": "both", "item_bias": True, "num_item_layers": 0},
 ]
 
 
@@ -31,6 +33,7 @@ def gtc_of(graph: SimpleNamespace, **kwargs: Any) -> GTC:
     model = GTC(graph.num_users, graph.num_items, graph.in_channels, 8, **settings)
     if model.item_bias is not None:
         torch.nn.init.normal_(model.item_bias.weight)
+    model.fit_low_pass(graph.edge_index_dict, graph.edge_weight_dict)
     return model
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.functional import (
+    low_pass_factors,
     principal_axes,
     ridge_map,
     ridge_predictions,
@@ -106,3 +107,44 @@ def test_spectral_factors_see_past_small_parts_of_the_graph() -> None:
         x = torch.nn.functional.normalize(x)
         nearest = (x @ x.t()).fill_diagonal_(-1).argmax(dim=1)
         assert (group[nearest] == group).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("num_hops", [0, 1, 2])
+def test_low_pass_factors_are_the_leading_directions_with_similar_items(num_hops: int) -> None:
+    num_users, num_items, dim = 50, 30, 6
+    g = torch.Generator().manual_seed(0)
+    alike = torch.arange(num_users).view(-1, 1) % dim == torch.arange(num_items) % dim
+    chance = torch.where(alike, 0.8, 0.05)  # so that six values stand out
+    dense = (torch.rand(num_users, num_items, generator=g) < chance).float()
+    dense[7] = 0
+    weight = torch.rand(num_items, num_items, generator=g)
+    kind = torch.arange(num_items) % dim
+    similar = torch.where((weight > 0.7) & (kind == kind.view(-1, 1)), weight, 0.0)
+    similar_csr = similar.to_sparse_csr() if num_hops else None
+    edge_index = dense.nonzero().t()
+    item, told, added = low_pass_factors(
+        edge_index, num_users, num_items, dim, similar_csr, num_hops
+    )
+    degree = dense.sum(1), dense.sum(0)
+    near = torch.matrix_power(similar, num_hops) if num_hops else torch.zeros_like(similar)
+    scale = [(d + d.mean()).rsqrt() for d in degree]
+    b = (scale[0].view(-1, 1) * dense * scale[1]) @ (torch.eye(num_items) + near.t())
+    u, s, vt = torch.linalg.svd(b, full_matrices=False)
+    best = (u[:, :dim] * s[:dim] ** 2) @ vt[:dim] / s[:dim].square().sum()
+    users, items = (degree[0] + added).rsqrt().view(-1, 1) * (dense @ told), item + near @ item
+    assert added == pytest.approx(float(degree[0].mean()))
+    factor = (num_users * num_items) ** 0.5
+    torch.testing.assert_close(users @ items.t(), factor * best, atol=2e-3, rtol=1e-3)
+    assert float(users.square().sum(1).mean()) == pytest.approx(1.0, rel=1e-3)
+    assert float(items.square().sum(1).mean()) == pytest.approx(1.0, rel=1e-3)
+    assert users[7].abs().sum() == 0
+
+
+def test_low_pass_factors_beyond_the_rank_are_zero_and_bad_ids_are_named() -> None:
+    edge_index = torch.tensor([[0, 1, 2, 2], [0, 1, 1, 3]])
+    item, told, _ = low_pass_factors(edge_index, 3, 4, 8)
+    assert item.shape == told.shape == (4, 8)
+    assert item[:, 3:].abs().sum() == told[:, 3:].abs().sum() == 0
+    assert item.isfinite().all() and told.isfinite().all()
+    with pytest.raises(ValueError, match="3"):
+        low_pass_factors(torch.tensor([[0, 3], [0, 1]]), 3, 4, 2)

@@ -34,7 +34,9 @@ def csr_of(graph: SimpleNamespace) -> CSRGraph:
 
 def gtc_of(graph: SimpleNamespace, hidden_channels: int = 8, **kwargs: Any) -> GTC:
     torch.manual_seed(0)
-    return GTC(graph.num_users, graph.num_items, graph.in_channels, hidden_channels, **kwargs)
+    model = GTC(graph.num_users, graph.num_items, graph.in_channels, hidden_channels, **kwargs)
+    model.fit_low_pass(graph.edge_index_dict, graph.edge_weight_dict)
+    return model
 
 
 def pairs(to_item: Tensor) -> set[tuple[int, int]]:

@@ -143,6 +143,39 @@ def test_forward_equals_the_dense_equation_behind_the_filter(
     torch.testing.assert_close(model(*arguments(graph)), expected)
 
 
+@pytest.mark.parametrize("filter_in", FILTER_IN)
+@pytest.mark.parametrize("num_item_layers", [0, 2])
+def test_what_the_low_pass_filter_says_is_added_to_the_scores(
+    planted: Callable, filter_in: str, num_item_layers: int
+) -> None:
+    graph = planted()
+    settings = {"filter_in": filter_in, "num_item_layers": num_item_layers, "item_bias": True}
+    model = gtc_of(graph, **settings, score_scale=2.0)
+    both = gtc_of(graph, **settings, score_scale=2.0, low_pass_strength=0.7, low_pass_channels=5)
+    (user, item), (more_user, more_item) = (m(*arguments(graph)) for m in (model, both))
+    assert more_user.size(1) == user.size(1) + 5
+    csr = both.csr_graph(*arguments(graph)[1:])
+    low_pass_item = both.low_pass.items(csr)
+    smooth = low_pass_item
+    for _ in range(num_item_layers):
+        smooth = csr.smooth(smooth)
+    low_pass_item = low_pass_item + smooth if num_item_layers else low_pass_item
+    said = both.low_pass.users(csr) @ low_pass_item.t()
+    assert said.abs().mean() > 0.01
+    expected = user @ item.t() + 2.0 * 0.7 * said
+    torch.testing.assert_close(more_user @ more_item.t(), expected)
+
+
+def test_the_losses_do_not_see_the_low_pass_filter(planted: Callable, batch_of: Callable) -> None:
+    graph = planted()
+    model, both = gtc_of(graph), gtc_of(graph, low_pass_strength=0.7)
+    parts = [
+        m.loss(*batch_of(graph), *arguments(graph), torch.Generator().manual_seed(0))
+        for m in (model, both)
+    ]
+    assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
+
+
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("filter_in", FILTER_IN)
 def test_inner_products_equal_the_score_pair_by_pair(

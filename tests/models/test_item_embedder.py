@@ -33,7 +33,10 @@ def inputs(seed=0, similar=True):
 def model_of(name, **settings):
     torch.manual_seed(1)
     classes = {"gtc": GTC, "freedom": FREEDOM, "mgcn": MGCN}
-    return classes[name](USERS, ITEMS, WIDTHS, hidden_channels=8, **settings).eval()
+    model = classes[name](USERS, ITEMS, WIDTHS, hidden_channels=8, **settings).eval()
+    if name == "gtc":
+        model.fit_low_pass(*inputs()[1:])
+    return model
 
 
 def rows(features, index):
@@ -44,6 +47,7 @@ SWITCHES = [
     ("gtc", {}),
     ("gtc", {"item_bias": True, "score_scale": 3.0}),
     ("gtc", {"filter_in": "both"}),
+    ("gtc", {"filter_in": "both", "low_pass_strength": 0.4, "low_pass_channels": 5}),
     ("gtc", {"filter_in": "score", "num_item_layers": 0}),
     ("gtc", {"condition": "item", "user_ids": False}),
     ("gtc", {"condition": "neighbors", "num_layers": 0}),

@@ -28,6 +28,7 @@ MODELS = {
     "gtc-score": {"filter_in": "score", "score_scale": 3.0, "item_bias": True},
     "gtc-both": {"filter_in": "both", "filter_channels": 5, "item_bias": True},
     "gtc-item-both": {"filter_in": "both", "condition": "item"},
+    "gtc-low-pass": {"filter_in": "both", "low_pass_strength": 0.4, "low_pass_channels": 5},
     "gtc-content-alone": {"user_ids": False, "num_sampling_steps": 3, "num_item_layers": 0},
     "gtc-no-layers": {"num_layers": 0, "num_item_layers": 2, "schedule": "cosine"},
     "gtc-incomplete": {"incomplete": ("image",), "num_layers": 3},
@@ -49,6 +50,8 @@ def model_of(graph: SimpleNamespace, name: str = "gtc") -> GraphRecommender:
         torch.nn.init.normal_(weight)
     if model.item_bias is not None:
         torch.nn.init.normal_(model.item_bias.weight)
+    if isinstance(model, GTC):
+        model.fit_low_pass(graph.edge_index_dict, graph.edge_weight_dict)
     if "incomplete" in more:
         graph.features["has_image"] = torch.arange(graph.num_items) % 3 > 0
     return model.eval()

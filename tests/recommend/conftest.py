@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from gtc_pyg.datasets import PlantedPreferences
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
@@ -38,8 +39,10 @@ def dataset() -> Named:
 def model(dataset) -> GTC:
     torch.manual_seed(0)
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = GTC(60, 40, widths, hidden_channels=16, item_bias=True)
+    model = GTC(60, 40, widths, hidden_channels=16, item_bias=True, low_pass_strength=0.2)
     torch.nn.init.normal_(model.item_bias.weight, std=0.1)
+    inputs = GraphInputs.from_data(dataset[0])
+    model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
     return model
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.recommend.continuing import grown_dataset, warm_started
@@ -58,8 +61,13 @@ def test_weights_are_carried_over_by_id(grown, dataset, kind):
             assert torch.allclose(model.user_emb.weight[row], before)
     assert torch.allclose(model.item_emb.weight[:40], old.item_emb.weight)
     for name, value in model.state_dict().items():
-        if not name.startswith(("user_emb", "item_")):
+        if not name.startswith(("user_emb", "item_", "low_pass")):
             assert torch.equal(value, old.state_dict()[name])
+    if kind is GTC:  # of the grown graph, not of the old one
+        anew, inputs = copy.deepcopy(model), GraphInputs.from_data(everything[0])
+        anew.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
+        assert torch.equal(anew.low_pass.item, model.low_pass.item)
+        assert not torch.equal(model.low_pass.item[:40], old.low_pass.item)
     lengths = old.item_emb.weight.norm(dim=1).mean()
     assert model.item_emb.weight[40].norm().item() == pytest.approx(lengths.item(), rel=1e-5)
 

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from gtc_pyg.functional import low_pass_factors
+from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
+
+
+class LowPass(Module):
+    r"""A low-pass filter of the interactions, without weights: columns beside learned embeddings.
+
+    Learned embeddings of width :math:`D` keep as many directions of the interactions. This brings
+    more of them, as they are, see :func:`~gtc_pyg.functional.low_pass_factors`. A user's columns
+    depend on their items alone, so that new users have them; an item's are smoothed over the item
+    graph as its embedding is.
+
+    Args:
+        num_items: Number of items :math:`I`.
+        channels: Number of columns :math:`K`.
+    """
+
+    item: Tensor
+    told: Tensor
+    added: Tensor
+
+    def __init__(self, num_items: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("item", torch.zeros(num_items, channels))
+        self.register_buffer("told", torch.zeros(num_items, channels))
+        self.register_buffer("added", torch.tensor(0.0))  # 0 as long as it has seen nothing
+
+    @torch.no_grad()
+    def fit(self, graph: CSRGraph, num_item_layers: int) -> None:
+        r"""Finds the leading directions.
+
+        Args:
+            graph: The interactions of training, and the item graph.
+            num_item_layers: How often items are smoothed over it.
+        """
+        to_item = graph[USER_TO_ITEM]
+        item = torch.arange(graph.num_items, device=to_item.device)
+        item = item.repeat_interleave(to_item.crow_indices().diff())
+        factors = low_pass_factors(
+            torch.stack([to_item.col_indices(), item]),
+            graph.num_users,
+            graph.num_items,
+            self.item.size(1),
+            graph[SIMILAR_ITEMS] if num_item_layers > 0 else None,
+            num_item_layers,
+        )
+        self.item.copy_(factors.item)
+        self.told.copy_(factors.told)
+        self.added.fill_(factors.added)
+
+    def items(self, graph: CSRGraph) -> Tensor:
+        r"""Columns of the graph's items ``[I, K]``, before similar ones are added.
+
+        Args:
+            graph: Whole or sampled.
+
+        Raises:
+            RuntimeError: Before :meth:`fit`.
+        """
+        if self.added == 0:
+            raise RuntimeError(
+                "'low_pass_strength' is above 0 and nothing was fitted: call the model's "
+                "fit_low_pass with the graph of training first"
+            )
+        return self.item if graph.nodes is None else self.item[graph.nodes.item_id]
+
+    def users(self, graph: CSRGraph) -> Tensor:
+        r"""Columns of the graph's users ``[U, K]``; zeros without items.
+
+        Args:
+            graph: Interactions of any users with the items; sampled ones stand for all.
+        """
+        told, degree = self.told, graph.num_items_of_users
+        if graph.nodes is not None:
+            told, degree = told[graph.nodes.item_id], graph.nodes.user_degree
+        return self.weight_of(degree).view(-1, 1) * degree.view(-1, 1) * graph.mean_of_items(told)
+
+    def weight_of(self, degree: Tensor) -> Tensor:
+        r"""What a user of some degree gives to ``told`` of each item."""
+        return (degree + self.added).rsqrt()
