@@ -115,7 +115,7 @@ def build_model(
     model = MODELS[name](*sizes, **settings)
     if spectral_start:
         model.start_from(dataset[0]["user", "rates", "item"].edge_index)
-    if isinstance(model, GTC):
+    if model.low_pass is not None:
         inputs = GraphInputs.from_data(dataset[0], [])
         model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
     return model

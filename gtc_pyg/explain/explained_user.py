@@ -97,7 +97,7 @@ class ExplainedUser:
                 if model.filter_in != "messages":
                     factors.append(f.user_factors(weight * x))
             if c.low_pass is not None:
-                weight = model.low_pass_strength * c.low_pass.weight_of(torch.tensor(num))
+                weight = c.low_pass.weight_of(torch.tensor(num))
                 low_pass = weight * c.low_pass.told[self.items]
         nothing = None if low_pass is None else low_pass.new_zeros(low_pass.size(1))
         self._own = c.scale * _beside(own, nothing, [x.new_zeros(x.size(1)) for x in factors])

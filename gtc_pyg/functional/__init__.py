@@ -1,6 +1,6 @@
 r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
 
-from gtc_pyg.functional.checks import check_ids, check_least
+from gtc_pyg.functional.checks import check_ids, check_least, check_one_of
 from gtc_pyg.functional.contrast import (
     contrast,
     draw_permutations,
@@ -42,6 +42,7 @@ __all__ = [
     "to_csr",
     "check_ids",
     "check_least",
+    "check_one_of",
     "stack_interactions",
     "spmm",
     "spmm_learning",

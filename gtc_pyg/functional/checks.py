@@ -2,6 +2,8 @@ r"""What is refused before anything is computed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -40,3 +42,16 @@ def check_least(least: int, **values: int) -> None:
             raise ValueError(f"'{name}' must be a number (got {value!r})")
         if value < least:
             raise ValueError(f"'{name}' must be at least {least} (got {value})")
+
+
+def check_one_of(allowed: Sequence[str], **values: str) -> None:
+    r"""Refuses values that are none of those allowed, naming the argument.
+
+    Args:
+        allowed: The values.
+        **values: Arguments by name.
+    """
+    for name, value in values.items():
+        if value not in allowed:
+            first, last = ", ".join(map(repr, allowed[:-1])), repr(allowed[-1])
+            raise ValueError(f"'{name}' must be {first} or {last} (got {value!r})")

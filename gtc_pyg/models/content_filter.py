@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -47,7 +48,8 @@ class ContentFilter(Module):
         schedule: ``'linear'`` or ``'cosine'``.
         num_steps: Steps :math:`T` of the schedule.
         start_step: :math:`t_0`, where the filter starts.
-        num_sampling_steps: Denoising steps from :math:`t_0` to 0.
+        num_sampling_steps: Denoising steps from :math:`t_0` to 0. With 0 nothing is filtered:
+            :math:`\hat x_{ui} = x_i`, for comparison.
         incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
         user_ids: Whether users reach the denoisers by ID embeddings, too: their own and the mean of
             their items'.
@@ -73,9 +75,10 @@ class ContentFilter(Module):
             raise ValueError(
                 f"'incomplete' must name some of {list(in_channels)} (got {incomplete!r})"
             )
-        if not 1 <= num_sampling_steps <= start_step <= num_steps:
+        if not (0 <= num_sampling_steps <= start_step <= num_steps and start_step >= 1):
             raise ValueError(
-                f"expected 1 <= 'num_sampling_steps' <= 'start_step' <= 'num_steps' "
+                f"expected 0 <= 'num_sampling_steps' <= 'start_step' <= 'num_steps', the last two "
+                f"at least 1 "
                 f"(got {num_sampling_steps}, {start_step}, {num_steps})"
             )
         self.incomplete = tuple(incomplete)
@@ -160,14 +163,20 @@ class ContentFilter(Module):
         out = {}
         num_users = graph.num_users if user is None else user.numel()
         weights = self._modality_weights([view for view, *_ in users.values()], num_users)
-        signal, sigma = self.schedule.levels(self.times[-2], item)
+        steps = list(pairwise(self.times))
+        signal, sigma = self.schedule.levels(steps[-1][0] if steps else 0, item)
         for (name, x), weight in zip(encoded.items(), weights, strict=True):
             denoiser, (view, user_gate, cond, gate) = self.denoiser(name), users[name]
+            if not steps:
+                nothing = torch.zeros_like(denoiser.lin_out.weight)
+                h = x.new_zeros(x.size(0), nothing.size(1))
+                out[name] = Filtered(x, x, x, h, nothing, x, cond, view, user_gate, weight, user)
+                continue
             x_t = self.schedule.levels(self.times[0], x)[0] * x
-            for t, t_next in zip(self.times[:-2], self.times[1:-1], strict=True):
+            for t, t_next in steps[:-1]:
                 noise = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
                 x_t = self.schedule.step(x_t, t, t_next, noise)
-            h = denoiser.hidden(x_t, self.times[-2], cond)
+            h = denoiser.hidden(x_t, steps[-1][0], cond)
             base = torch.addcdiv(-sigma / signal * denoiser.lin_out.bias, x_t, signal)
             to_content = -sigma / signal * denoiser.lin_out.weight
             out[name] = Filtered(

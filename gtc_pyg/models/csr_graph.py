@@ -182,6 +182,14 @@ class CSRGraph(dict[EdgeType, Tensor]):
         r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""
         return spmm(*self._similar, x)
 
+    def with_similar(self, x: Tensor, num_layers: int) -> Tensor:
+        r"""Items and what similar ones give them in ``num_layers`` layers, ``[I, D]``; as they are
+        with none."""
+        h = x
+        for _ in range(num_layers):
+            h = self.smooth(h)
+        return x + h if num_layers > 0 else x
+
     @cached_property
     @torch.inference_mode(False)
     def num_items_of_users(self) -> Tensor:

@@ -15,6 +15,7 @@ from gtc_pyg.functional import check_least, normalize_rows, spectral_factors
 from gtc_pyg.models.content import Features
 from gtc_pyg.models.csr_graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, SampledNodes
 from gtc_pyg.models.item_embedder import ItemEmbedder, ItemSide
+from gtc_pyg.models.low_pass import LowPass
 from gtc_pyg.models.make_graph import make_graph, pruned
 from gtc_pyg.models.user_embedder import UserEmbedder, UserSide
 
@@ -60,6 +61,7 @@ class GraphRecommender(Module):
         self.num_items = num_items
         self.edge_dropout = edge_dropout
         self.item_bias = None
+        self.low_pass: LowPass | None = None
         self.bpr = BPRLoss()
 
     def current_arguments(self) -> dict[str, Any]:
@@ -208,6 +210,24 @@ class GraphRecommender(Module):
             known = start.norm(dim=1, keepdim=True) > 0
             weight = embedding.weight[:, : factors.size(1)]
             weight.copy_(torch.where(known, start.to(weight), weight))
+
+    def fit_low_pass(
+        self,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> None:
+        r"""Finds what a :class:`~gtc_pyg.models.low_pass.LowPass` adds, in a model that has one.
+
+        Args:
+            edge_index_dict: As in :meth:`forward`: the whole graph of training.
+            edge_weight_dict: As in :meth:`forward`.
+
+        Raises:
+            ValueError: For a sampled graph.
+        """
+        if self.low_pass is not None:
+            graph = self._whole_graph(edge_index_dict, edge_weight_dict)
+            self.low_pass.fit(graph, self.num_item_layers)
 
     def csr_graph(
         self,

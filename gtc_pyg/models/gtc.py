@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.nn import Embedding
 
-from gtc_pyg.functional import check_least, normalize_rows, sampled_softmax
+from gtc_pyg.functional import check_least, check_one_of, normalize_rows, sampled_softmax
 from gtc_pyg.models.content import Features, content_with_masks
 from gtc_pyg.models.content_filter import ContentFilter
 from gtc_pyg.models.filtered import Filtered, hear
@@ -17,6 +17,7 @@ from gtc_pyg.models.graph_recommender import (
     EdgeWeightDict,
     GraphRecommender,
 )
+from gtc_pyg.models.gtc_losses import content_losses
 from gtc_pyg.models.gtc_newcomers import item_side, user_side
 from gtc_pyg.models.item_embedder import ItemSide
 from gtc_pyg.models.low_pass import LowPass
@@ -57,12 +58,10 @@ class GTC(GraphRecommender):
     network runs per edge or pair, and ranking stays an inner product.
 
     Ours, where the published code differs: the denoisers are trained and see all of an item's
-    users; inference draws no noise; embeddings are normalised, and ``score_scale`` sets the range
-    of scores; in a step the batch's users alone learn from the items that they condition, and in
-    :meth:`training_graph` the others are as they were when they were last in one; content enters
-    one stream of propagation instead of one per modality, which measured better on TikTok
-    (``benchmarks/notes.md``). The examples let ID embeddings start from the interactions instead of
-    at random (:meth:`start_from`), and rank by a sampled softmax where that measured better.
+    users, of whom the batch's learn in a step; inference draws no noise; embeddings are normalised,
+    and ``score_scale`` sets the range of scores; content enters one stream of propagation instead
+    of one per modality, which measured better on TikTok (``benchmarks/notes.md``). The presets let
+    ID embeddings start from the interactions (:meth:`start_from`).
 
     Args:
         num_users: Number of users.
@@ -76,7 +75,7 @@ class GTC(GraphRecommender):
         schedule: ``'linear'`` or ``'cosine'``.
         num_steps: Steps :math:`T` of the schedule.
         start_step: :math:`t_0`, where the filter starts.
-        num_sampling_steps: Denoising steps from :math:`t_0` to 0.
+        num_sampling_steps: Denoising steps from :math:`t_0` to 0; with 0 content stays as it is.
         score_scale: Factor on the scores.
         content_strength: Length of the users' filtered content beside their embedding.
         diffusion_weight: Weight of the diffusion loss.
@@ -97,6 +96,10 @@ class GTC(GraphRecommender):
             items among them as far as their edges were not pruned; 1 is BPR, with each
             interaction's own.
         item_bias: Whether a learned number is added to all scores of an item.
+        alignment: What aligns content with IDs and with each other: ``'total_correlation'`` of all
+            at once, or its mean over pairs, ``'pairwise'`` (then InfoNCE, for comparison).
+        similarity_gate: Whether content counts by its similarity to the ID embedding, and not all
+            of it alike.
         low_pass_strength: Weight of the low-pass filter beside the learned embeddings, in the
             scores of :meth:`forward`; the losses do not see it. Needs :meth:`fit_low_pass`.
         low_pass_channels: How many directions it keeps.
@@ -134,21 +137,16 @@ class GTC(GraphRecommender):
         edge_dropout: float = 0.0,
         incomplete: Sequence[str] = (),
         user_ids: bool = True,
+        alignment: str = "total_correlation",
+        similarity_gate: bool = True,
         low_pass_strength: float = 0.0,
         low_pass_channels: int = 128,
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
-        if filter_in not in ("messages", "score", "both"):
-            raise ValueError(
-                f"'filter_in' must be 'messages', 'score' or 'both' (got {filter_in!r})"
-            )
+        check_one_of(("messages", "score", "both"), filter_in=filter_in)
+        check_one_of(("total_correlation", "pairwise"), alignment=alignment)
         check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
         check_least(1, content_batch_size=content_batch_size, num_negatives=num_negatives)
-        check_least(1, low_pass_channels=low_pass_channels)
-        if not 0 <= low_pass_strength < float("inf"):
-            raise ValueError(
-                f"'low_pass_strength' must be finite and not negative (got {low_pass_strength})"
-            )
         self.hidden_channels = hidden_channels
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -161,11 +159,12 @@ class GTC(GraphRecommender):
         self.content_batch_size = content_batch_size
         self.regularization = regularization
         self.num_negatives = num_negatives
-        self.low_pass_strength = low_pass_strength
+        self.alignment = alignment
         self.user_emb = Embedding(num_users, hidden_channels)
         self.item_emb = Embedding(num_items, hidden_channels)
         self.item_bias = Embedding(num_items, 1) if item_bias else None
-        self.low_pass = LowPass(num_items, low_pass_channels) if low_pass_strength > 0 else None
+        if low_pass_strength != 0:
+            self.low_pass = LowPass(num_items, low_pass_channels, low_pass_strength)
         self.filter = ContentFilter(
             in_channels,
             hidden_channels,
@@ -178,9 +177,32 @@ class GTC(GraphRecommender):
             incomplete,
             user_ids,
         )
-        self.gate = SimilarityGate(normalized=True)
+        self.gate = SimilarityGate(normalized=True, uniform=not similarity_gate)
         self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
         self.reset_parameters()
+
+    @classmethod
+    def published(
+        cls, num_users: int, num_items: int, in_channels: Mapping[str, int], **changes: Any
+    ) -> Self:
+        r"""With the published settings, as far as they are ones here: the condition that the paper
+        describes, weights, schedule, contrast and BPR; what the class calls ours stays, and a graph
+        of users is missing. Trained with batches of 2,048, learning rate 1e-4, patience 20.
+
+        Args:
+            num_users: As in the class.
+            num_items: As in the class.
+            in_channels: As in the class.
+            **changes: Arguments of the class that go before.
+        """
+        settings = {
+            "condition": "neighbors",
+            "diffusion_weight": 0.7,
+            "total_correlation_weight": 0.4,
+            "filter_weight": 0.0,
+            "product_scale": "none",
+        }
+        return cls(num_users, num_items, in_channels, **{**settings, **changes})
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -194,25 +216,6 @@ class GTC(GraphRecommender):
             torch.nn.init.zeros_(self.item_bias.weight)
         self.filter.reset_parameters()
         self.total_correlation.reset_parameters()
-
-    def fit_low_pass(
-        self,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> None:
-        r"""Finds what :class:`~gtc_pyg.models.low_pass.LowPass` adds; nothing is to be found where
-        ``low_pass_strength`` is 0.
-
-        Args:
-            edge_index_dict: As in :meth:`forward`: the whole graph of training.
-            edge_weight_dict: As in :meth:`forward`.
-
-        Raises:
-            ValueError: For a sampled graph.
-        """
-        if self.low_pass is not None:
-            graph = self._whole_graph(edge_index_dict, edge_weight_dict)
-            self.low_pass.fit(graph, self.num_item_layers)
 
     def forward(
         self,
@@ -278,17 +281,10 @@ class GTC(GraphRecommender):
         if self.low_pass is not None and user is None:
             items = torch.cat([items, self.low_pass.items(graph)], dim=-1)
             low_pass = self.low_pass.users(graph)
-        parts = [self._smoothed(items, graph), *self._item_factors(filtered)]
+        parts = [graph.with_similar(items, self.num_item_layers), *self._item_factors(filtered)]
         if self.item_bias is not None:
             parts.append(graph.rows(self.item_bias, "item"))
         return self._users(users, filtered, content, low_pass), torch.cat(parts, dim=-1), content
-
-    def _smoothed(self, items: Tensor, graph: CSRGraph) -> Tensor:
-        """Items with what similar ones give them."""
-        h = items
-        for _ in range(self.num_item_layers):
-            h = graph.smooth(h)
-        return items if self.num_item_layers == 0 else items + h
 
     def _item_factors(self, filtered: Mapping[str, Filtered]) -> list[Tensor]:
         """What the items have in the score, modality by modality, where the filter acts there."""
@@ -305,7 +301,7 @@ class GTC(GraphRecommender):
         """What was propagated to users and what their items tell them, ready to be ranked by."""
         users, *parts = hear(users, filtered, content, self.content_strength, self.filter_in)
         if low_pass is not None:
-            parts.insert(0, self.low_pass_strength * low_pass)
+            parts.insert(0, low_pass)
         if self.item_bias is not None:
             parts.append(users.new_full((users.size(0), 1), 1 / self.score_scale))
         return self.score_scale * torch.cat([users, *parts], dim=-1)
@@ -343,21 +339,7 @@ class GTC(GraphRecommender):
             ranking = sampled_softmax(user_emb, item_emb, rows, pos_item, sample, known)
         parts = {"ranking": ranking, "regularization": self.regularization * size}
         some = slice(self.content_batch_size)
-        rows, pos_item, neg_item = rows[some], pos_item[some], neg_item[some]
-        if self.diffusion_weight > 0:
-            loss = self.filter.diffusion_loss(filtered, features, rows, pos_item, generator)
-            parts["diffusion"] = self.diffusion_weight * loss
-        if self.filter_weight > 0:
-            triple = (rows, pos_item, neg_item)
-            loss = self.filter.ranking_loss(filtered, content, features, graph, *triple)
-            parts["filter"] = self.filter_weight * loss
-        if self.total_correlation_weight > 0:
-            items = pos_item.unique()
-            # Content is drawn to what interactions say of an item, and not the other way round.
-            views = [f.x_hat.index_select(0, items) for f in filtered.values()]
-            views = [ids.item.detach().index_select(0, items), *views]
-            has = [features.get(f"has_{name}") for name in filtered]
-            masks = [None, *(mask if mask is None else mask[items] for mask in has)]
-            loss = self.total_correlation(views, masks, generator)
-            parts["total_correlation"] = self.total_correlation_weight * loss
-        return parts
+        triple = (rows[some], pos_item[some], neg_item[some])
+        return parts | content_losses(
+            self, filtered, content, features, graph, ids.item, triple, generator
+        )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.functional import low_pass_factors
+from gtc_pyg.functional import check_least, low_pass_factors
 from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 
 
@@ -19,14 +19,21 @@ class LowPass(Module):
     Args:
         num_items: Number of items :math:`I`.
         channels: Number of columns :math:`K`.
+        strength: Factor on the users' columns.
     """
 
     item: Tensor
     told: Tensor
     added: Tensor
 
-    def __init__(self, num_items: int, channels: int) -> None:
+    def __init__(self, num_items: int, channels: int = 128, strength: float = 1.0) -> None:
         super().__init__()
+        check_least(1, low_pass_channels=channels)
+        if not 0 < strength < float("inf"):
+            raise ValueError(
+                f"'low_pass_strength' must be 0 or positive, and finite (got {strength})"
+            )
+        self.strength = strength
         self.register_buffer("item", torch.zeros(num_items, channels))
         self.register_buffer("told", torch.zeros(num_items, channels))
         self.register_buffer("added", torch.tensor(0.0))  # 0 as long as it has seen nothing
@@ -71,7 +78,7 @@ class LowPass(Module):
         return self.item if graph.nodes is None else self.item[graph.nodes.item_id]
 
     def users(self, graph: CSRGraph) -> Tensor:
-        r"""Columns of the graph's users ``[U, K]``; zeros without items.
+        r"""Columns of the graph's users ``[U, K]``, in their strength; zeros without items.
 
         Args:
             graph: Interactions of any users with the items; sampled ones stand for all.
@@ -82,5 +89,5 @@ class LowPass(Module):
         return self.weight_of(degree).view(-1, 1) * degree.view(-1, 1) * graph.mean_of_items(told)
 
     def weight_of(self, degree: Tensor) -> Tensor:
-        r"""What a user of some degree gives to ``told`` of each item."""
-        return (degree + self.added).rsqrt()
+        r"""What ``told`` of each item counts for a user of some degree."""
+        return self.strength * (degree + self.added).rsqrt()

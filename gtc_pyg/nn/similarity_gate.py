@@ -25,6 +25,7 @@ class SimilarityGate(Module):
 
     Args:
         normalized: Whether all inputs are of unit length, which is then not computed again.
+        uniform: Whether all count alike, however similar they are; for comparison.
 
     Shapes:
         - **input:** ID embeddings :math:`(N, D)`, one or more modalities :math:`(N, D)`
@@ -41,9 +42,10 @@ class SimilarityGate(Module):
         ValueError: Where there is no modality, or one has another shape than the embeddings.
     """
 
-    def __init__(self, normalized: bool = False) -> None:
+    def __init__(self, normalized: bool = False, uniform: bool = False) -> None:
         super().__init__()
         self.normalized = normalized
+        self.uniform = uniform
 
     def reset_parameters(self) -> None:
         r"""Does nothing: there are no weights."""
@@ -75,7 +77,7 @@ class SimilarityGate(Module):
         own = unit[0].detach()  # its cosine with itself is 1, or 0 of zeros: no gradient
         pairs = [(own, own), *((unit[0], u) for u in unit[1:])]
         cosine = torch.stack([(a * b).sum(dim=-1) for a, b in pairs], dim=-1)
-        weight = cosine.softmax(dim=-1)
+        weight = (torch.zeros_like(cosine) if self.uniform else cosine).softmax(dim=-1)
         out = x
         for k, candidate in enumerate(candidates):
             out = torch.addcmul(out, weight[:, k : k + 1], candidate)
@@ -89,4 +91,5 @@ class SimilarityGate(Module):
         return F.normalize(upcast(x), dim=-1).to(x.dtype)
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}({'normalized=True' if self.normalized else ''})"
+        on = [name for name in ("normalized", "uniform") if getattr(self, name)]
+        return f"{self.__class__.__name__}({', '.join(f'{name}=True' for name in on)})"

@@ -153,7 +153,7 @@ def warm_started(
         _begin(model.user_emb.weight, model.item_emb.weight, rows["user"], everybody, edge_index)
         trained_rows = torch.cat([rows["user"], rows["item"]]) >= 0
         _turn(model.user_emb.weight, model.item_emb.weight, trained_rows, edge_index, turn)
-    if isinstance(model, GTC):
+    if model.low_pass is not None:
         grown = GraphInputs.from_data(dataset[0], [])
         model.fit_low_pass(grown.edge_index_dict, grown.edge_weight_dict)
     model.start = "trained before"

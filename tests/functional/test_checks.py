@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gtc_pyg.functional import check_ids, check_least
+from gtc_pyg.functional import check_ids, check_least, check_one_of
 
 
 @pytest.mark.parametrize("ids", [[], [0], [0, 4], [[4, 1], [0, 2]]])
@@ -23,3 +23,9 @@ def test_values_that_reach_the_least_pass() -> None:
 def test_the_first_value_below_the_least_is_named() -> None:
     with pytest.raises(ValueError, match=r"^'width' must be at least 2 \(got 1\)$"):
         check_least(2, k=2, width=1, depth=0)
+
+
+def test_a_value_that_is_none_of_those_allowed_is_named() -> None:
+    check_one_of(("a", "b"), kind="b", other="a")
+    with pytest.raises(ValueError, match=r"^'kind' must be 'a', 'b' or 'c' \(got 'd'\)$"):
+        check_one_of(("a", "b", "c"), kind="d")

@@ -186,3 +186,11 @@ def test_users_out_of_order_are_refused(planted: Callable, user: list[int], mess
         csr_of(graph).check_users(torch.tensor(user))
     with pytest.raises(ValueError, match=message):
         filter_of(graph)(graph.features, items_of(graph), training_csr(graph), torch.tensor(user))
+
+
+def test_with_similar_adds_what_the_last_layer_gives(planted: Callable) -> None:
+    graph = planted()
+    csr, x = csr_of(graph), torch.randn(graph.num_items, 3)
+    s = csr["item", "similar", "item"].to_dense()
+    assert torch.equal(csr.with_similar(x, 0), x)
+    torch.testing.assert_close(csr.with_similar(x, 2), x + s @ s @ x)

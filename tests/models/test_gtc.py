@@ -155,15 +155,42 @@ def test_what_the_low_pass_filter_says_is_added_to_the_scores(
     (user, item), (more_user, more_item) = (m(*arguments(graph)) for m in (model, both))
     assert more_user.size(1) == user.size(1) + 5
     csr = both.csr_graph(*arguments(graph)[1:])
-    low_pass_item = both.low_pass.items(csr)
-    smooth = low_pass_item
-    for _ in range(num_item_layers):
-        smooth = csr.smooth(smooth)
-    low_pass_item = low_pass_item + smooth if num_item_layers else low_pass_item
+    low_pass_item = csr.with_similar(both.low_pass.items(csr), num_item_layers)
     said = both.low_pass.users(csr) @ low_pass_item.t()
     assert said.abs().mean() > 0.01
-    expected = user @ item.t() + 2.0 * 0.7 * said
+    both.low_pass.strength = 1.4
+    torch.testing.assert_close(both.low_pass.users(csr) @ low_pass_item.t(), 2 * said)
+    expected = user @ item.t() + 2.0 * said
     torch.testing.assert_close(more_user @ more_item.t(), expected)
+
+
+def test_the_published_settings_can_be_changed_one_by_one(planted: Callable) -> None:
+    graph = planted()
+    sizes = graph.num_users, graph.num_items, graph.in_channels
+    model = GTC.published(*sizes, hidden_channels=8, total_correlation_weight=0.5)
+    assert model.filter.denoiser("image").condition == "neighbors"
+    assert (model.diffusion_weight, model.total_correlation_weight) == (0.7, 0.5)
+    assert model.filter_weight == 0 and model.total_correlation.product_scale == "none"
+    schedule = model.filter.schedule
+    signal = schedule.alpha_bar  # from 1e-4 to 1e-2 in 600 steps
+    assert signal.numel() == 601 and float(signal[1]) == pytest.approx(1 - 1e-4)
+    assert float(signal[-1] / signal[-2]) == pytest.approx(1 - 1e-2)
+    assert model.total_correlation.logit_scale.exp().item() == pytest.approx(1 / 0.07)
+    assert type(model)(**model.arguments).diffusion_weight == 0.7
+
+
+def test_without_the_similarity_gate_all_content_counts_alike(planted: Callable) -> None:
+    graph = planted()
+    model = gtc_of(graph, similarity_gate=False, num_layers=0, num_item_layers=0)
+    filtered = model.filter_content(*arguments(graph))
+    e = F.normalize(model.item_emb.weight, dim=-1)
+    views = [e, *(F.normalize(f.x_hat, dim=-1) for f in filtered.values())]
+    torch.testing.assert_close(model(*arguments(graph))[1], e + sum(views) / len(views))
+
+
+def test_an_unknown_alignment_is_named(planted: Callable) -> None:
+    with pytest.raises(ValueError, match=r"'total_correlation' or 'pairwise' \(got 'infonce'\)"):
+        gtc_of(planted(), alignment="infonce")
 
 
 def test_the_losses_do_not_see_the_low_pass_filter(planted: Callable, batch_of: Callable) -> None:
@@ -356,11 +383,11 @@ def test_wrong_arguments_are_named(planted: Callable) -> None:
     with pytest.raises(ValueError, match="'in_channels' must name at least one modality"):
         GTC(graph.num_users, graph.num_items, {})
     for kwargs in (
-        {"num_sampling_steps": 0},
+        {"num_sampling_steps": -1},
         {"num_sampling_steps": 11, "start_step": 10},
         {"start_step": 601, "num_steps": 600},
     ):
-        with pytest.raises(ValueError, match=r"1 <= 'num_sampling_steps' <= 'start_step'"):
+        with pytest.raises(ValueError, match=r"0 <= 'num_sampling_steps' <= 'start_step'"):
             gtc_of(graph, **kwargs)
     with pytest.raises(ValueError, match=r"'condition' must be one of .* \(got 'users'\)"):
         gtc_of(graph, condition="users")

@@ -14,6 +14,7 @@ SWITCHES = [
     {"condition": "neighbors", "num_sampling_steps": 2},
     {"user_ids": False, "num_layers": 3, "item_bias": True},
     {"low_pass_strength": 0.4, "low_pass_channels": 3, "item_bias": True},
+    {"num_sampling_steps": 0, "similarity_gate": False},
     {"incomplete": ["image"], "num_layers": 0},
 ]
 
@@ -42,7 +43,7 @@ def test_a_new_item_of_a_known_id_is_a_known_item_without_interactions(
 
 
 @pytest.mark.parametrize("filter_in", FILTER_IN)
-@pytest.mark.parametrize("switches", SWITCHES[:5], ids=str)
+@pytest.mark.parametrize("switches", SWITCHES[:6], ids=str)
 def test_users_who_have_the_items_and_the_start_of_known_ones_are_these(
     planted: Callable, switches: dict, filter_in: str
 ) -> None:

@@ -113,3 +113,11 @@ def test_a_row_of_zeros_has_cosine_zero_and_sends_back_no_explosion(dtype: torch
 def test_gradients_can_be_differentiated_again() -> None:
     x, image = torch.randn(2, 3, 4, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x, y: SimilarityGate()(x, [y])[0], (x, image))
+
+
+def test_a_uniform_gate_takes_the_mean() -> None:
+    x, modalities = inputs(3)
+    out, weight = SimilarityGate(uniform=True)(x, modalities)
+    assert (weight == 0.25).all()
+    torch.testing.assert_close(out, x + torch.stack([x, *modalities]).mean(0))
+    assert repr(SimilarityGate(True, True)) == "SimilarityGate(normalized=True, uniform=True)"

@@ -187,6 +187,29 @@ def test_a_part_of_weight_zero_is_absent_and_the_others_are_as_before(
     assert parts["ranking"] == expected["ranking"]
 
 
+def test_pairwise_alignment_is_the_mean_of_the_contrasts_of_two(
+    planted: Callable, batch_of: Callable
+) -> None:
+    graph = planted()
+    without_some_images(graph)
+    weights = {"diffusion_weight": 0.0, "filter_weight": 0.0, "total_correlation_weight": 0.5}
+    model = gtc_of(graph, **weights, incomplete=["image"], alignment="pairwise")
+    batch = batch_of(graph)
+    parts = model.loss(*batch, *arguments(graph), generator=seeded())
+    rows = batch[1].unique()
+    filtered = model.filter_content(*arguments(graph))
+    views = [model.item_emb(rows), *(f.x_hat[rows] for f in filtered.values())]
+    masks = [None, *(graph.features.get(f"has_{name}") for name in filtered)]
+    masks = [mask if mask is None else mask[rows] for mask in masks]
+    generator, losses = seeded(), []
+    for a in range(len(views)):
+        for b in range(a + 1, len(views)):
+            pair = [views[a], views[b]], [masks[a], masks[b]]
+            losses.append(model.total_correlation(*pair, generator))
+    assert len(losses) == len(views) * (len(views) - 1) / 2 > 1
+    torch.testing.assert_close(parts["total_correlation"], 0.5 * sum(losses) / len(losses))
+
+
 @pytest.mark.parametrize("filter_in", ["messages", "both"])
 @pytest.mark.parametrize(
     "name", ["denoisers.image.lin_gate.bias", "denoisers.image.lin_h.bias", "lin_modality.bias"]
