@@ -116,15 +116,15 @@ SPACES: dict[str, dict[str, list[Any]]] = {
 }
 
 
-def _mmrec(name: str, weights: dict[str, float]) -> Callable[[str], InteractionDataset]:
-    graph = ItemKNNGraph(k=10, weights=weights)
-    return lambda root: MMRecFolder(root, name, pre_transform=graph)
-
-
-DATASETS: dict[str, Callable[[str], InteractionDataset]] = {
-    "tiktok": lambda root: TikTok(root, pre_transform=ItemKNNGraph(k=10)),
-    "lfm2k": lambda root: LFM2k(root, pre_transform=ItemKNNGraph(k=10)),
-    "baby": _mmrec("baby", {"image": 0.1, "text": 0.9}),
+GRAPHS = {
+    "tiktok": ItemKNNGraph(k=10),
+    "lfm2k": ItemKNNGraph(k=10),
+    "baby": ItemKNNGraph(k=10, weights={"image": 0.1, "text": 0.9}),
+}
+DATASETS: dict[str, Callable[..., InteractionDataset]] = {
+    "tiktok": lambda root, graph=GRAPHS["tiktok"]: TikTok(root, pre_transform=graph),
+    "lfm2k": lambda root, graph=GRAPHS["lfm2k"]: LFM2k(root, pre_transform=graph),
+    "baby": lambda root, graph=GRAPHS["baby"]: MMRecFolder(root, "baby", pre_transform=graph),
 }
 
 

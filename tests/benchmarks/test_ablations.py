@@ -1,0 +1,96 @@
+import pytest
+
+from benchmarks import ablations as bench
+from benchmarks.search import example_settings, from_json, to_json
+from gtc_pyg.datasets import PlantedPreferences
+from gtc_pyg.experiment import Settings, build_model
+from gtc_pyg.transforms import ItemKNNGraph
+
+SMALL = Settings(
+    lr=0.003,
+    weight_averaging=0.5,
+    epochs=2,
+    batch_size=256,
+    model={"hidden_channels": 8, "low_pass_strength": 0.5, "low_pass_channels": 4},
+    spectral_start=True,
+)
+
+
+def planted(root, graph=None):
+    graph = graph or ItemKNNGraph(k=4)
+    return PlantedPreferences(40, 30, seed=0, mean_degree=7.0, transform=graph)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(bench.DATASETS, "tiktok", planted)
+    monkeypatch.setitem(bench.GRAPHS, "tiktok", ItemKNNGraph(k=4))
+    monkeypatch.setattr(bench, "example_settings", lambda name: {"gtc": SMALL})
+    return planted(None)
+
+
+def test_every_variant_changes_what_it_says_and_makes_a_model(small):
+    made = {name: change(SMALL) for name, change in {**bench.VARIANTS, **bench.sweep()}.items()}
+    assert made[bench.WHOLE] == SMALL
+    texts = [to_json(settings) for settings in made.values()]
+    assert len(set(texts)) == len(texts)
+    for settings in made.values():
+        build_model("gtc", small, settings.modalities, settings.spectral_start, **settings.model)
+
+
+@pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
+def test_no_variant_is_the_setting_of_an_example(name):
+    base = example_settings(name)["gtc"]
+    same = [key for key, change in bench.VARIANTS.items() if change(base) == base]
+    assert set(same) <= {bench.WHOLE, "BPR"}  # TikTok is ranked by BPR
+
+
+def test_runs_have_rows_and_what_has_a_row_is_skipped(small, tmp_path, monkeypatch):
+    out = tmp_path / "rows.csv"
+    options = ["--root", str(tmp_path), "--out", str(out), "--seed", "1"]
+    names = [bench.WHOLE, "no diffusion", "without text"]
+    bench.run(bench.parse_args([*options, "--variants", *names]))
+    rows = bench.read_rows(out)
+    assert [row["variant"] for row in rows] == names
+    assert all(all(row.values()) for row in rows)
+    left = from_json(rows[2]["settings"]).modalities
+    assert left == [name for name in small.modalities if name != "text"]
+    monkeypatch.setattr(bench, "train", None)
+    bench.run(bench.parse_args([*options, "--variants", *names]))
+    assert bench.read_rows(out) == rows
+    with pytest.raises(ValueError, match="unknown variants"):
+        bench.run(bench.parse_args([*options, "--variants", "no luck"]))
+
+
+def test_a_sweep_shows_no_test(small, tmp_path):
+    out = tmp_path / "rows.csv"
+    options = ["--root", str(tmp_path), "--out", str(out), "--sweep", "--variants", "lr=0.004"]
+    bench.run(bench.parse_args(options))
+    (row,) = bench.read_rows(out)
+    assert from_json(row["settings"]).lr == 0.004
+    assert row["test_recall@20"] == row["test_ndcg@5"] == "" and row["val_recall@20"]
+
+
+def test_a_modality_that_is_left_out_is_not_in_the_item_graph():
+    assert bench.without("image", "baby", ["image", "text"]).weights == {"text": 0.9}
+    graph = bench.without("audio", "tiktok", ["audio", "image"])
+    assert (graph.k, graph.weights) == (10, {"image": 1.0})
+
+
+def test_the_table_by_hand():
+    def row(variant, seed, value):
+        shared = {"dataset": "tiktok", "variant": variant, "seed": str(seed)}
+        columns = ("val_recall@20", "test_recall@20", "test_ndcg@5")
+        return dict.fromkeys(bench.HEADER, "") | shared | dict.fromkeys(columns, str(value))
+
+    # Differences -.01, 0, -.005: mean -.005, deviation .005, t = -sqrt(3), p = .225.
+    rows = [row("GTC", s, v) for s, v in enumerate((0.09, 0.10, 0.11))]
+    rows += [row("neither", s, v) for s, v in enumerate((0.08, 0.10, 0.105))]
+    rows.append(row("lr=0.1", 0, 0.5))
+    lines = bench.table(rows, "tiktok").splitlines()
+    assert lines[2] == "| GTC | 3 | 0.1000 | 0.1000 | 0.1000 |"
+    assert lines[3] == "| neither | 3 |" + " 0.0950 (-0.0050, p = 0.23) |" * 3
+    assert len(lines) == 4
+    assert bench.table(rows, "baby") == "No rows yet."
+    with pytest.raises(ValueError, match="seed 0 stands twice"):
+        bench.table([*rows, rows[0]], "tiktok")
