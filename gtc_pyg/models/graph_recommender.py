@@ -273,6 +273,8 @@ class GraphRecommender(Module):
         It has a ``history``, see :class:`~gtc_pyg.models.csr_graph.CSRGraph`: make another one each
         epoch, and after weights were drawn or loaded anew.
         """
+        if self.low_pass is not None:
+            self.low_pass.check()  # now, and not after an epoch
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
             graph = pruned(graph, self.edge_dropout, generator)

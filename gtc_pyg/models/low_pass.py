@@ -61,6 +61,14 @@ class LowPass(Module):
         self.told.copy_(factors.told)
         self.added.fill_(factors.added)
 
+    def check(self) -> None:
+        r"""Refuses to be used before :meth:`fit`."""
+        if self.added == 0:
+            raise RuntimeError(
+                "'low_pass_strength' is above 0 and nothing was fitted: call the model's "
+                "fit_low_pass with the graph of training first"
+            )
+
     def items(self, graph: CSRGraph) -> Tensor:
         r"""Columns of the graph's items ``[I, K]``, before similar ones are added.
 
@@ -70,11 +78,7 @@ class LowPass(Module):
         Raises:
             RuntimeError: Before :meth:`fit`.
         """
-        if self.added == 0:
-            raise RuntimeError(
-                "'low_pass_strength' is above 0 and nothing was fitted: call the model's "
-                "fit_low_pass with the graph of training first"
-            )
+        self.check()
         return self.item if graph.nodes is None else self.item[graph.nodes.item_id]
 
     def users(self, graph: CSRGraph) -> Tensor:

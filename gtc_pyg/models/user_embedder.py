@@ -30,8 +30,9 @@ class UserEmbedder:
 
     Items stay as they were trained. A user is what :meth:`GraphRecommender.forward` makes of a user
     with these items, step by step: what is propagated to them, and in a
-    :class:`~gtc_pyg.models.GTC` their gates, weights of modalities and filtered content. All of it
-    depends on sums over their items, of rows that are computed once.
+    :class:`~gtc_pyg.models.GTC` their gates, weights of modalities, filtered content and what a
+    low-pass filter says of their items. All of it depends on sums over their items, of rows that
+    are computed once.
 
     One thing a new user lacks, an ID embedding :math:`e_u`. It is predicted from the mean direction
     of the items' ID embeddings by a ridge regression, which trained users teach, with the penalty

@@ -61,8 +61,9 @@ def test_what_was_not_fitted_says_so(planted: Callable) -> None:
     graph = planted()
     model = gtc_of(graph, low_pass_strength=1.0)
     model.low_pass = LowPass(graph.num_items, 4)
-    with pytest.raises(RuntimeError, match="fit_low_pass"):
-        model(*arguments(graph))
+    for use in (model, lambda *args: model.training_graph(*args[1:])):
+        with pytest.raises(RuntimeError, match="fit_low_pass"):
+            use(*arguments(graph))
 
 
 @pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
