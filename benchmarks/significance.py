@@ -4,9 +4,9 @@
     python benchmarks/significance.py --test                                  # the table
 
 The first command trains every model of the example script with its SETTINGS and seeds 0 to 4. It
-keeps the test metrics of each user in a file for each run under --users and appends the run's rows
-to --out. A run that has its file is not trained again, so an interrupted command can be repeated,
-and several may run at the same time and share the runs.
+keeps the test metrics of each user, and which test items were found, in a file for each run under
+--users and appends the run's rows to --out. A run that has its file is not trained again, so an
+interrupted command can be repeated, and several may run at the same time and share the runs.
 
 The second one reads all these files. Each user's value is averaged over the seeds, and GTC is
 compared with every baseline user by user: the difference of the means, its 95 % bootstrap interval
@@ -31,18 +31,16 @@ from typing import Any
 import numpy as np
 import scipy
 import torch
-from numpy.typing import NDArray
 from scipy import stats
 
 from gtc_pyg import experiment
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import Settings, _versions, append_rows
-from gtc_pyg.lightning import InteractionDataModule
-from gtc_pyg.models import GraphRecommender
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.locks import claimed, lock_of
 from benchmarks.options import dataset_parser, with_root
+from benchmarks.per_user import METRICS, Floats, per_user
 from benchmarks.rows import read_rows, write_rows
 from benchmarks.search import DATASETS, example_settings, to_json
 
@@ -69,41 +67,8 @@ HEADER = [
     "commit",
     "versions",
 ]
-METRICS = [("recall", 20), ("ndcg", 20), ("recall", 5), ("ndcg", 5)]
 PRESET, LEVEL, POWER, RESAMPLES = "default", 0.01, 0.8, 9999
-Floats = NDArray[np.float64]
 Run = dict[str, Any]
-
-
-@torch.no_grad()
-def user_metrics(
-    model: GraphRecommender, dataset: InteractionDataset, modalities: Sequence[str] | None = None
-) -> tuple[NDArray[np.int64], dict[str, Floats]]:
-    """The users who have test interactions, and Recall and NDCG at 5 and 20 of each of them."""
-    device = next(model.parameters()).device
-    data = InteractionDataModule(dataset, modalities)
-    inputs, ranker = data.inputs.to(device), data.rankers["test"].to(device)
-    user_emb, item_emb = model.eval()(
-        inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
-    )
-    parts: dict[str, list[torch.Tensor]] = {}
-    for users in ranker.users.split(data.eval_batch_size):
-        top = ranker.rank(user_emb, item_emb, users, max(k for _, k in METRICS))
-        row, item = ranker.labels(users)
-        first = torch.arange(users.numel(), device=device) * data.num_items
-        hit = torch.isin(top + first.view(-1, 1), item + first[row]) & (top >= 0)
-        degree = ranker.labels.degree[users]
-        rank = torch.arange(2, top.size(1) + 2, device=device, dtype=torch.double)
-        discount = 1 / rank.log2()
-        for metric, k in METRICS:
-            if metric == "recall":
-                value = hit[:, :k].sum(1).double() / degree
-            else:
-                ideal = discount[:k].cumsum(0)[degree.clamp(max=min(k, top.size(1))) - 1]
-                value = (hit * discount)[:, :k].sum(1) / ideal
-            parts.setdefault(f"{metric}@{k}", []).append(value)
-    values = {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
-    return ranker.users.cpu().numpy(), values
 
 
 def train(name: str, dataset: InteractionDataset, model: str, settings: Settings, seed: int) -> Run:
@@ -115,12 +80,13 @@ def train(name: str, dataset: InteractionDataset, model: str, settings: Settings
         args = experiment.parse_args(None, argv=options)
         result = experiment.run(name, dataset, {model: settings}, args)[model][0]
         kept = read_rows(rows)
-    users, values = user_metrics(result.model, dataset, settings.modalities)
-    for key, value in values.items():
+    found = per_user(result.model, dataset, settings.modalities)
+    for key, value in found.metrics.items():
         reported = result.test[key.replace("ndcg", "NDCG").replace("recall", "Recall")]
         if abs(value.mean() - reported) > 1e-6:
             raise RuntimeError(f"{key} of the users is {value.mean()} and {reported} in the report")
-    return {"settings": to_json(settings), "rows": json.dumps(kept), "users": users, **values}
+    arrays = {**found.metrics, **{name: getattr(found, name) for name in found._fields[1:]}}
+    return {"settings": to_json(settings), "rows": json.dumps(kept), **arrays}
 
 
 def save(path: Path, run: Run) -> None:

@@ -2,15 +2,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("lightning")
 
 from benchmarks import significance as bench
+from benchmarks.per_user import PerUser
 from benchmarks.search import to_json
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.evaluation import evaluate
-from gtc_pyg.experiment import Settings, build_model
+from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {"gtc": Settings(epochs=2), "lightgcn": Settings(epochs=2)}
@@ -27,65 +26,6 @@ def run_of(values, users=None, **more):
     run = dict.fromkeys((f"{metric}@{k}" for metric, k in bench.METRICS), values)
     users = np.arange(len(values)) if users is None else users
     return {"settings": "{}", "rows": json.dumps([{"commit": "abc"}]), "users": users} | run | more
-
-
-def test_values_of_users_have_the_reported_means(dataset):
-    torch.manual_seed(0)
-    model = build_model("gtc", dataset).train()
-    users, values = bench.user_metrics(model, dataset)
-    view = dataset.view("test")["user", "rates", "item"]
-    data = dataset[0]
-    features = {name: data["item"][f"x_{name}"] for name in dataset.modalities}
-    with torch.no_grad():
-        emb = model.eval()(features, data.edge_index_dict, data.edge_weight_dict)
-    means = evaluate(*emb, view.edge_label_index, [data["user", "rates", "item"].edge_index])
-    assert users.tolist() == view.edge_label_index[0].unique().tolist()
-    for name, shown in (("recall", "Recall"), ("ndcg", "NDCG")):
-        for k in (5, 20):
-            value = values[f"{name}@{k}"]
-            assert value.shape == users.shape
-            assert value.mean() == pytest.approx(means[f"{shown}@{k}"], abs=1e-6)
-
-
-def test_values_of_one_user_by_hand(dataset):
-    # User 0 has the test items 3, 5 and 7, and they are ranked first, third and tenth.
-    class Ranked(torch.nn.Linear):
-        def forward(self, *args):
-            order = [3, 0, 5, 1, 2, 4, 6, 8, 9, 7, *range(10, 40)]
-            item_emb = torch.zeros(40, 1)
-            item_emb[order, 0] = torch.arange(40.0, 0.0, -1.0)
-            return torch.ones(60, 1), item_emb
-
-    model = Ranked(1, 1)
-    module = bench.InteractionDataModule(dataset)
-    labels = torch.tensor([[0, 0, 0], [3, 5, 7]])
-    module.rankers["test"] = type(module.rankers["test"])(labels, [], 60)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "InteractionDataModule", lambda *args: module)
-        users, values = bench.user_metrics(model, dataset)
-    assert users.tolist() == [0]
-    ideal = 1 + 1 / np.log2(3) + 1 / 2
-    assert values["recall@5"] == pytest.approx([2 / 3])
-    assert values["recall@20"] == pytest.approx([1.0])
-    assert values["ndcg@5"] == pytest.approx([(1 + 1 / 2) / ideal])
-    assert values["ndcg@20"] == pytest.approx([(1 + 1 / 2 + 1 / np.log2(11)) / ideal])
-
-
-def test_places_that_no_item_is_left_for_are_no_hits(dataset):
-    # User 1 may be shown items 0 and 1 alone; user 0, just before, has the last item.
-    class Ranked(torch.nn.Linear):
-        def forward(self, *args):
-            return torch.ones(60, 1), torch.arange(40.0, 0.0, -1.0).view(-1, 1)
-
-    module = bench.InteractionDataModule(dataset)
-    seen = torch.stack([torch.ones(38, dtype=torch.long), torch.arange(2, 40)])
-    labels = torch.tensor([[0, 1], [39, 0]])
-    module.rankers["test"] = type(module.rankers["test"])(labels, [seen], 60)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "InteractionDataModule", lambda *args: module)
-        values = bench.user_metrics(Ranked(1, 1), dataset)[1]
-    for value in values.values():
-        assert value == pytest.approx([0.0, 1.0])
 
 
 @pytest.fixture
@@ -158,7 +98,8 @@ def test_a_run_of_other_settings_is_refused(runs, monkeypatch):
 
 def test_users_that_disagree_with_the_report_are_refused(dataset, monkeypatch):
     users = np.arange(3)
-    monkeypatch.setattr(bench, "user_metrics", lambda *args: (users, {"recall@20": users + 1.0}))
+    wrong = PerUser({"recall@20": users + 1.0}, users, users, users, users > 0)
+    monkeypatch.setattr(bench, "per_user", lambda *args: wrong)
     with pytest.raises(RuntimeError, match=r"recall@20 of the users is 2\.0 and"):
         bench.train("planted", dataset, "lightgcn", Settings(epochs=1), 0)
 

@@ -1,0 +1,70 @@
+"""Test metrics of each user, and which of their test items were found."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.lightning import InteractionDataModule
+from gtc_pyg.models import GraphRecommender
+
+METRICS = [("recall", 20), ("ndcg", 20), ("recall", 5), ("ndcg", 5)]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class PerUser(NamedTuple):
+    """Of the users who have test interactions, and of these interactions."""
+
+    metrics: dict[str, Floats]
+    """Recall and NDCG at 5 and 20 of each user ``[N]``."""
+    users: Ints
+    """Who they are ``[N]``."""
+    user_degree: Ints
+    """Their training interactions ``[N]``."""
+    item_degree: Ints
+    """Training interactions of each test item, user by user ``[E]``."""
+    found: NDArray[np.bool_]
+    """Whether it is among the user's first 20 ``[E]``."""
+
+
+@torch.no_grad()
+def per_user(
+    model: GraphRecommender, dataset: InteractionDataset, modalities: Sequence[str] | None = None
+) -> PerUser:
+    """Ranks the test set once."""
+    device = next(model.parameters()).device
+    data = InteractionDataModule(dataset, modalities)
+    inputs, ranker = data.inputs.to(device), data.rankers["test"].to(device)
+    user_emb, item_emb = model.eval()(
+        inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
+    )
+    trained = dataset[0]["user", "rates", "item"].edge_index.cpu()
+    sizes = dataset.num_users, dataset.num_items
+    degrees = [torch.bincount(x, minlength=n) for x, n in zip(trained, sizes, strict=True)]
+    parts: dict[str, list[torch.Tensor]] = {}
+    for users in ranker.users.split(data.eval_batch_size):
+        top = ranker.rank(user_emb, item_emb, users, max(k for _, k in METRICS))
+        row, item = ranker.labels(users)
+        first = torch.arange(users.numel(), device=device) * data.num_items
+        shown, wanted = top + first.view(-1, 1), item + first[row]
+        hit = torch.isin(shown, wanted) & (top >= 0)
+        degree = ranker.labels.degree[users]
+        rank = torch.arange(2, top.size(1) + 2, device=device, dtype=torch.double)
+        discount = 1 / rank.log2()
+        for metric, k in METRICS:
+            if metric == "recall":
+                value = hit[:, :k].sum(1).double() / degree
+            else:
+                ideal = discount[:k].cumsum(0)[degree.clamp(max=min(k, top.size(1))) - 1]
+                value = (hit * discount)[:, :k].sum(1) / ideal
+            parts.setdefault(f"{metric}@{k}", []).append(value)
+        parts.setdefault("item_degree", []).append(degrees[1][item.cpu()])
+        parts.setdefault("found", []).append(torch.isin(wanted, shown[:, :20][top[:, :20] >= 0]))
+    values = {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
+    of_labels = values.pop("item_degree"), values.pop("found")
+    known = ranker.users.cpu()
+    return PerUser(values, known.numpy(), degrees[0][known].numpy(), *of_labels)
