@@ -134,7 +134,8 @@ def run(args: argparse.Namespace) -> None:
         dataset = DATASETS[args.dataset](args.root)
     names = list(dataset.modalities)
     variants = sweep() if args.sweep else {**VARIANTS, **{LEFT_OUT + m: _keep(m) for m in names}}
-    chosen = args.variants or list(variants)
+    same = [name for name in VARIANTS if name != WHOLE and VARIANTS[name](base) == base]
+    chosen = args.variants or [name for name in variants if name not in same]
     unknown = [name for name in chosen if name not in variants]
     if unknown:
         raise ValueError(f"unknown variants {unknown}, expected some of {list(variants)}")
@@ -143,16 +144,23 @@ def run(args: argparse.Namespace) -> None:
             key = {"dataset": args.dataset, "variant": name, "seed": seed}
             with claimed(args.out, *key.values()) as mine:
                 rows = read_rows(args.out)
-                if not mine or [str(v) for v in key.values()] in [
-                    [r[k] for k in KEY] for r in rows
-                ]:
-                    continue
+                done = [r for r in rows if [r[k] for k in KEY] == [str(v) for v in key.values()]]
                 settings, data = variants[name](base), dataset
-                if name.startswith(LEFT_OUT):
-                    out = name.removeprefix(LEFT_OUT)
-                    settings = replace(settings, modalities=[m for m in names if m != out])
+                left_out = name.removeprefix(LEFT_OUT) if name.startswith(LEFT_OUT) else None
+                if left_out:
+                    kept = [m for m in names if m != left_out]
+                    settings = replace(settings, modalities=kept)
+                if done and done[0]["settings"] != to_json(settings):
+                    raise ValueError(
+                        f"{args.out} has {key} of other settings: remove the rows of "
+                        f"{args.dataset} and repeat"
+                    )
+                if done or not mine:
+                    continue
+                if left_out:
+                    graph = without(left_out, args.dataset, names)
                     with lock_of(Path(args.root)):
-                        data = DATASETS[args.dataset](args.root, without(out, args.dataset, names))
+                        data = DATASETS[args.dataset](args.root, graph)
                 commit = _commit()
                 row = key | {"settings": to_json(settings)} | run_one(data, settings, seed)
                 if args.sweep:

@@ -25,8 +25,10 @@ class PerUser(NamedTuple):
     """Who they are ``[N]``."""
     user_degree: Ints
     """Their training interactions ``[N]``."""
+    of_user: Ints
+    """Position of the user of each test interaction ``[E]``."""
     item_degree: Ints
-    """Training interactions of each test item, user by user ``[E]``."""
+    """Training interactions of its item ``[E]``."""
     found: NDArray[np.bool_]
     """Whether it is among the user's first 20 ``[E]``."""
 
@@ -65,6 +67,9 @@ def per_user(
         parts.setdefault("item_degree", []).append(degrees[1][item.cpu()])
         parts.setdefault("found", []).append(torch.isin(wanted, shown[:, :20][top[:, :20] >= 0]))
     values = {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
-    of_labels = values.pop("item_degree"), values.pop("found")
+    item_degree, found = values.pop("item_degree"), values.pop("found")
     known = ranker.users.cpu()
-    return PerUser(values, known.numpy(), degrees[0][known].numpy(), *of_labels)
+    of_user = torch.arange(known.numel()).repeat_interleave(ranker.labels.degree.cpu()[known])
+    return PerUser(
+        values, known.numpy(), degrees[0][known].numpy(), of_user.numpy(), item_degree, found
+    )

@@ -7,7 +7,7 @@ Users are grouped by their number of training interactions, test interactions by
 into five groups about equally large; items nobody had touched are a group of their own. Of a group
 of users the mean Recall@20 is shown, of a group of interactions the share that was found among the
 first 20 (each user's Recall@20 weighed by their number of test interactions). Values are averaged
-over the seeds first; the interval is that of the difference, by 9,999 resamples of the group.
+over the seeds first; the interval is that of the difference, by 9,999 resamples of users.
 """
 
 import argparse
@@ -55,6 +55,8 @@ def groups_of(degree: Ints) -> Iterator[tuple[int, int, np.ndarray]]:
     if (degree == 0).any():
         yield 0, 0, degree == 0
     known = degree[degree > 0]
+    if len(known) == 0:
+        return
     edges = np.unique(np.quantile(known, np.linspace(0, 1, NUM_GROUPS + 1)).round().astype(int))
     for k, first in enumerate(edges[:-1] if len(edges) > 1 else edges):
         last = len(edges) - 2 <= k
@@ -80,9 +82,10 @@ def table(runs: Mapping[str, Mapping[str, Mapping[int, Run]]]) -> list[dict[str,
             commits = sorted({row["commit"] for run in both for row in json.loads(run["rows"])})
             for group, (degree, value) in columns.items():
                 pair = [mean_of(models[model], value) for model in ("gtc", baseline)]
+                user = first["of_user"] if group == "item" else np.arange(len(first[degree]))
                 for least, most, inside in groups_of(first[degree]):
                     values = [x[inside] for x in pair]
-                    low, high = interval(values[0] - values[1])
+                    low, high = interval(values[0] - values[1], user[inside])
                     numbers = [*(x.mean() for x in values), (values[0] - values[1]).mean()]
                     shown = [f"{x:.6f}" for x in (*numbers, low, high)]
                     key = [dataset, group, least, most, int(inside.sum()), baseline]
@@ -92,14 +95,19 @@ def table(runs: Mapping[str, Mapping[str, Mapping[int, Run]]]) -> list[dict[str,
     return rows
 
 
-def interval(difference: Floats) -> tuple[float, float]:
-    """95 % of the mean, by the bootstrap; the mean itself where all are alike."""
-    if len(difference) < 2 or np.ptp(difference) == 0:
+def interval(difference: Floats, user: Ints) -> tuple[float, float]:
+    """95 % of the mean, by the bootstrap over users; the mean itself where all are alike."""
+    _, row = np.unique(user, return_inverse=True)
+    total, count = np.bincount(row, difference), np.bincount(row)
+    if len(total) < 2 or np.ptp(difference) == 0:
         return (float(difference.mean()),) * 2
-    found = stats.bootstrap(
-        (difference,), np.mean, n_resamples=RESAMPLES, batch=99, method="percentile", rng=0
-    ).confidence_interval
-    return float(found.low), float(found.high)
+
+    def mean(total: Floats, count: Ints, axis: int) -> Floats:
+        return np.asarray(total.sum(axis=axis) / count.sum(axis=axis))
+
+    options = {"n_resamples": RESAMPLES, "batch": 99, "method": "percentile", "rng": 0}
+    found = stats.bootstrap((total, count), mean, paired=True, vectorized=True, **options)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def draw(rows: Sequence[Mapping[str, str]], path: Path = PLOT) -> None:

@@ -34,7 +34,9 @@ class Components(NamedTuple):
     spread: Tensor
     """What an item gives to those that it is similar to ``[I, S, D]``."""
     low_pass: LowPass | None
-    """Columns beside, part of ``'interactions'``."""
+    """What gives columns beside, part of ``'interactions'``."""
+    low_pass_item: Tensor | None
+    """Those of the items, before similar ones are added ``[I, K]``."""
     unit: bool
     """Whether ID embeddings of users count by their directions alone."""
     start: float
@@ -108,7 +110,7 @@ def item_components(model: GraphRecommender, features: Features, graph: CSRGraph
     spread = item.unsqueeze(1) if isinstance(model, FREEDOM) else both
     if isinstance(model, FREEDOM) and model.num_item_layers == 0:
         both = both + spread
-    bias = model.item_bias
+    bias, low_pass = model.item_bias, model.low_pass
     return Components(
         sources=(INTERACTIONS, *filtered),
         told=torch.stack(told, dim=1) * inverse,
@@ -121,5 +123,6 @@ def item_components(model: GraphRecommender, features: Features, graph: CSRGraph
         similar=graph[SIMILAR_ITEMS] if model.num_item_layers > 0 else None,
         num_item_layers=model.num_item_layers,
         bias=None if bias is None else bias.weight.view(-1),
-        low_pass=model.low_pass if isinstance(model, GTC) else None,
+        low_pass=low_pass,
+        low_pass_item=None if low_pass is None else low_pass.items(graph),
     )

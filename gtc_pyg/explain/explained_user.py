@@ -132,7 +132,7 @@ class ExplainedUser:
             bias = bias if c.bias is None else c.bias[item].detach()
             rows, weight = c.neighbors(item)
             factors = [torch.cat([f.base[item], f.h[item]]) for f in self.filtered.values()]
-            beside = None if c.low_pass is None else c.low_pass.item
+            beside = None if c.low_pass is None else c.low_pass_item
             of_item = None if beside is None else beside[item]
             of_near = None if beside is None else beside[rows] * weight.view(-1, 1)
             alone = _beside(c.itself[item], of_item, factors if self._in_score else [])

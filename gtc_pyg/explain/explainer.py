@@ -49,7 +49,7 @@ class Explainer:
     item gets is its own or comes from the item graph. What a past item knows it may have from its
     other users, the user included: the part says over which item it came.
 
-    What a :class:`~gtc_pyg.models.low_pass.LowPass` says is a part of ``'interactions'``, and on
+    What a :class:`~gtc_pyg.models.LowPass` says is a part of ``'interactions'``, and on
     the user's side of the items that say it.
 
     LightGCN and FREEDOM have one source, ``'interactions'``, and the same formulas without content;

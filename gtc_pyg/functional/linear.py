@@ -102,8 +102,14 @@ def low_pass_factors(
         dim: Number of vectors :math:`K`; what exceeds ``min(U, I)`` is zero.
         similar: The item graph :math:`S`, transposed CSR ``[I, I]``; none where ``None``.
         num_hops: :math:`L`.
+
+    Raises:
+        ValueError: Without interactions, or for an id out of range.
     """
+    if edge_index.size(1) == 0:
+        raise ValueError("'edge_index' must hold at least one interaction (got none)")
     a = _normalized(edge_index, num_users, num_items, 1.0)
+    similar = None if similar is None else similar.to(a.to_item.dtype)
     back = None if similar is None else similar.t().to_sparse_csr()
 
     def added(x: Tensor, matrix: Tensor | None) -> Tensor:

@@ -80,6 +80,10 @@ class RecommenderModule(LightningModule):
         for ranker in self.data.rankers.values():
             ranker.to(self.device)
 
+    def on_train_start(self) -> None:
+        if self.model.low_pass is not None:
+            self.model.low_pass.check()  # now, and not after an epoch
+
     def on_train_epoch_start(self) -> None:
         self.generator = torch.Generator(device=self.device)
         other = 0 if self.automatic_optimization else rank() * 7_368_787

@@ -7,6 +7,7 @@ from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.gtc import GTC
 from gtc_pyg.models.item_embedder import ItemEmbedder
 from gtc_pyg.models.lightgcn import LightGCN
+from gtc_pyg.models.low_pass import LowPass
 from gtc_pyg.models.mgcn import MGCN
 from gtc_pyg.models.modality_filler import ModalityFiller
 from gtc_pyg.models.user_embedder import UserEmbedder
@@ -19,6 +20,7 @@ __all__ = [
     "FREEDOM",
     "ItemEmbedder",
     "LightGCN",
+    "LowPass",
     "MGCN",
     "ModalityFiller",
     "UserEmbedder",

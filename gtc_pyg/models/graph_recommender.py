@@ -216,7 +216,7 @@ class GraphRecommender(Module):
         edge_index_dict: EdgeIndexDict,
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> None:
-        r"""Finds what a :class:`~gtc_pyg.models.low_pass.LowPass` adds, in a model that has one.
+        r"""Finds what a :class:`~gtc_pyg.models.LowPass` adds, in a model that has one.
 
         Args:
             edge_index_dict: As in :meth:`forward`: the whole graph of training.

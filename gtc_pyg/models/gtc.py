@@ -51,7 +51,7 @@ class GTC(GraphRecommender):
        ``content_strength``);
     6. items are smoothed over the item graph; scores are inner products;
     7. where ``low_pass_strength`` is not 0, what a low-pass filter of the interactions says is
-       added to them once training is done (:class:`~gtc_pyg.models.low_pass.LowPass`).
+       added to them, in no loss but whenever items are ranked (:class:`~gtc_pyg.models.LowPass`).
 
     With ``filter_in='score'`` the filter acts in the score instead: :math:`\lambda \sum_m a_u^m
     \langle p_u^m, \hat x_{ui}^m \rangle` is added. Both are factorised: no
@@ -203,6 +203,17 @@ class GTC(GraphRecommender):
             "product_scale": "none",
         }
         return cls(num_users, num_items, in_channels, **{**settings, **changes})
+
+    @property
+    def low_pass_strength(self) -> float:
+        r"""Weight of the low-pass filter, 0 without one; it may be set where there is one."""
+        return 0.0 if self.low_pass is None else self.low_pass.strength
+
+    @low_pass_strength.setter
+    def low_pass_strength(self, strength: float) -> None:
+        if self.low_pass is None:
+            raise AttributeError("made with 'low_pass_strength' 0: there is no filter to weigh")
+        self.low_pass.strength = strength
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class ItemEmbedder:
     All is in closed form, and what it depends on is found on the known items by leave-one-out: the
     penalty of the regression, the weights :math:`w_m \propto (R_m^2 / (1 - R_m^2))^2` from what
     each modality explains alone, and :math:`a, b \geq 0` by least squares. The same predicts what a
-    :class:`~gtc_pyg.models.low_pass.LowPass` says of an item. Its number in all scores
+    :class:`~gtc_pyg.models.LowPass` says of an item. Its number in all scores
     (``item_bias``) cannot be told from content and is the mean of the known items.
 
     A known item without interactions was taught something after all, through the item graph of its

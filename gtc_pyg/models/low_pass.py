@@ -19,7 +19,8 @@ class LowPass(Module):
     Args:
         num_items: Number of items :math:`I`.
         channels: Number of columns :math:`K`.
-        strength: Factor on the users' columns.
+        strength: Factor on the inner products; each side has its root, so that similarities of
+            items among themselves know of it, too.
     """
 
     item: Tensor
@@ -30,9 +31,7 @@ class LowPass(Module):
         super().__init__()
         check_least(1, low_pass_channels=channels)
         if not 0 < strength < float("inf"):
-            raise ValueError(
-                f"'low_pass_strength' must be 0 or positive, and finite (got {strength})"
-            )
+            raise ValueError(f"'low_pass_strength' must be positive and finite (got {strength})")
         self.strength = strength
         self.register_buffer("item", torch.zeros(num_items, channels))
         self.register_buffer("told", torch.zeros(num_items, channels))
@@ -79,10 +78,11 @@ class LowPass(Module):
             RuntimeError: Before :meth:`fit`.
         """
         self.check()
-        return self.item if graph.nodes is None else self.item[graph.nodes.item_id]
+        item = self.item if graph.nodes is None else self.item[graph.nodes.item_id]
+        return self.strength**0.5 * item
 
     def users(self, graph: CSRGraph) -> Tensor:
-        r"""Columns of the graph's users ``[U, K]``, in their strength; zeros without items.
+        r"""Columns of the graph's users ``[U, K]``; zeros without items.
 
         Args:
             graph: Interactions of any users with the items; sampled ones stand for all.
@@ -94,4 +94,4 @@ class LowPass(Module):
 
     def weight_of(self, degree: Tensor) -> Tensor:
         r"""What ``told`` of each item counts for a user of some degree."""
-        return self.strength * (degree + self.added).rsqrt()
+        return self.strength**0.5 * (degree + self.added).rsqrt()

@@ -117,7 +117,11 @@ def warm_started(
                 f"'dataset' must have content {name!r} [I, {expected}], as the model was trained "
                 f"with (got {list(dataset.modalities) if found is None else list(found.shape)})"
             )
-    arguments = {**old.arguments, "num_users": dataset.num_users, "num_items": dataset.num_items}
+    arguments = {
+        **old.current_arguments(),
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+    }
     lacking = [name for name in dataset.incomplete if name in old.modalities]
     if "incomplete" in arguments or (lacking and isinstance(old, GTC)):
         arguments["incomplete"] = list(dict.fromkeys([*arguments.get("incomplete", ()), *lacking]))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from benchmarks import ablations as bench
@@ -48,18 +50,29 @@ def test_no_variant_is_the_setting_of_an_example(name):
 def test_runs_have_rows_and_what_has_a_row_is_skipped(small, tmp_path, monkeypatch):
     out = tmp_path / "rows.csv"
     options = ["--root", str(tmp_path), "--out", str(out), "--seed", "1"]
-    names = [bench.WHOLE, "no diffusion", "without text"]
+    names, graphs = [bench.WHOLE, "no diffusion", "without text"], []
+
+    def spied(root, graph=None):
+        graphs.append(graph)
+        return planted(root, graph)
+
+    monkeypatch.setitem(bench.DATASETS, "tiktok", spied)
     bench.run(bench.parse_args([*options, "--variants", *names]))
     rows = bench.read_rows(out)
     assert [row["variant"] for row in rows] == names
     assert all(all(row.values()) for row in rows)
     left = from_json(rows[2]["settings"]).modalities
     assert left == [name for name in small.modalities if name != "text"]
+    rest = [name for name in small.modalities if name != "text"]
+    assert graphs[0] is None and set(graphs[1].weights) == set(rest) and len(graphs) == 2
     monkeypatch.setattr(bench, "train", None)
     bench.run(bench.parse_args([*options, "--variants", *names]))
     assert bench.read_rows(out) == rows
     with pytest.raises(ValueError, match="unknown variants"):
         bench.run(bench.parse_args([*options, "--variants", "no luck"]))
+    monkeypatch.setattr(bench, "example_settings", lambda name: {"gtc": replace(SMALL, lr=1.0)})
+    with pytest.raises(ValueError, match="of other settings: remove the rows of tiktok"):
+        bench.run(bench.parse_args([*options, "--variants", *names]))
 
 
 def test_a_sweep_shows_no_test(small, tmp_path):

@@ -49,12 +49,12 @@ def test_values_of_one_user_by_hand(dataset):
     module.rankers["test"] = type(module.rankers["test"])(labels, [], 60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "InteractionDataModule", lambda *args: module)
-        values, users, user_degree, item_degree, found = bench.per_user(model, dataset)
+        values, users, user_degree, of_user, item_degree, found = bench.per_user(model, dataset)
     assert users.tolist() == [0]
     user, item = dataset[0]["user", "rates", "item"].edge_index
     assert user_degree.tolist() == [int((user == 0).sum())]
     assert item_degree.tolist() == [int((item == i).sum()) for i in (3, 5, 7)]
-    assert found.tolist() == [True, True, True]
+    assert found.tolist() == [True, True, True] and of_user.tolist() == [0, 0, 0]
     ideal = 1 + 1 / np.log2(3) + 1 / 2
     assert values["recall@5"] == pytest.approx([2 / 3])
     assert values["recall@20"] == pytest.approx([1.0])
@@ -74,7 +74,7 @@ def test_places_that_no_item_is_left_for_are_no_hits(dataset):
     module.rankers["test"] = type(module.rankers["test"])(labels, [seen], 60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "InteractionDataModule", lambda *args: module)
-        values, *_, found = bench.per_user(Ranked(1, 1), dataset)
+        values, *_, of_user, _, found = bench.per_user(Ranked(1, 1), dataset)
     for value in values.values():
         assert value == pytest.approx([0.0, 1.0])
-    assert found.tolist() == [False, True]
+    assert found.tolist() == [False, True] and of_user.tolist() == [0, 1]

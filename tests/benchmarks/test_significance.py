@@ -98,7 +98,7 @@ def test_a_run_of_other_settings_is_refused(runs, monkeypatch):
 
 def test_users_that_disagree_with_the_report_are_refused(dataset, monkeypatch):
     users = np.arange(3)
-    wrong = PerUser({"recall@20": users + 1.0}, users, users, users, users > 0)
+    wrong = PerUser({"recall@20": users + 1.0}, users, users, users, users, users > 0)
     monkeypatch.setattr(bench, "per_user", lambda *args: wrong)
     with pytest.raises(RuntimeError, match=r"recall@20 of the users is 2\.0 and"):
         bench.train("planted", dataset, "lightgcn", Settings(epochs=1), 0)

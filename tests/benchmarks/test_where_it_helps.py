@@ -18,6 +18,7 @@ def run_of(recall, found, user_degree, item_degree):
         "found": np.array(found),
         "user_degree": np.array(user_degree),
         "item_degree": np.array(item_degree),
+        "of_user": np.arange(len(item_degree)),
     }
 
 
@@ -39,6 +40,7 @@ def test_groups_are_about_equally_large_and_hold_everybody():
         assert most < least
     assert max(inside.sum() for *_, inside in groups) < 400
     assert [g[:2] for g in bench.groups_of(np.array([3, 3, 3]))] == [(3, 3)]
+    assert [g[:2] for g in bench.groups_of(np.zeros(3, dtype=int))] == [(0, 0)]
 
 
 def test_gains_are_where_they_were_put():
@@ -60,10 +62,13 @@ def test_gains_are_where_they_were_put():
 
 def test_the_interval_is_that_of_the_mean():
     difference = np.random.default_rng(0).normal(1.0, 2.0, 400)
-    low, high = bench.interval(difference)
+    low, high = bench.interval(difference, np.arange(400))
     assert low == pytest.approx(difference.mean() - 1.96 * 2 / 20, abs=0.03)
     assert high == pytest.approx(difference.mean() + 1.96 * 2 / 20, abs=0.03)
-    assert bench.interval(np.array([0.5])) == (0.5, 0.5)
+    assert bench.interval(np.array([0.5]), np.array([3])) == (0.5, 0.5)
+    # What is known four times over is known once.
+    four = bench.interval(difference.repeat(4), np.arange(400).repeat(4))
+    assert four == pytest.approx((low, high))
 
 
 def test_the_picture_is_drawn_from_the_rows(tmp_path):

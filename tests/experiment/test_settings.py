@@ -28,6 +28,16 @@ def test_models_are_built_by_name_for_the_size_of_the_data(dataset):
         build_model("mf", dataset)
 
 
+def test_a_low_pass_filter_is_fitted_to_interactions_and_weighted_item_graph(dataset):
+    built = build_model("gtc", dataset, low_pass_strength=1.0, low_pass_channels=5)
+    data = dataset[0]
+    key = ("item", "similar", "item")
+    for weights, same in (({key: data[key].edge_weight}, True), ({}, False)):
+        model = type(built)(**built.arguments)
+        model.fit_low_pass(data.edge_index_dict, weights)
+        assert torch.allclose(model.low_pass.item, built.low_pass.item, atol=1e-6) == same
+
+
 def test_a_model_is_trained_as_its_settings_say(dataset, monkeypatch):
     given = {}
 

@@ -102,3 +102,16 @@ class Spiky(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad * float("inf")
+
+
+def test_a_low_pass_filter_that_was_not_fitted_is_refused_before_the_first_step(
+    dataset, tmp_path, sampling, make_gtc, train, monkeypatch
+):
+    def training_step(self, batch):
+        raise AssertionError("a step was made")
+
+    monkeypatch.setattr(RecommenderModule, "training_step", training_step)
+    for more in ({}, {"num_neighbors": sampling}):
+        model = make_gtc(dataset, low_pass_strength=1.0)
+        with pytest.raises(RuntimeError, match="fit_low_pass"):
+            train(model, dataset, tmp_path, epochs=1, **more)

@@ -158,9 +158,10 @@ def test_what_the_low_pass_filter_says_is_added_to_the_scores(
     low_pass_item = csr.with_similar(both.low_pass.items(csr), num_item_layers)
     said = both.low_pass.users(csr) @ low_pass_item.t()
     assert said.abs().mean() > 0.01
-    both.low_pass.strength = 1.4
-    torch.testing.assert_close(both.low_pass.users(csr) @ low_pass_item.t(), 2 * said)
-    expected = user @ item.t() + 2.0 * said
+    torch.testing.assert_close(more_user @ more_item.t(), user @ item.t() + 2.0 * said)
+    both.low_pass_strength = 1.4
+    more_user, more_item = both(*arguments(graph))
+    expected = user @ item.t() + 4.0 * said
     torch.testing.assert_close(more_user @ more_item.t(), expected)
 
 

@@ -36,6 +36,10 @@ def test_a_new_item_of_a_known_id_is_a_known_item_without_interactions(
         out = torch.cat(side.own(new, side.item_id[:3]), dim=1)
         beside = 0 if side.beside is None else side.beside.size(1)
         width = side.target.size(1)
+        if side.beside is not None:
+            item_emb = model(*arguments(graph))[1]
+            torch.testing.assert_close(side.beside, item_emb[:, width : width + beside])
+            assert side.beside.abs().sum() > 0
         expected = torch.cat([expected[:, :width], expected[:, width + beside :]], dim=1)
     torch.testing.assert_close(out, expected[:, : out.size(1)], atol=1e-6, rtol=1e-5)
     assert expected.size(1) - out.size(1) == (model.item_bias is not None)

@@ -325,3 +325,22 @@ def test_a_graph_without_interactions_is_one_user_with_nothing():
     graph = without_interactions(torch.zeros(4, 3))
     assert (graph.num_users, graph.num_items) == (1, 4)
     assert graph.mean_of_users(torch.ones(1, 2)).abs().sum() == 0
+
+
+def test_what_stands_beside_is_predicted_like_the_target():
+    features, edges, _ = inputs(similar=False)
+    graph = model_of("freedom", num_item_layers=0).csr_graph(edges)
+    target, beside = torch.randn(ITEMS, 3), torch.randn(ITEMS, 2)
+    new = rows(features, torch.tensor([1, 4, 5]))
+
+    def embedded(**columns):
+        return ItemEmbedder(features, ["image", "text"], ItemSide(target, **columns), graph)(new)
+
+    out = embedded(beside=beside)
+    assert out.shape == (3, 5) and out[:, 3:].abs().sum() > 0
+    torch.testing.assert_close(out[:, :3], embedded())
+    again = embedded(beside=torch.cat([target, 3 * beside], dim=1))
+    torch.testing.assert_close(again[:, 3:6], out[:, :3])
+    torch.testing.assert_close(again[:, 6:], 3 * out[:, 3:])
+    both = embedded(bias=torch.ones(ITEMS, 1), beside=beside)
+    assert torch.equal(both[:, 5], torch.ones(3))

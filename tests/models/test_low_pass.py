@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gtc_pyg.functional import low_pass_factors
 from gtc_pyg.models.csr_graph import SampledNodes
 from gtc_pyg.models.low_pass import LowPass
 from tests.models.graphs import arguments, gtc_of
@@ -72,8 +73,45 @@ def test_a_strength_out_of_range_is_named(planted: Callable, value: float) -> No
         gtc_of(planted(), low_pass_strength=value)
 
 
-def test_new_users_know_what_the_same_old_ones_know(planted: Callable) -> None:
-    low_pass, _, csr = fitted(planted(), num_item_layers=0)
-    alone = low_pass.users(csr)[:3]
-    assert (alone[0] - alone[1]).abs().sum() > 0
-    assert low_pass.weight_of(torch.tensor(0)).isfinite()
+@pytest.mark.parametrize("num_item_layers", [0, 1, 2])
+def test_it_is_fitted_to_the_graph_and_to_as_many_layers(
+    planted: Callable, num_item_layers: int
+) -> None:
+    graph = planted()
+    low_pass, _, csr = fitted(graph, num_item_layers)
+    similar = csr["item", "similar", "item"]
+    sizes = graph.num_users, graph.num_items, 4
+    edges = graph.edge_index_dict["user", "rates", "item"]
+    options = (similar, num_item_layers) if num_item_layers else ()
+    item, told, _ = low_pass_factors(edges, *sizes, *options)
+    torch.testing.assert_close(low_pass.item @ low_pass.told.t(), item @ told.t())
+    other = low_pass_factors(edges, *sizes, similar, 1 + num_item_layers)
+    assert not torch.allclose(item @ told.t(), other.item @ other.told.t(), atol=1e-2)
+
+
+def test_the_strength_is_on_both_sides_and_can_be_set(planted: Callable) -> None:
+    graph = planted()
+    model = gtc_of(graph, low_pass_strength=0.5, low_pass_channels=4)
+    csr = model.csr_graph(*arguments(graph)[1:])
+    before = model.low_pass.users(csr), model.low_pass.items(csr)
+    model.low_pass_strength = 2.0
+    after = model.low_pass.users(csr), model.low_pass.items(csr)
+    torch.testing.assert_close(after, tuple(2 * x for x in before))
+    assert model.current_arguments()["low_pass_strength"] == 2.0
+    without = gtc_of(graph)
+    assert without.low_pass_strength == 0
+    with pytest.raises(AttributeError, match="low_pass_strength"):
+        without.low_pass_strength = 1.0
+
+
+def test_a_graph_of_other_weights_and_one_without_interactions(planted: Callable) -> None:
+    graph = planted()
+    expected, _, csr = fitted(graph)
+    weights = {key: weight.double() for key, weight in graph.edge_weight_dict.items()}
+    model = gtc_of(graph, low_pass_strength=1.0, low_pass_channels=4)
+    model.fit_low_pass(graph.edge_index_dict, weights)
+    torch.testing.assert_close(model.low_pass.users(csr), expected.users(csr))
+    for key in (("user", "rates", "item"), ("item", "rev_rates", "user")):
+        graph.edge_index_dict[key] = graph.edge_index_dict[key][:, :0]
+    with pytest.raises(ValueError, match="at least one interaction"):
+        model.fit_low_pass(graph.edge_index_dict, weights)
