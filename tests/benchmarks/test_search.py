@@ -14,7 +14,7 @@ from benchmarks import rows
 from benchmarks import search as bench
 from benchmarks.locks import claimed
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.experiment import Settings, build_model
+from gtc_pyg.experiment import NAMES, Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
 
 BASE = Settings(lr=0.003, epochs=60, patience=7, model={"hidden_channels": 32, "num_layers": 9})
@@ -262,3 +262,14 @@ def test_the_protocol_names_every_file_of_rows():
     files = [path.name for path in bench.ROWS.parent.glob("*.*") if path.suffix != ".part"]
     unnamed = [name for name in files if not any(fnmatch(name, p) for p in patterns)]
     assert not unnamed and "accuracy.csv" in files
+
+
+def test_readme_says_what_the_search_has_found_so_far():
+    readme = " ".join((bench.ROOT / "README.md").read_text().split())
+    best = bench.best_trials(bench.read_rows(bench.ROWS))
+    for dataset, title in (("tiktok", "TikTok"), ("lfm2k", "LFM2k")):
+        found = {model: best[dataset, model] for model in ("lightgcn", "freedom", "mgcn", "gtc")}
+        shown = [f"{NAMES[m]} {float(row['val_recall@20']):.4f}" for m, row in found.items()]
+        assert f"{title} {', '.join(shown)}" in readme
+    ndcg = [f"{float(best['lfm2k', m]['val_ndcg@5']):.4f}" for m in ("mgcn", "gtc")]
+    assert f"MGCN is ahead of GTC in NDCG@5 ({' and '.join(ndcg)})" in readme
