@@ -21,6 +21,17 @@ class LowPass(Module):
         channels: Number of columns :math:`K`.
         strength: Factor on the inner products; each side has its root, so that similarities of
             items among themselves know of it, too.
+
+    Example:
+        >>> from gtc_pyg.datasets import PlantedPreferences
+        >>> from gtc_pyg.models import LightGCN
+        >>> data = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)[0]
+        >>> graph = LightGCN(30, 20).csr_graph(data.edge_index_dict)
+        >>> low_pass = LowPass(20, channels=4)
+        >>> low_pass.fit(graph, num_item_layers=0)
+        >>> scores = low_pass.users(graph) @ low_pass.items(graph).t()
+        >>> scores.shape
+        torch.Size([30, 20])
     """
 
     item: Tensor
