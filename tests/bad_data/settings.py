@@ -84,7 +84,7 @@ TABLE = [
         b"gtc: {model: {num_steps: 5}}",
         "line 1: gtc.model",
         "(got 1, 100, 5)",
-        "expected 1 <= 'num_",
+        "expected 0 <= 'num_",
     ),
     (
         b"freedom: {model: {modality_weight: -1}}",
