@@ -213,7 +213,7 @@ class GTC(GraphRecommender):
     def low_pass_strength(self, strength: float) -> None:
         if self.low_pass is None:
             raise AttributeError("made with 'low_pass_strength' 0: there is no filter to weigh")
-        self.low_pass.strength = strength
+        self.low_pass.set_strength(strength)
 
     @property
     def modalities(self) -> tuple[str, ...]:

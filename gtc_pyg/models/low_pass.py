@@ -41,12 +41,16 @@ class LowPass(Module):
     def __init__(self, num_items: int, channels: int = 128, strength: float = 1.0) -> None:
         super().__init__()
         check_least(1, low_pass_channels=channels)
-        if not 0 < strength < float("inf"):
-            raise ValueError(f"'low_pass_strength' must be positive and finite (got {strength})")
-        self.strength = strength
+        self.set_strength(strength)
         self.register_buffer("item", torch.zeros(num_items, channels))
         self.register_buffer("told", torch.zeros(num_items, channels))
         self.register_buffer("added", torch.tensor(0.0))  # 0 as long as it has seen nothing
+
+    def set_strength(self, strength: float) -> None:
+        r"""Weighs it anew; nothing has to be fitted again."""
+        if not 0 < strength < float("inf"):
+            raise ValueError(f"'low_pass_strength' must be positive and finite (got {strength})")
+        self.strength = strength
 
     @torch.no_grad()
     def fit(self, graph: CSRGraph, num_item_layers: int) -> None:

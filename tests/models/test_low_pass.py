@@ -98,6 +98,8 @@ def test_the_strength_is_on_both_sides_and_can_be_set(planted: Callable) -> None
     after = model.low_pass.users(csr), model.low_pass.items(csr)
     torch.testing.assert_close(after, tuple(2 * x for x in before))
     assert model.current_arguments()["low_pass_strength"] == 2.0
+    with pytest.raises(ValueError, match=r"must be positive and finite \(got -1\)"):
+        model.low_pass_strength = -1
     without = gtc_of(graph)
     assert without.low_pass_strength == 0
     with pytest.raises(AttributeError, match="low_pass_strength"):
