@@ -1,4 +1,4 @@
-"""GTC beside FREEDOM and LightGCN on Amazon Baby, MMRec's split: 19,445 users, 7,050 items.
+"""GTC beside MGCN, FREEDOM and LightGCN on Baby, MMRec's split: 19,445 users, 7,050 items.
 
     python examples/baby.py --root data/baby --seed 0 1 2 --out results.csv
 
