@@ -2,22 +2,22 @@
 
     python benchmarks/ablations.py --dataset tiktok --root data/tiktok            # five seeds
     python benchmarks/ablations.py --dataset tiktok --root data/tiktok --sweep    # sensitivity
-    python benchmarks/ablations.py --report                                       # the tables
+    python benchmarks/ablations.py --report                     # tables and plot of the page
 
 The setting is GTC's in the example script of the set; each variant changes one thing of it and
 nothing else, so no variant was searched for. "without <modality>" takes it out of the item graph
-as well. --sweep varies one number at a time, with seed 0, and looks at validation alone. A row for
-each run is appended to --out; what has its row is skipped, so an interrupted command can be
-repeated, and several may run at the same time and share the runs.
+as well; "as published" is GTC.published with the published learning rate and patience. --sweep
+varies one number at a time, with seed 0, and looks at validation alone. A row for each run is
+appended to --out; what has its row is skipped, so an interrupted command can be repeated, and
+several may run at the same time and share the runs.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ import torch
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import Settings, _commit, _versions, train
+from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.locks import claimed, lock_of
 from benchmarks.options import dataset_parser, with_root
-from benchmarks.rows import append_rows, markdown, read_rows
+from benchmarks.rows import append_rows, read_rows
 from benchmarks.search import DATASETS, GRAPHS, example_settings, to_json
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ HEADER = [
     "versions",
 ]
 KEY = HEADER[:3]
-WHOLE, LEFT_OUT = "GTC", "without "
+WHOLE, LEFT_OUT, PUBLISHED = "GTC", "without ", "as published"
 
 
 def _model(**changes: Any) -> Callable[[Settings], Settings]:
@@ -79,6 +80,9 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "start at random": lambda settings: replace(settings, spectral_start=False),
     "weights not averaged": lambda settings: replace(settings, weight_averaging=0.0),
     "BPR": _model(num_negatives=1),
+    PUBLISHED: lambda settings: Settings(
+        lr=1e-4, epochs=1000, patience=20, modalities=settings.modalities, model=GTC.PUBLISHED
+    ),
 }
 SWEEP: dict[str, list[float]] = {
     "num_steps": [200, 1000],
@@ -175,47 +179,13 @@ def _keep(_: str) -> Callable[[Settings], Settings]:
     return lambda settings: settings
 
 
-def table(rows: Sequence[Mapping[str, str]], dataset: str) -> str:
-    """Each variant beside GTC: means over seeds, and the difference with its p.
-
-    p is that of a paired two-sided t-test over the seeds that both have, and shown as it is: with
-    this many variants one in twenty falls below .05 by chance.
-    """
-    from scipy.stats import ttest_rel
-
-    found: dict[str, dict[int, Mapping[str, str]]] = {}
-    for row in rows:
-        if row["dataset"] == dataset and "=" not in row["variant"]:
-            seeds = found.setdefault(row["variant"], {})
-            if int(row["seed"]) in seeds:
-                raise ValueError(f"{dataset}, {row['variant']}: seed {row['seed']} stands twice")
-            seeds[int(row["seed"])] = row
-    columns = ["val_recall@20", "test_recall@20", "test_ndcg@5"]
-    body = []
-    for variant, runs in found.items():
-        cells = [variant, str(len(runs))]
-        for column in columns:
-            values = [float(run[column]) for run in runs.values()]
-            cell = f"{statistics.fmean(values):.4f}"
-            shared = sorted(set(runs) & set(found.get(WHOLE, {})))
-            if variant != WHOLE and len(shared) > 1:
-                pair = [[float(of[s][column]) for s in shared] for of in (runs, found[WHOLE])]
-                difference = statistics.fmean(pair[0]) - statistics.fmean(pair[1])
-                p = float(ttest_rel(*pair).pvalue) if pair[0] != pair[1] else 1.0
-                cell += f" ({difference:+.4f}, p = {p:.2g})"
-            cells.append(cell)
-        body.append(cells)
-    head = ["", "seeds", "validation Recall@20", "test Recall@20", "test NDCG@5"]
-    return markdown(head, body) if body else "No rows yet."
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, see the file's docstring."""
     parser = dataset_parser(__doc__, list(DATASETS), "tiktok", ROWS)
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--sweep", action="store_true", help="sensitivity, with seed 0")
-    parser.add_argument("--report", action="store_true", help="print the tables")
+    parser.add_argument("--report", action="store_true", help="write the page's tables, draw")
     return with_root(parser.parse_args(argv))
 
 
@@ -223,7 +193,8 @@ if __name__ == "__main__":
     args = parse_args()
     torch.set_num_threads(args.threads)
     if args.report:
-        for name in DATASETS:
-            print(f"{name}\n\n{table(read_rows(args.out), name)}\n")
+        from benchmarks.ablations_report import write
+
+        write(read_rows(args.out))
     else:
         run(args)

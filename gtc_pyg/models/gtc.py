@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -108,6 +108,15 @@ class GTC(GraphRecommender):
             and finds planted preferences better (``benchmarks/notes.md``).
     """
 
+    PUBLISHED: ClassVar[Mapping[str, Any]] = {
+        "condition": "neighbors",
+        "diffusion_weight": 0.7,
+        "total_correlation_weight": 0.4,
+        "filter_weight": 0.0,
+        "product_scale": "none",
+    }
+    r"""What :meth:`published` changes."""
+
     def __init__(
         self,
         num_users: int,
@@ -195,14 +204,7 @@ class GTC(GraphRecommender):
             in_channels: As in the class.
             **changes: Arguments of the class that go before.
         """
-        settings = {
-            "condition": "neighbors",
-            "diffusion_weight": 0.7,
-            "total_correlation_weight": 0.4,
-            "filter_weight": 0.0,
-            "product_scale": "none",
-        }
-        return cls(num_users, num_items, in_channels, **{**settings, **changes})
+        return cls(num_users, num_items, in_channels, **{**cls.PUBLISHED, **changes})
 
     @property
     def low_pass_strength(self) -> float:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import ablations as bench
+from benchmarks import ablations_report as report
 from benchmarks.search import example_settings, from_json, to_json
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
@@ -90,20 +91,46 @@ def test_a_modality_that_is_left_out_is_not_in_the_item_graph():
     assert (graph.k, graph.weights) == (10, {"image": 1.0})
 
 
-def test_the_table_by_hand():
-    def row(variant, seed, value):
-        shared = {"dataset": "tiktok", "variant": variant, "seed": str(seed)}
-        columns = ("val_recall@20", "test_recall@20", "test_ndcg@5")
-        return dict.fromkeys(bench.HEADER, "") | shared | dict.fromkeys(columns, str(value))
+def row(variant, seed, value, settings=SMALL):
+    shared = {"dataset": "tiktok", "variant": variant, "seed": str(seed)}
+    return (
+        dict.fromkeys(bench.HEADER, "")
+        | shared
+        | dict.fromkeys(report.COLUMNS, str(value))
+        | {"settings": to_json(settings)}
+    )
 
+
+def test_the_table_by_hand():
     # Differences -.01, 0, -.005: mean -.005, deviation .005, t = -sqrt(3), p = .225.
     rows = [row("GTC", s, v) for s, v in enumerate((0.09, 0.10, 0.11))]
     rows += [row("neither", s, v) for s, v in enumerate((0.08, 0.10, 0.105))]
     rows.append(row("lr=0.1", 0, 0.5))
-    lines = bench.table(rows, "tiktok").splitlines()
+    lines = report.table(rows, "tiktok").splitlines()
     assert lines[2] == "| GTC | 3 | 0.1000 | 0.1000 | 0.1000 |"
     assert lines[3] == "| neither | 3 |" + " 0.0950 (-0.0050, p = 0.23) |" * 3
     assert len(lines) == 4
-    assert bench.table(rows, "baby") == "No rows yet."
+    assert report.table(rows, "baby") == report.tables([]) == "No rows yet."
+    assert report.tables(rows) == f"**TikTok**\n\n{report.table(rows, 'tiktok')}"
     with pytest.raises(ValueError, match="seed 0 stands twice"):
-        bench.table([*rows, rows[0]], "tiktok")
+        report.table([*rows, rows[0]], "tiktok")
+
+
+def test_the_line_of_an_argument_has_the_default_and_gtc_itself(tmp_path):
+    changes = bench.sweep()
+    names = ("lr=0.001", "start_step=20", "start_step=400")
+    rows = [row(name, 0, k / 10, changes[name](SMALL)) for k, name in enumerate(names)]
+    rows += [row("GTC", 0, 0.7), row("GTC", 1, 0.9)]
+    assert report.line(rows, "tiktok", "lr") == [(0.001, 0.0), (0.003, 0.7)]
+    assert report.line(rows, "tiktok", "start_step") == [(20, 0.1), (100, 0.7), (400, 0.2)]
+    assert report.line(rows, "tiktok", "num_steps") == report.line(rows, "baby", "lr") == []
+    with pytest.raises(ValueError, match="nothing to draw"):
+        report.draw(rows[3:], tmp_path / "none.png")
+    report.draw(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5_000
+
+
+def test_the_page_shows_the_committed_rows():
+    page, rows = report.PAGE.read_text(), bench.read_rows(bench.ROWS)
+    assert report.with_tables(page, rows) == page
+    assert report.PLOT.exists() == (report.FIGURE in page)
