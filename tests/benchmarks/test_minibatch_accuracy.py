@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from benchmarks import minibatch_accuracy as bench
@@ -77,10 +79,13 @@ def test_mini_batches_with_all_neighbours_learn_as_the_whole_graph_does(monkeypa
     dataset = PlantedPreferences(num_users=100, num_items=80, transform=ItemKNNGraph(k=5))
     settings = bench.runpy.run_path(str(bench.EXAMPLE))["SETTINGS"]
     short = type(settings["lightgcn"])(lr=0.005, epochs=2)
-    monkeypatch.setattr(bench.runpy, "run_path", lambda path: {"SETTINGS": {"lightgcn": short}})
+    pruned = replace(short, epochs=1, model={"edge_dropout": 0.8})  # what mini-batches refuse
+    chosen = {"lightgcn": short, "freedom": pruned}
+    monkeypatch.setattr(bench.runpy, "run_path", lambda path: {"SETTINGS": chosen})
     whole, batches = (
         bench.run_one(dataset, "lightgcn", fan_out, 0) for fan_out in ("whole", "all,all")
     )
     for key in ("val_recall@20", "test_recall@20"):
         assert float(whole[key]) == pytest.approx(float(batches[key]), abs=0.02)
     assert (whole["epochs"], batches["epochs"]) == (2, 2)
+    assert bench.run_one(dataset, "freedom", "5,5", 0)["epochs"] == 1
