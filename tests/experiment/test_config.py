@@ -1,5 +1,6 @@
 r"""What a file of settings comes to; wrong ones are in ``tests/bad_data/settings.py``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ def test_the_file_goes_before_the_settings_argument_by_argument(dataset, tmp_pat
     assert found == {
         "gtc": Settings(lr=0.002, epochs=9, modalities=["text"], model=model),
         "freedom": base["freedom"],
-        "lightgcn": Settings(lr=0.002, epochs=7, weight_averaging=0.5),
+        "lightgcn": replace(DEFAULTS["lightgcn"], epochs=7, weight_averaging=0.5),
     }
     assert type(found["gtc"].model["score_scale"]) is float
     assert base["gtc"].model == {"num_negatives": 4, "edge_dropout": 0.5}
