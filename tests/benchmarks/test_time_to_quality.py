@@ -48,16 +48,6 @@ def test_the_page_shows_the_rows():
     assert (plot.IMAGES / plot.PLOT).exists() == bool(report.groups(rows))
 
 
-def test_the_readme_says_what_the_start_is_worth_to_lightgcn():
-    found = {}
-    for row in bench.read_rows(bench.ROWS):
-        if row["model"] == bench.STARTED:
-            found.setdefault(row["dataset"], []).append(float(row["test_recall@20"]))
-    shown = [f"{sum(found[name]) / 3:.4f} on {report.TITLES[name]}" for name in ("tiktok", "lfm2k")]
-    readme = " ".join((bench.ROOT / "README.md").read_text().split())
-    assert f"test Recall@20 {', '.join(shown)})" in readme
-
-
 def test_every_row_says_what_it_came_from():
     for row in bench.read_rows(bench.ROWS):
         assert all(row[key] for key in bench.HEADER), row

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
+from benchmarks import significance
 from benchmarks import where_it_helps as bench
 from benchmarks.rows import read_rows, write_rows
 
@@ -77,3 +78,17 @@ def test_the_picture_is_drawn_from_the_rows(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="nothing to draw"):
         bench.draw([], tmp_path / "none.png")
+
+
+def test_the_rows_and_the_picture_are_of_the_runs_in_the_table():
+    rows, tests = read_rows(bench.ROWS), read_rows(significance.TABLE)
+    key = ("dataset", "baseline", "seeds", "commit")
+    assert {tuple(r[k] for k in key) for r in rows} == {tuple(r[k] for k in key) for r in tests}
+    for test in tests:  # all users of a set together have its Recall@20
+        if (test["metric"], test["k"]) == ("recall", "20"):
+            wanted = (test["dataset"], "user", test["baseline"])
+            mine = [r for r in rows if (r["dataset"], r["group"], r["baseline"]) == wanted]
+            total = sum(int(r["count"]) for r in mine)
+            mean = sum(int(r["count"]) * float(r["gtc"]) for r in mine) / total
+            assert mean == pytest.approx(float(test["gtc"]), abs=2e-6)
+    assert bench.PLOT.exists()
