@@ -106,6 +106,9 @@ def draw(rows: Sequence[Row], path: Path = PLOT) -> None:
     import matplotlib.pyplot as plt
 
     datasets = [name for name in DATASETS if any(line(rows, name, key) for key in SWEEP)]
+    for name in datasets:
+        if 0 not in variants(rows, name).get(WHOLE, {}):
+            raise ValueError(f"{name} has rows of --sweep, but none of {WHOLE!r} with seed 0")
     if not datasets:
         raise ValueError("no rows of --sweep: nothing to draw")
     size = (2.5 * len(SWEEP), 2.4 * len(datasets))

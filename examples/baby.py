@@ -5,10 +5,10 @@
 ROOT/raw holds baby.inter and either the dense vectors (image_feat.npy, text_feat.npy, as MMRec
 has them) or the published similarity graphs (image_knn10_cos.npz, text_knn10_cos.npz). With the
 graphs alone, content is their spectral embedding and the rows say `graph-derived features`. The
-settings are those of the default preset, gtc_pyg.experiment.DEFAULTS, which was found here:
-the best of twenty trials for each model (benchmarks/search.py); GTC's was found by hand before and
-is one of its twenty, and FREEDOM has more epochs than its trial, see benchmarks/notes.md. The test
-set is ranked once, with the weights of the epoch that was best on validation.
+settings are those of the default preset, gtc_pyg.experiment.DEFAULTS, which was found here: GTC's
+by hand, the baselines' as the best of twenty trials each (benchmarks/search.py), FREEDOM's with
+more epochs; see benchmarks/notes.md. The test set is ranked once, with the weights of the epoch
+that was best on validation.
 """
 
 from gtc_pyg.datasets import MMRecFolder

@@ -74,10 +74,10 @@ DEFAULTS = {
 }
 r"""The default preset, for data without settings of its own.
 
-All were found on Amazon Baby's validation interactions, with graph-derived features: the best of
-twenty trials for each model, and for FREEDOM, whose best was still rising at its last epoch, more
-epochs. No other set was looked at for them. :func:`default_graph` makes the item graph that goes
-with them.
+All were found on Amazon Baby's validation interactions, with graph-derived features: GTC's by hand,
+the baselines' as the best of twenty trials each, FREEDOM's with more epochs, as its best was still
+rising at its last. No other set was looked at for them. :func:`default_graph` makes the item graph
+that goes with them.
 """
 
 

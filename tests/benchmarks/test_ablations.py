@@ -44,8 +44,10 @@ def test_every_variant_changes_what_it_says_and_makes_a_model(small):
 @pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
 def test_no_variant_is_the_setting_of_an_example(name):
     base = example_settings(name)["gtc"]
-    same = [key for key, change in bench.VARIANTS.items() if change(base) == base]
-    assert set(same) <= {bench.WHOLE, "BPR"}  # TikTok is ranked by BPR
+    changes = {**bench.VARIANTS, **bench.sweep()}
+    same = {key for key, change in changes.items() if bench.is_same(change, base, key)}
+    ranked_by_bpr = {"BPR"} if name == "tiktok" else set()
+    assert same == ranked_by_bpr | {f"lr={base.lr:g}"}
 
 
 def test_runs_have_rows_and_what_has_a_row_is_skipped(small, tmp_path, monkeypatch):
@@ -124,6 +126,8 @@ def test_the_line_of_an_argument_has_the_default_and_gtc_itself(tmp_path):
     assert report.line(rows, "tiktok", "lr") == [(0.001, 0.0), (0.003, 0.7)]
     assert report.line(rows, "tiktok", "start_step") == [(20, 0.1), (100, 0.7), (400, 0.2)]
     assert report.line(rows, "tiktok", "num_steps") == report.line(rows, "baby", "lr") == []
+    with pytest.raises(ValueError, match="none of 'GTC' with seed 0"):
+        report.draw([*rows[:3], rows[4]], tmp_path / "none.png")
     with pytest.raises(ValueError, match="nothing to draw"):
         report.draw(rows[3:], tmp_path / "none.png")
     report.draw(rows, tmp_path / "plot.png")

@@ -281,8 +281,9 @@ def test_readme_says_which_search_is_not_finished():
 def test_the_examples_have_the_best_trials(dataset):
     settings, best = bench.example_settings(dataset), bench.best_trials(bench.read_rows(bench.ROWS))
     if dataset == "baby":  # was still rising at its last epoch, see benchmarks/notes.md
+        assert (settings["freedom"].epochs, settings["freedom"].patience) == (300, 20)
         settings = settings | {"freedom": replace(settings["freedom"], epochs=120, patience=10)}
     searched = [model for model in settings if (dataset, model) in best]
     found = {model: best[dataset, model]["settings"] for model in searched}
     assert {model: bench.to_json(settings[model]) for model in found} == found
-    assert {"lightgcn", "freedom", "mgcn"} <= set(found)
+    assert set(found) == set(settings) - ({"gtc"} if dataset == "baby" else set())

@@ -89,6 +89,7 @@ def test_the_rows_and_the_picture_are_of_the_runs_in_the_table():
             wanted = (test["dataset"], "user", test["baseline"])
             mine = [r for r in rows if (r["dataset"], r["group"], r["baseline"]) == wanted]
             total = sum(int(r["count"]) for r in mine)
-            mean = sum(int(r["count"]) * float(r["gtc"]) for r in mine) / total
-            assert mean == pytest.approx(float(test["gtc"]), abs=2e-6)
+            for column in ("gtc", "baseline_value", "difference"):
+                mean = sum(int(r["count"]) * float(r[column]) for r in mine) / total
+                assert mean == pytest.approx(float(test[column]), abs=2e-6)
     assert bench.PLOT.exists()
