@@ -3,17 +3,29 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+ABORTED = "terminate called without an active exception"
 SCRIPT = Path(__file__).parents[2] / "examples" / "row_wise_tables.py"
 
 
 def start(*launcher: str) -> list[str]:
+    """What it prints.
+
+    On a busy machine torch may abort a process with gloo's threads after Python has ended and all
+    is printed (one pair in six where two ran at once). Such a pair is tried again, with a warning.
+    """
     command = [sys.executable, *launcher, str(SCRIPT), "--epochs", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    for _ in range(4):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        ended = ABORTED in done.stderr and "epoch 2: loss" in done.stdout
+        if done.returncode == 0 or not ended:
+            break
+        warnings.warn(f"{SCRIPT.name} aborted at its very end and is tried again", stacklevel=2)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")
 
