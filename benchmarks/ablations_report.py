@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "ablations.md"
 PLOT = ROOT / "docs" / "images" / "sensitivity.png"
 FIGURE = "![Validation Recall@20 against one setting at a time](images/sensitivity.png)"
-NONE = "No rows yet."
+NONE = "Not measured yet."
 COLUMNS = {
     "val_recall@20": "validation Recall@20",
     "test_recall@20": "test Recall@20",

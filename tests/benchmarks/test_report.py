@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from benchmarks.report import (
@@ -22,6 +24,21 @@ def test_readme_shows_the_committed_rows():
     readme, table = README.read_text(), results_table(read_rows(ROWS), read_rows(TESTS))
     assert between(readme, "results", table) == readme
     assert between(readme, "cost", cost_table(read_results())) == readme
+
+
+def test_readme_says_how_many_gains_count():
+    counted = Counter(
+        row["dataset"]
+        for row in read_rows(TESTS)
+        if float(row["difference"]) > 0 and float(row["p_holm"]) < 0.01
+    )
+    assert len(read_rows(TESTS)) == 36
+    words = {4: "four", 7: "seven", 12: "twelve"}
+    tiktok, lfm2k, baby = (words[counted[name]] for name in ("tiktok", "lfm2k", "baby"))
+    assert (
+        f"all {baby} comparisons on Baby, {tiktok} of twelve on TikTok, {lfm2k} of twelve on LFM2k"
+        in " ".join(README.read_text().split())
+    )
 
 
 @pytest.mark.parametrize("dataset", FLOORS)
