@@ -7,10 +7,10 @@
 The setting is GTC's in the example script of the set; each variant changes one idea of it and
 nothing else ("neither" changes two), so no variant was searched for. "no diffusion" has no ranking
 loss of the filter either, "without <modality>" takes it out of the item graph as well; "as
-published" is GTC.published with the published learning rate and patience. --sweep
-varies one number at a time, with seed 0, and looks at validation alone. A row for each run is
-appended to --out; what has its row is skipped, so an interrupted command can be repeated, and
-several may run at the same time and share the runs.
+published" is GTC.published with the published learning rate and patience. --sweep varies one
+number at a time, with seed 0, and looks at validation alone. A row for each run is appended to
+--out; what has its row is skipped, so an interrupted command can be repeated, and several may run
+at the same time and share the runs.
 """
 
 import argparse
