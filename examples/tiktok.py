@@ -18,7 +18,14 @@ SETTINGS = {
     "gtc": Settings(
         lr=0.002,
         epochs=60,
-        model={"score_scale": 1.5, "item_bias": True, "low_pass_strength": 0.5},
+        model={
+            "score_scale": 1.5,
+            "item_bias": True,
+            "low_pass_strength": 0.8,
+            "low_pass_channels": 256,
+            "low_pass_debiasing": 0.7,
+            "low_pass_regularization": 0.1,
+        },
         spectral_start=True,
         weight_averaging=0.98,
     ),

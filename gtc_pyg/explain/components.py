@@ -124,5 +124,5 @@ def item_components(model: GraphRecommender, features: Features, graph: CSRGraph
         num_item_layers=model.num_item_layers,
         bias=None if bias is None else bias.weight.view(-1),
         low_pass=low_pass,
-        low_pass_item=None if low_pass is None else low_pass.items(graph),
+        low_pass_item=None if low_pass is None else low_pass.own_columns(graph),
     )

@@ -68,9 +68,9 @@ class LowPassFactors(NamedTuple):
     item: Tensor
     r""":math:`W`, ``[I, K]``: with similar items added, :math:`W + S^L W`, items' factors."""
     told: Tensor
-    r""":math:`T`, ``[I, K]``: :math:`(d_u + \tau)^{-1/2} \sum_{i \in N(u)} T_i` is a user's."""
+    r""":math:`T`, ``[I, K]``: :math:`(d_u + \tau_u)^{-1/2} \sum_{i \in N(u)} T_i` is a user's."""
     added: float
-    r""":math:`\tau`, added to the users' degrees: the mean of them."""
+    r""":math:`\tau_u`, added to the users' degrees."""
 
 
 def low_pass_factors(
@@ -80,6 +80,7 @@ def low_pass_factors(
     dim: int,
     similar: Tensor | None = None,
     num_hops: int = 1,
+    regularization: float = 1.0,
 ) -> LowPassFactors:
     r"""The smooth part of the interactions, those with similar items included.
 
@@ -92,8 +93,8 @@ def low_pass_factors(
         (D_u + \tau_u)^{-1/2} R (D_i + \tau_i)^{-1/2} (I + S^{L \top}) \approx U \Sigma V^\top,
         \quad P = U \Sigma, \quad Q = V \Sigma,
 
-    :math:`\tau` the mean degree. :math:`P` and :math:`Q` are scaled to a mean squared length of 1.
-    By 20 power iterations from a fixed start.
+    :math:`\tau` a share of the mean degree. :math:`P` and :math:`Q` are scaled to a mean squared
+    length of 1. By 20 power iterations from a fixed start.
 
     Args:
         edge_index: Interactions ``[2, E]``, users and items.
@@ -102,13 +103,17 @@ def low_pass_factors(
         dim: Number of vectors :math:`K`; what exceeds ``min(U, I)`` is zero.
         similar: The item graph :math:`S`, transposed CSR ``[I, I]``; none where ``None``.
         num_hops: :math:`L`.
+        regularization: The share, above 0: the smaller, the more of the vectors are those of small
+            parts of the graph.
 
     Raises:
-        ValueError: Without interactions, or for an id out of range.
+        ValueError: Without interactions, for an id out of range, or a share that is not above 0.
     """
     if edge_index.size(1) == 0:
         raise ValueError("'edge_index' must hold at least one interaction (got none)")
-    a = _normalized(edge_index, num_users, num_items, 1.0)
+    if not 0 < regularization < float("inf"):
+        raise ValueError(f"'regularization' must be positive and finite (got {regularization})")
+    a = _normalized(edge_index, num_users, num_items, regularization)
     similar = None if similar is None else similar.to(a.to_item.dtype)
     back = None if similar is None else similar.t().to_sparse_csr()
 
@@ -128,7 +133,7 @@ def low_pass_factors(
     told = a.item_factor.view(-1, 1) * added(v, back)
     tables = (item * num_items**0.5 / length, told * num_users**0.5 / length)
     item, told = (F.pad(x, (0, dim - x.size(1))) for x in tables)
-    return LowPassFactors(item, told, edge_index.size(1) / num_users)
+    return LowPassFactors(item, told, regularization * edge_index.size(1) / num_users)
 
 
 class _Normalized(NamedTuple):

@@ -103,6 +103,8 @@ class GTC(GraphRecommender):
         low_pass_strength: Weight of the low-pass filter beside the learned embeddings, in the
             scores of :meth:`forward`; the losses do not see it. Needs :meth:`fit_low_pass`.
         low_pass_channels: How many directions it keeps.
+        low_pass_debiasing: As in :class:`~gtc_pyg.models.LowPass`.
+        low_pass_regularization: As in :class:`~gtc_pyg.models.LowPass`.
         user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
             their items. Better on real data; without it the filter is a matter of content alone,
             and finds planted preferences better (``benchmarks/notes.md``).
@@ -150,6 +152,8 @@ class GTC(GraphRecommender):
         similarity_gate: bool = True,
         low_pass_strength: float = 0.0,
         low_pass_channels: int = 128,
+        low_pass_debiasing: float = 0.0,
+        low_pass_regularization: float = 1.0,
     ) -> None:
         super().__init__(num_users, num_items, edge_dropout)
         check_one_of(("messages", "score", "both"), filter_in=filter_in)
@@ -173,7 +177,13 @@ class GTC(GraphRecommender):
         self.item_emb = Embedding(num_items, hidden_channels)
         self.item_bias = Embedding(num_items, 1) if item_bias else None
         if low_pass_strength != 0:
-            self.low_pass = LowPass(num_items, low_pass_channels, low_pass_strength)
+            self.low_pass = LowPass(
+                num_items,
+                low_pass_channels,
+                low_pass_strength,
+                low_pass_debiasing,
+                low_pass_regularization,
+            )
         self.filter = ContentFilter(
             in_channels,
             hidden_channels,
@@ -290,11 +300,11 @@ class GTC(GraphRecommender):
         if user is not None:
             users = users.index_select(0, user)
         content = self.filter.for_users(filtered, graph)
-        low_pass = None
+        parts, low_pass = [graph.with_similar(items, self.num_item_layers)], None
         if self.low_pass is not None and user is None:
-            items = torch.cat([items, self.low_pass.items(graph)], dim=-1)
+            parts.append(self.low_pass.items(graph, self.num_item_layers))
             low_pass = self.low_pass.users(graph)
-        parts = [graph.with_similar(items, self.num_item_layers), *self._item_factors(filtered)]
+        parts += self._item_factors(filtered)
         if self.item_bias is not None:
             parts.append(graph.rows(self.item_bias, "item"))
         return self._users(users, filtered, content, low_pass), torch.cat(parts, dim=-1), content

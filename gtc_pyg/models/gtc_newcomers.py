@@ -43,7 +43,7 @@ def item_side(model: GTC, features: Features, graph: CSRGraph) -> ItemSide:
     bias = None if model.item_bias is None else model.item_bias.weight
     beside = None
     if model.low_pass is not None:
-        beside = graph.with_similar(model.low_pass.items(graph), model.num_item_layers)
+        beside = model.low_pass.items(graph, model.num_item_layers)
     return ItemSide(out[graph.num_users :], own, ids.unit_item, bias, beside)
 
 

@@ -16,11 +16,17 @@ class LowPass(Module):
     depend on their items alone, so that new users have them; an item's are smoothed over the item
     graph as its embedding is.
 
+    An item's columns are the longer the more users it has, and popular items lead. They are divided
+    by a power of their length, ``debiasing``, and brought back to the mean squared length that they
+    had: with 0 they stay, with 1 their direction alone counts (ours).
+
     Args:
         num_items: Number of items :math:`I`.
         channels: Number of columns :math:`K`.
         strength: Factor on the inner products; each side has its root, so that similarities of
             items among themselves know of it, too.
+        debiasing: The power, 0 to 1.
+        regularization: As in :func:`~gtc_pyg.functional.low_pass_factors`.
 
     Example:
         >>> from gtc_pyg.datasets import PlantedPreferences
@@ -29,7 +35,7 @@ class LowPass(Module):
         >>> graph = LightGCN(30, 20).csr_graph(data.edge_index_dict)
         >>> low_pass = LowPass(20, channels=4)
         >>> low_pass.fit(graph, num_item_layers=0)
-        >>> scores = low_pass.users(graph) @ low_pass.items(graph).t()
+        >>> scores = low_pass.users(graph) @ low_pass.items(graph, num_item_layers=0).t()
         >>> scores.shape
         torch.Size([30, 20])
     """
@@ -37,14 +43,30 @@ class LowPass(Module):
     item: Tensor
     told: Tensor
     added: Tensor
+    weight: Tensor
 
-    def __init__(self, num_items: int, channels: int = 128, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        channels: int = 128,
+        strength: float = 1.0,
+        debiasing: float = 0.0,
+        regularization: float = 1.0,
+    ) -> None:
         super().__init__()
         check_least(1, low_pass_channels=channels)
+        if not 0 <= debiasing <= 1:
+            raise ValueError(f"'low_pass_debiasing' must be from 0 to 1 (got {debiasing})")
+        if not 0 < regularization < float("inf"):
+            raise ValueError(
+                f"'low_pass_regularization' must be positive and finite (got {regularization})"
+            )
         self.set_strength(strength)
+        self.debiasing, self.regularization = debiasing, regularization
         self.register_buffer("item", torch.zeros(num_items, channels))
         self.register_buffer("told", torch.zeros(num_items, channels))
         self.register_buffer("added", torch.tensor(0.0))  # 0 as long as it has seen nothing
+        self.register_buffer("weight", torch.ones(num_items, 1))
 
     def set_strength(self, strength: float) -> None:
         r"""Weighs it anew; nothing has to be fitted again."""
@@ -70,10 +92,14 @@ class LowPass(Module):
             self.item.size(1),
             graph[SIMILAR_ITEMS] if num_item_layers > 0 else None,
             num_item_layers,
+            self.regularization,
         )
         self.item.copy_(factors.item)
         self.told.copy_(factors.told)
         self.added.fill_(factors.added)
+        length = graph.with_similar(self.item, num_item_layers).norm(dim=1, keepdim=True)
+        divided = length.clamp(min=1e-12) ** (1 - self.debiasing)
+        self.weight.copy_(length.norm() / divided.norm() * divided / length.clamp(min=1e-12))
 
     def check(self) -> None:
         r"""Refuses to be used before :meth:`fit`."""
@@ -83,8 +109,22 @@ class LowPass(Module):
                 "fit_low_pass with the graph of training first"
             )
 
-    def items(self, graph: CSRGraph) -> Tensor:
-        r"""Columns of the graph's items ``[I, K]``, before similar ones are added.
+    def items(self, graph: CSRGraph, num_item_layers: int) -> Tensor:
+        r"""Columns of the graph's items ``[I, K]``, similar ones added.
+
+        Args:
+            graph: Whole or sampled.
+            num_item_layers: As it was fitted with.
+
+        Raises:
+            RuntimeError: Before :meth:`fit`.
+        """
+        weight = self.weight if graph.nodes is None else self.weight[graph.nodes.item_id]
+        return weight * graph.with_similar(self.own_columns(graph), num_item_layers)
+
+    def own_columns(self, graph: CSRGraph) -> Tensor:
+        r"""The same before similar ones are added and before ``debiasing``, whose factors are
+        ``weight``.
 
         Args:
             graph: Whole or sampled.

@@ -24,6 +24,7 @@ SWITCHES: list[dict[str, Any]] = [
     {"user_ids": False, "filter_in": "score"},
     {"num_sampling_steps": 0, "similarity_gate": False, "filter_in": "both"},
     {"low_pass_strength": 0.4, "low_pass_channels": 5, "num_item_layers": 2},
+    {"low_pass_strength": 0.4, "low_pass_channels": 5, "low_pass_debiasing": 0.7},
     {"low_pass_strength": 2.0, "filter_in": "both", "item_bias": True, "num_item_layers": 0},
 ]
 

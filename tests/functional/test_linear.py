@@ -109,8 +109,10 @@ def test_spectral_factors_see_past_small_parts_of_the_graph() -> None:
         assert (group[nearest] == group).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("num_hops", [0, 1, 2])
-def test_low_pass_factors_are_the_leading_directions_with_similar_items(num_hops: int) -> None:
+@pytest.mark.parametrize(("num_hops", "share"), [(0, 1.0), (1, 1.0), (1, 0.1), (2, 1.0)])
+def test_low_pass_factors_are_the_leading_directions_with_similar_items(
+    num_hops: int, share: float
+) -> None:
     num_users, num_items, dim = 50, 30, 6
     g = torch.Generator().manual_seed(0)
     alike = torch.arange(num_users).view(-1, 1) % dim == torch.arange(num_items) % dim
@@ -123,16 +125,16 @@ def test_low_pass_factors_are_the_leading_directions_with_similar_items(num_hops
     similar_csr = similar.to_sparse_csr() if num_hops else None
     edge_index = dense.nonzero().t()
     item, told, added = low_pass_factors(
-        edge_index, num_users, num_items, dim, similar_csr, num_hops
+        edge_index, num_users, num_items, dim, similar_csr, num_hops, share
     )
     degree = dense.sum(1), dense.sum(0)
     near = torch.matrix_power(similar, num_hops) if num_hops else torch.zeros_like(similar)
-    scale = [(d + d.mean()).rsqrt() for d in degree]
+    scale = [(d + share * d.mean()).rsqrt() for d in degree]
     b = (scale[0].view(-1, 1) * dense * scale[1]) @ (torch.eye(num_items) + near.t())
     u, s, vt = torch.linalg.svd(b, full_matrices=False)
     best = (u[:, :dim] * s[:dim] ** 2) @ vt[:dim] / s[:dim].square().sum()
     users, items = (degree[0] + added).rsqrt().view(-1, 1) * (dense @ told), item + near @ item
-    assert added == pytest.approx(float(degree[0].mean()))
+    assert added == pytest.approx(share * float(degree[0].mean()))
     factor = (num_users * num_items) ** 0.5
     torch.testing.assert_close(users @ items.t(), factor * best, atol=2e-3, rtol=1e-3)
     assert float(users.square().sum(1).mean()) == pytest.approx(1.0, rel=1e-3)

@@ -155,7 +155,7 @@ def test_what_the_low_pass_filter_says_is_added_to_the_scores(
     (user, item), (more_user, more_item) = (m(*arguments(graph)) for m in (model, both))
     assert more_user.size(1) == user.size(1) + 5
     csr = both.csr_graph(*arguments(graph)[1:])
-    low_pass_item = csr.with_similar(both.low_pass.items(csr), num_item_layers)
+    low_pass_item = both.low_pass.items(csr, num_item_layers)
     said = both.low_pass.users(csr) @ low_pass_item.t()
     assert said.abs().mean() > 0.01
     torch.testing.assert_close(more_user @ more_item.t(), user @ item.t() + 2.0 * said)

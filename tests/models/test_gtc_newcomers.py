@@ -13,7 +13,12 @@ SWITCHES = [
     {"condition": "item"},
     {"condition": "neighbors", "num_sampling_steps": 2},
     {"user_ids": False, "num_layers": 3, "item_bias": True},
-    {"low_pass_strength": 0.4, "low_pass_channels": 3, "item_bias": True},
+    {
+        "low_pass_strength": 0.4,
+        "low_pass_channels": 3,
+        "low_pass_debiasing": 0.7,
+        "item_bias": True,
+    },
     {"num_sampling_steps": 0, "similarity_gate": False},
     {"incomplete": ["image"], "num_layers": 0},
 ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -38,7 +39,7 @@ def test_it_has_no_weights_and_is_part_of_the_state(planted: Callable) -> None:
     other.low_pass.item.zero_()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.low_pass.users(csr), low_pass.users(csr))
-    assert torch.equal(other.low_pass.items(csr), low_pass.items(csr))
+    assert torch.equal(other.low_pass.items(csr, 1), low_pass.items(csr, 1))
 
 
 def test_sampled_items_stand_for_all(planted: Callable) -> None:
@@ -55,7 +56,7 @@ def test_sampled_items_stand_for_all(planted: Callable) -> None:
         edges[key] = torch.stack(rows)
     sampled = model.csr_graph(edges, graph.edge_weight_dict, nodes)
     torch.testing.assert_close(low_pass.users(sampled), low_pass.users(csr))
-    torch.testing.assert_close(low_pass.items(sampled), low_pass.items(csr).flip(0))
+    torch.testing.assert_close(low_pass.items(sampled, 1), low_pass.items(csr, 1).flip(0))
 
 
 def test_what_was_not_fitted_says_so(planted: Callable) -> None:
@@ -93,9 +94,9 @@ def test_the_strength_is_on_both_sides_and_can_be_set(planted: Callable) -> None
     graph = planted()
     model = gtc_of(graph, low_pass_strength=0.5, low_pass_channels=4)
     csr = model.csr_graph(*arguments(graph)[1:])
-    before = model.low_pass.users(csr), model.low_pass.items(csr)
+    before = model.low_pass.users(csr), model.low_pass.items(csr, 1)
     model.low_pass_strength = 2.0
-    after = model.low_pass.users(csr), model.low_pass.items(csr)
+    after = model.low_pass.users(csr), model.low_pass.items(csr, 1)
     torch.testing.assert_close(after, tuple(2 * x for x in before))
     assert model.current_arguments()["low_pass_strength"] == 2.0
     with pytest.raises(ValueError, match=r"must be positive and finite \(got -1\)"):
@@ -104,6 +105,66 @@ def test_the_strength_is_on_both_sides_and_can_be_set(planted: Callable) -> None
     assert without.low_pass_strength == 0
     with pytest.raises(AttributeError, match="low_pass_strength"):
         without.low_pass_strength = 1.0
+
+
+@pytest.mark.parametrize("debiasing", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("num_item_layers", [0, 2])
+def test_items_are_divided_by_a_power_of_their_length(
+    planted: Callable, num_item_layers: int, debiasing: float
+) -> None:
+    graph = planted()
+    plain, _, csr = fitted(graph, num_item_layers)
+    low_pass = LowPass(graph.num_items, 4, strength=4.0, debiasing=debiasing)
+    low_pass.fit(csr, num_item_layers)
+    before = csr.with_similar(plain.item, num_item_layers)
+    after = low_pass.items(csr, num_item_layers)
+    expected = before / before.norm(dim=1, keepdim=True) ** debiasing
+    torch.testing.assert_close(after, 2 * before.norm() / expected.norm() * expected)
+    torch.testing.assert_close(low_pass.users(csr), 2 * plain.users(csr))
+
+
+def test_an_item_that_nobody_has_touched_stays_at_zero_whatever_the_power(
+    planted: Callable,
+) -> None:
+    graph = planted()
+    for key, row in ((("user", "rates", "item"), 1), (("item", "rev_rates", "user"), 0)):
+        edges = graph.edge_index_dict[key]
+        graph.edge_index_dict[key] = edges[:, edges[row] != 2]
+    model = gtc_of(
+        graph,
+        num_item_layers=0,
+        low_pass_strength=1.0,
+        low_pass_channels=4,
+        low_pass_debiasing=1.0,
+    )
+    items = model.low_pass.items(model.csr_graph(*arguments(graph)[1:]), 0)
+    lengths = items.norm(dim=1)
+    assert lengths[2] == 0 and lengths.isfinite().all()
+    known = lengths[lengths > 0]
+    torch.testing.assert_close(known, known.mean().expand_as(known))
+
+
+def test_the_regularization_reaches_the_factors(planted: Callable) -> None:
+    graph = planted()
+    _, _, csr = fitted(graph)
+    low_pass = LowPass(graph.num_items, 4, regularization=0.1)
+    low_pass.fit(csr, 0)
+    edges = graph.edge_index_dict["user", "rates", "item"]
+    sizes = graph.num_users, graph.num_items, 4
+    item, told, added = low_pass_factors(edges, *sizes, regularization=0.1)
+    torch.testing.assert_close(low_pass.item @ low_pass.told.t(), item @ told.t())
+    assert float(low_pass.added) == pytest.approx(0.1 * edges.size(1) / graph.num_users) == added
+    with pytest.raises(ValueError, match=r"'regularization' must be positive .*\(got 0\)"):
+        low_pass_factors(edges, *sizes, regularization=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("debiasing", -0.1), ("debiasing", 1.5), ("regularization", 0), ("regularization", math.nan)],
+)
+def test_other_arguments_out_of_range_are_named(planted: Callable, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"'low_pass_{name}' must be .*\(got {value}\)"):
+        gtc_of(planted(), low_pass_strength=1.0, **{f"low_pass_{name}": value})
 
 
 def test_a_graph_of_other_weights_and_one_without_interactions(planted: Callable) -> None:
