@@ -25,10 +25,11 @@ import runpy
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -121,8 +122,8 @@ def train(
 ) -> tuple[FitResult, float]:
     """One run as the example script makes it, without its table and its progress bar.
 
-    With it the seconds that the model took to start from the interactions. Its metrics are
-    appended to ``rows``, as the script's ``--out`` does.
+    With it the seconds that the model took to start from the interactions and to make its low-pass
+    filter. Its metrics are appended to ``rows``, as the script's ``--out`` does.
     """
     more = ["--epochs", str(epochs)] if epochs else []
     if model == STARTED:  # no model of the example, so none of its metrics
@@ -131,18 +132,22 @@ def train(
     more += ["--out", str(rows)] if rows else []
     options = ["--models", model, "--seed", str(seed), *more, "--logs", str(logs), "--quiet"]
     args = experiment.parse_args(None, argv=options)
-    starts, start_from = [0.0], GraphRecommender.start_from
+    starts = [0.0]
 
-    def timed(model: GraphRecommender, edge_index: torch.Tensor) -> None:
-        before = time.perf_counter()
-        start_from(model, edge_index)
-        starts.append(time.perf_counter() - before)
+    def timed(method: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            before = time.perf_counter()
+            method(*args)
+            starts.append(time.perf_counter() - before)
+
+        return call
 
     gc.collect()
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        mock.patch.object(GraphRecommender, "start_from", timed),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        for name_of in ("start_from", "fit_low_pass"):
+            method = timed(getattr(GraphRecommender, name_of))
+            stack.enter_context(mock.patch.object(GraphRecommender, name_of, method))
         return experiment.run(name, dataset, settings, args)[model][0], sum(starts)
 
 

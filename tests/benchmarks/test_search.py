@@ -266,15 +266,10 @@ def test_the_protocol_names_every_file_of_rows():
     assert not unnamed and "accuracy.csv" in files
 
 
-def test_readme_says_which_search_is_not_finished():
+def test_every_search_is_finished():
     rows = bench.read_rows(bench.ROWS)
     done = Counter((row["dataset"], row["model"]) for row in rows)
-    counts = {(d, m): done[d, m] for d in bench.DATASETS for m in bench.SPACES}
-    short = {key: num for key, num in counts.items() if num < bench.TRIALS}
-    readme = " ".join((bench.ROOT / "README.md").read_text().split())
-    for (dataset, model), num in short.items():
-        assert f"of {NAMES[model]}'s trials on {TITLES[dataset]} {num} are done" in readme
-    assert len(re.findall(r"'s trials on \w+ \d+ are done", readme)) == len(short)
+    assert done == {(d, m): bench.TRIALS for d in bench.DATASETS for m in bench.SPACES}
 
 
 @pytest.mark.parametrize("dataset", bench.DATASETS)
@@ -283,7 +278,5 @@ def test_the_examples_have_the_best_trials(dataset):
     if dataset == "baby":  # was still rising at its last epoch, see benchmarks/notes.md
         assert (settings["freedom"].epochs, settings["freedom"].patience) == (300, 20)
         settings = settings | {"freedom": replace(settings["freedom"], epochs=120, patience=10)}
-    searched = [model for model in settings if (dataset, model) in best]
-    found = {model: best[dataset, model]["settings"] for model in searched}
-    assert {model: bench.to_json(settings[model]) for model in found} == found
-    assert set(found) == set(settings) - ({"gtc"} if dataset == "baby" else set())
+    found = {model: best[dataset, model]["settings"] for model in settings}
+    assert {model: bench.to_json(settings[model]) for model in settings} == found

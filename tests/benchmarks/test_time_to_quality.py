@@ -236,8 +236,12 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
 def test_the_warm_up_changes_nothing(tmp_path, little):
     dataset, settings = bench.example("planted", tmp_path)
     given = dataset, settings, tmp_path
-    started = dataclasses.replace(settings["gtc"], spectral_start=True)
-    assert bench.train("planted", "gtc", 0, 1, dataset, {"gtc": started}, tmp_path)[1] > 0
+    gtc = settings["gtc"]
+    started = dataclasses.replace(gtc, spectral_start=True)
+    filtering = dataclasses.replace(gtc, model={**gtc.model, "low_pass_strength": 0.5})
+    for of, takes_time in ((gtc, False), (started, True), (filtering, True)):
+        seconds = bench.train("planted", "gtc", 0, 1, dataset, {"gtc": of}, tmp_path)[1]
+        assert (seconds > 0) == takes_time
     first, _ = bench.train("planted", "lightgcn", 0, 2, *given)
     bench.train("planted", "lightgcn", 0, 1, *given)
     again, _ = bench.train("planted", "lightgcn", 0, 2, *given)
