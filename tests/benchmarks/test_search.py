@@ -14,9 +14,8 @@ pytest.importorskip("lightning")
 from benchmarks import rows
 from benchmarks import search as bench
 from benchmarks.locks import claimed
-from benchmarks.time_to_quality_report import TITLES
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.experiment import NAMES, Settings, build_model
+from gtc_pyg.experiment import Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
 
 BASE = Settings(lr=0.003, epochs=60, patience=7, model={"hidden_channels": 32, "num_layers": 9})
