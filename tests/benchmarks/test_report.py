@@ -33,7 +33,7 @@ def test_readme_says_how_many_gains_count():
         if float(row["difference"]) > 0 and float(row["p_holm"]) < 0.01
     )
     assert len(read_rows(TESTS)) == 36
-    words = {4: "four", 7: "seven", 12: "twelve"}
+    words = {9: "nine", 10: "ten", 12: "twelve"}
     tiktok, lfm2k, baby = (words[counted[name]] for name in ("tiktok", "lfm2k", "baby"))
     assert (
         f"all {baby} comparisons on Baby, {tiktok} of twelve on TikTok, {lfm2k} of twelve on LFM2k"
