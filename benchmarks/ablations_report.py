@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scipy.stats import ttest_rel
 
-from benchmarks.ablations import SWEEP, WHOLE
+from benchmarks.ablations import SWEEP, VARIANTS, WHOLE
 from benchmarks.report import DATASETS
 from benchmarks.rows import between, markdown, write_text
 from benchmarks.search import from_json
@@ -29,7 +29,7 @@ Row = Mapping[str, str]
 
 
 def variants(rows: Sequence[Row], dataset: str) -> dict[str, dict[int, Row]]:
-    """The rows of a set by variant and seed, without those of the sweep.
+    """The rows of a set by variant and seed, without those of the sweep, in the order of VARIANTS.
 
     Raises:
         ValueError: Where a variant has a seed twice.
@@ -41,7 +41,8 @@ def variants(rows: Sequence[Row], dataset: str) -> dict[str, dict[int, Row]]:
             if int(row["seed"]) in seeds:
                 raise ValueError(f"{dataset}, {row['variant']}: seed {row['seed']} stands twice")
             seeds[int(row["seed"])] = row
-    return found
+    order = [*VARIANTS, *(name for name in found if name not in VARIANTS)]
+    return {name: found[name] for name in order if name in found}
 
 
 def table(rows: Sequence[Row], dataset: str) -> str:

@@ -112,6 +112,7 @@ def test_the_table_by_hand():
     assert lines[2] == "| GTC | 3 | 0.1000 | 0.1000 | 0.1000 |"
     assert lines[3] == "| neither | 3 |" + " 0.0950 (-0.0050, p = 0.23) |" * 3
     assert len(lines) == 4
+    assert report.table(rows[::-1], "tiktok").splitlines() == lines  # GTC first, as in VARIANTS
     assert report.table(rows, "baby") == report.tables([]) == "Not measured yet."
     assert report.tables(rows) == f"**TikTok**\n\n{report.table(rows, 'tiktok')}"
     with pytest.raises(ValueError, match="seed 0 stands twice"):
