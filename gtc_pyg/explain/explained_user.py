@@ -134,8 +134,9 @@ class ExplainedUser:
             factors = [torch.cat([f.base[item], f.h[item]]) for f in self.filtered.values()]
             of_item = of_near = None
             if c.low_pass is not None and c.low_pass_item is not None:
-                beside = c.low_pass.weight[item] * c.low_pass_item
-                of_item, of_near = beside[item], beside[rows] * weight.view(-1, 1)
+                scale = c.low_pass.item_scale[item]
+                of_item = scale * c.low_pass_item[item]
+                of_near = scale * c.low_pass_item[rows] * weight.view(-1, 1)
             alone = _beside(c.itself[item], of_item, factors if self._in_score else [])
             near = _beside(c.spread[rows] * weight.view(-1, 1, 1), of_near, [], alone.size(1))
             other = rows != item  # over its neighbours an item reaches itself: that is its own

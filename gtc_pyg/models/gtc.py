@@ -103,8 +103,9 @@ class GTC(GraphRecommender):
         low_pass_strength: Weight of the low-pass filter beside the learned embeddings, in the
             scores of :meth:`forward`; the losses do not see it. Needs :meth:`fit_low_pass`.
         low_pass_channels: How many directions it keeps.
-        low_pass_debiasing: As in :class:`~gtc_pyg.models.LowPass`.
-        low_pass_regularization: As in :class:`~gtc_pyg.models.LowPass`.
+        low_pass_debiasing: Power of the length by which an item's columns of the filter are
+            divided, 0 to 1, which takes from popular items their lead.
+        low_pass_regularization: Share of the mean degree that is added to degrees in the filter.
         user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
             their items. Better on real data; without it the filter is a matter of content alone,
             and finds planted preferences better (``benchmarks/notes.md``).

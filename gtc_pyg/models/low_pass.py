@@ -16,9 +16,11 @@ class LowPass(Module):
     depend on their items alone, so that new users have them; an item's are smoothed over the item
     graph as its embedding is.
 
-    An item's columns are the longer the more users it has, and popular items lead. They are divided
-    by a power of their length, ``debiasing``, and brought back to the mean squared length that they
-    had: with 0 they stay, with 1 their direction alone counts (ours).
+    The more users an item has, the longer its columns tend to be, and popular items lead. Length
+    normalisation takes that from them (ours): columns are divided by a power of their length,
+    ``debiasing``, and all brought back to the mean squared length that they had. With 0 they stay,
+    with 1 items differ by direction alone. Below a thousandth of the root mean square length, which
+    is what the iterations leave of items that the filter knows nothing of, the divisor stays.
 
     Args:
         num_items: Number of items :math:`I`.
@@ -43,7 +45,7 @@ class LowPass(Module):
     item: Tensor
     told: Tensor
     added: Tensor
-    weight: Tensor
+    item_scale: Tensor
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class LowPass(Module):
         self.register_buffer("item", torch.zeros(num_items, channels))
         self.register_buffer("told", torch.zeros(num_items, channels))
         self.register_buffer("added", torch.tensor(0.0))  # 0 as long as it has seen nothing
-        self.register_buffer("weight", torch.ones(num_items, 1))
+        self.register_buffer("item_scale", torch.ones(num_items, 1))
 
     def set_strength(self, strength: float) -> None:
         r"""Weighs it anew; nothing has to be fitted again."""
@@ -98,8 +100,7 @@ class LowPass(Module):
         self.told.copy_(factors.told)
         self.added.fill_(factors.added)
         length = graph.with_similar(self.item, num_item_layers).norm(dim=1, keepdim=True)
-        divided = length.clamp(min=1e-12) ** (1 - self.debiasing)
-        self.weight.copy_(length.norm() / divided.norm() * divided / length.clamp(min=1e-12))
+        self.item_scale.copy_(scale_of(length, self.debiasing))
 
     def check(self) -> None:
         r"""Refuses to be used before :meth:`fit`."""
@@ -119,12 +120,12 @@ class LowPass(Module):
         Raises:
             RuntimeError: Before :meth:`fit`.
         """
-        weight = self.weight if graph.nodes is None else self.weight[graph.nodes.item_id]
-        return weight * graph.with_similar(self.own_columns(graph), num_item_layers)
+        scale = self.item_scale if graph.nodes is None else self.item_scale[graph.nodes.item_id]
+        return scale * graph.with_similar(self.own_columns(graph), num_item_layers)
 
     def own_columns(self, graph: CSRGraph) -> Tensor:
-        r"""The same before similar ones are added and before ``debiasing``, whose factors are
-        ``weight``.
+        r"""The same before similar ones are added and before ``item_scale``, which is what
+        ``debiasing`` comes to.
 
         Args:
             graph: Whole or sampled.
@@ -150,3 +151,16 @@ class LowPass(Module):
     def weight_of(self, degree: Tensor) -> Tensor:
         r"""What ``told`` of each item counts for a user of some degree."""
         return self.strength**0.5 * (degree + self.added).rsqrt()
+
+
+def scale_of(length: Tensor, power: float) -> Tensor:
+    r"""What rows are multiplied by: the inverse of a power of their length, with which the mean
+    squared length stays.
+
+    Args:
+        length: Of the rows, any shape.
+        power: 0 to 1.
+    """
+    least = 1e-3 * length.square().mean().sqrt()  # what is shorter is the iterations' residue
+    scale = length.clamp(min=least) ** -power
+    return length.norm() / (scale * length).norm() * scale

@@ -47,7 +47,15 @@ SWITCHES = [
     ("gtc", {}),
     ("gtc", {"item_bias": True, "score_scale": 3.0}),
     ("gtc", {"filter_in": "both"}),
-    ("gtc", {"filter_in": "both", "low_pass_strength": 0.4, "low_pass_channels": 5}),
+    (
+        "gtc",
+        {
+            "filter_in": "both",
+            "low_pass_strength": 0.4,
+            "low_pass_channels": 5,
+            "low_pass_debiasing": 1.0,
+        },
+    ),
     ("gtc", {"filter_in": "score", "num_item_layers": 0}),
     ("gtc", {"condition": "item", "user_ids": False}),
     ("gtc", {"condition": "neighbors", "num_layers": 0}),

@@ -8,14 +8,14 @@ import torch
 
 from gtc_pyg.functional import low_pass_factors
 from gtc_pyg.models.csr_graph import SampledNodes
-from gtc_pyg.models.low_pass import LowPass
+from gtc_pyg.models.low_pass import LowPass, scale_of
 from tests.models.graphs import arguments, gtc_of
 
 
-def fitted(graph, num_item_layers=1):
-    model = gtc_of(graph, low_pass_strength=1.0, low_pass_channels=4)
+def fitted(graph, num_item_layers=1, debiasing=0.0):
+    model = gtc_of(graph, low_pass_strength=1.0, low_pass_channels=4, low_pass_debiasing=debiasing)
     csr = model.csr_graph(*arguments(graph)[1:])
-    low_pass = LowPass(graph.num_items, 4)
+    low_pass = LowPass(graph.num_items, 4, debiasing=debiasing)
     low_pass.fit(csr, num_item_layers)
     return low_pass, model, csr
 
@@ -44,7 +44,8 @@ def test_it_has_no_weights_and_is_part_of_the_state(planted: Callable) -> None:
 
 def test_sampled_items_stand_for_all(planted: Callable) -> None:
     graph = planted()
-    low_pass, model, csr = fitted(graph)
+    low_pass, model, csr = fitted(graph, debiasing=0.7)
+    assert low_pass.item_scale.std() > 0
     degrees = [csr[key].crow_indices().diff() for key in list(csr)[:2]]
     of_item, of_user = degrees if degrees[0].numel() == csr.num_items else degrees[::-1]
     items = torch.arange(csr.num_items).flip(0)
@@ -123,8 +124,9 @@ def test_items_are_divided_by_a_power_of_their_length(
     torch.testing.assert_close(low_pass.users(csr), 2 * plain.users(csr))
 
 
-def test_an_item_that_nobody_has_touched_stays_at_zero_whatever_the_power(
-    planted: Callable,
+@pytest.mark.parametrize("debiasing", [0.7, 1.0])
+def test_an_item_that_nobody_has_touched_stays_at_zero_and_takes_nothing_from_the_others(
+    planted: Callable, debiasing: float
 ) -> None:
     graph = planted()
     for key, row in ((("user", "rates", "item"), 1), (("item", "rev_rates", "user"), 0)):
@@ -135,13 +137,23 @@ def test_an_item_that_nobody_has_touched_stays_at_zero_whatever_the_power(
         num_item_layers=0,
         low_pass_strength=1.0,
         low_pass_channels=4,
-        low_pass_debiasing=1.0,
+        low_pass_debiasing=debiasing,
     )
     items = model.low_pass.items(model.csr_graph(*arguments(graph)[1:]), 0)
-    lengths = items.norm(dim=1)
-    assert lengths[2] == 0 and lengths.isfinite().all()
-    known = lengths[lengths > 0]
+    lengths, before = items.norm(dim=1), model.low_pass.item.norm(dim=1)
+    assert lengths[2] == before[2] == 0 and lengths.isfinite().all()
+    torch.testing.assert_close(items.square().sum(), before.square().sum())
+    known = lengths[lengths > 0] / before[lengths > 0] ** (1 - debiasing)
     torch.testing.assert_close(known, known.mean().expand_as(known))
+
+
+def test_what_the_iterations_leave_of_an_item_is_not_blown_up() -> None:
+    length = torch.tensor([3.0, 4.0, 1e-6, 0.0])
+    after = scale_of(length, 1.0) * length
+    # The root mean square is 2.5: the third is divided by .0025, as if it were that long.
+    expected = torch.tensor([1.0, 1.0, 4e-4, 0.0])
+    torch.testing.assert_close(after, 5 * expected / expected.norm())
+    torch.testing.assert_close(scale_of(length, 0.0), torch.ones(4))
 
 
 def test_the_regularization_reaches_the_factors(planted: Callable) -> None:
