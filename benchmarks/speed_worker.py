@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.speed_counter import StepCounter
 
@@ -29,9 +29,10 @@ def our_steps(name: str, data: dict, options: dict) -> Iterator[None]:
     names = names or [m for m in features if not m.startswith("has_")]
     widths = [] if name == "lightgcn" else [{m: features[m].size(1) for m in names}]
     model = getattr(models, OURS[name])(*sizes, *widths, **settings["model"]).to(options["device"])
+    model.fit_low_pass(data["edges"], data["weights"])  # nothing where it has no such filter
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=True)
     decay = settings["weight_averaging"]
-    average = AveragedModel(model, avg_fn=get_ema_avg_fn(decay)) if decay else None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
     loader = InteractionLoader(data["train"], *sizes, options["batch_size"], options["seed"])
     generator = torch.Generator(options["device"]).manual_seed(options["seed"])
     while True:

@@ -26,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,6 @@ from benchmarks.time_to_quality_report import (
     LISTS,
     METRICS,
     MODELS,
-    STARTED,
     groups,
     with_tables,
 )
@@ -126,9 +124,6 @@ def train(
     filter. Its metrics are appended to ``rows``, as the script's ``--out`` does.
     """
     more = ["--epochs", str(epochs)] if epochs else []
-    if model == STARTED:  # no model of the example, so none of its metrics
-        model, rows = "lightgcn", None
-        settings = {model: replace(settings[model], spectral_start=True)}
     more += ["--out", str(rows)] if rows else []
     options = ["--models", model, "--seed", str(seed), *more, "--logs", str(logs), "--quiet"]
     args = experiment.parse_args(None, argv=options)

@@ -9,7 +9,6 @@ import numpy as np
 from benchmarks.time_to_quality_report import (
     NAMES,
     PLOT,
-    STARTED,
     Group,
     first_epoch,
     groups,
@@ -17,10 +16,8 @@ from benchmarks.time_to_quality_report import (
 )
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-LABELS = NAMES | {STARTED: "same start"}  # in the plot
 COLORS = {
     "lightgcn": "#555555",
-    STARTED: "tab:green",
     "freedom": "tab:orange",
     "gtc": "tab:blue",
 }
@@ -95,7 +92,7 @@ def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:
     ruler = np.linspace(*level.get_transform().transform(level.get_xydata()), 400)
     drawn = np.concatenate([ruler, *dense.values()])
     for model, own in dense.items():
-        size, found = np.array([10.8 * len(LABELS[model]), 16.0]), []
+        size, found = np.array([10.8 * len(NAMES[model]), 16.0]), []
         for corner in own[:: max(1, len(own) // 60)]:
             for side in ([6.0, -18.0], [-6.0 - size[0], 2.0], [6.0, 2.0]):
                 low, high = corner + side, corner + side + size
@@ -109,4 +106,4 @@ def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:
         low = np.array(min(found)[2])
         placed.append((low, low + size))
         place = axis.transData.inverted().transform(low)
-        axis.text(*place, LABELS[model], color=COLORS[model], fontweight="bold")
+        axis.text(*place, NAMES[model], color=COLORS[model], fontweight="bold")

@@ -10,9 +10,8 @@ from gtc_pyg import experiment
 
 PLOT = "time_to_quality.png"
 TITLES = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Baby", "planted": "planted data"}
-STARTED = "lightgcn_started"  # from the interactions, as GTC; else the example's LightGCN
-MODELS = ["lightgcn", STARTED, "freedom", "gtc"]
-NAMES = experiment.NAMES | {STARTED: "LightGCN, same start"}
+MODELS = ["lightgcn", "freedom", "gtc"]
+NAMES = experiment.NAMES
 CONDITIONS = ["dataset", "epochs", "threads", "machine", "malloc"]
 KEY = [*CONDITIONS, "model", "seed"]
 METRICS = ["val_recall@20", "val_ndcg@20", "test_recall@20", "test_ndcg@20"]

@@ -16,10 +16,11 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     TQDMProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import rank
@@ -133,7 +134,7 @@ def fit(
         batch_size: Interactions per batch.
         patience: Epochs without a better validation Recall@20 before training stops.
         weight_averaging: Decay of the exponential moving average of the weights over steps, which
-            is what is evaluated and kept (Lightning's ``EMAWeightAveraging``); off where 0. Needs
+            is what is evaluated and kept (Lightning's ``WeightAveraging``); off where 0. Needs
             a second copy of the weights.
         modalities: Content to use; all of it where ``None``.
         num_neighbors: Neighbours sampled in each hop around a batch (mini-batches, for graphs too
@@ -249,7 +250,10 @@ def _callbacks(
     stopping = EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True)
     callbacks: list[Callback] = [run, best, last, stopping]
     if weight_averaging > 0:
-        callbacks.append(EMAWeightAveraging(decay=weight_averaging))
+        # Lightning's EMAWeightAveraging does the same weight by weight, and averages buffers, which
+        # are constant here: 5 to 15 times the seconds (benchmarks/notes.md).
+        average = get_ema_multi_avg_fn(weight_averaging)
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     if progress:
         # Into a file or a log goes a line now and then, not one for each batch.
         callbacks.append(_ProgressBar(refresh_rate=10 if sys.stdout.isatty() else 1000))

@@ -146,11 +146,14 @@ def test_a_step_is_one_of_training(model_class, tmp_path):
     widths = [{m: x.size(1) for m, x in inputs.features.items()}]
     widths = [] if model_class is LightGCN else widths
     torch.manual_seed(0)
-    model = model_class(*sizes, *widths, edge_dropout=0.3)
+    chosen = {"edge_dropout": 0.3}
+    chosen |= {"low_pass_strength": 0.5, "low_pass_channels": 8} if model_class is GTC else {}
+    model = model_class(*sizes, *widths, **chosen)
+    model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
     fit(model, dataset, lr=0.01, epochs=1, batch_size=128, seed=0, out=tmp_path, progress=False)
 
     name = model_class.__name__.lower()
-    settings = {"lr": 0.01, "model": {"edge_dropout": 0.3}, "modalities": None}
+    settings = {"lr": 0.01, "model": chosen, "modalities": None}
     settings["weight_averaging"] = 0.0
     train = dataset.view("train")["user", "rates", "item"].edge_label_index
     data = {
