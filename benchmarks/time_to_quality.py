@@ -11,8 +11,9 @@ one after the other in one process, the first one changing with the seed; before
 each trains one epoch that is thrown away. Files are written to --work, never beside the data.
 
 A row for each run is appended to --out: the seconds of every epoch, of every evaluation, and what
-validation said. Runs whose row is there are skipped, so an interrupted command can be repeated;
-after a change of the code, begin with another file.
+validation said, each list beginning with what was there before training. Runs whose row is there
+are skipped, so an interrupted command can be repeated; after a change of the code, begin with
+another file.
 """
 
 import argparse
@@ -35,8 +36,10 @@ import torch
 
 from gtc_pyg import experiment
 from gtc_pyg.datasets import InteractionDataset
-from gtc_pyg.experiment import Settings, _commit, _versions
+from gtc_pyg.evaluation import evaluate
+from gtc_pyg.experiment import Settings, _commit, _versions, build_model
 from gtc_pyg.lightning import FitResult
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -61,7 +64,7 @@ EXAMPLES = {
     "planted": "quickstart.py",
 }
 REAL = ["tiktok", "lfm2k", "baby"]
-HEADER = [*KEY, "best_epoch", *METRICS, "process", "commit", "versions", "start_s", *LISTS]
+HEADER = [*KEY, "best_epoch", *METRICS, "process", "commit", "versions", *LISTS]
 PROCESS = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -146,8 +149,31 @@ def train(
         return experiment.run(name, dataset, settings, args)[model][0], sum(starts)
 
 
-def row_of(key: Mapping[str, object], result: FitResult, start: float) -> dict[str, object]:
-    """The row of a run."""
+def untrained(
+    model: str, seed: int, dataset: InteractionDataset, settings: Settings
+) -> tuple[float, float]:
+    """Validation Recall@20 of what a run begins with, and the seconds of this evaluation."""
+    torch.manual_seed(seed)  # as train() in gtc_pyg.experiment
+    network = build_model(
+        model, dataset, settings.modalities, settings.spectral_start, **settings.model
+    )
+    inputs = GraphInputs.from_data(dataset[0], [] if model == "lightgcn" else settings.modalities)
+    known, held_out = (
+        dataset.view(split)["user", "rates", "item"].edge_label_index for split in ("train", "val")
+    )
+    start = time.perf_counter()
+    with torch.no_grad():
+        tables = network.eval()(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict)
+        recall = evaluate(*tables, held_out, [known])["Recall@20"]
+    return recall, time.perf_counter() - start
+
+
+def row_of(
+    key: Mapping[str, object], result: FitResult, start: float, before: tuple[float, float]
+) -> dict[str, object]:
+    """The row of a run; the seconds of its start, and ``before``, :func:`untrained` of it."""
+    recall, evaluation = before
+    recalls = [recall, *(row["val/Recall@20"] for row in result.history)]
     return {
         **key,
         "best_epoch": result.best_epoch,
@@ -158,10 +184,9 @@ def row_of(key: Mapping[str, object], result: FitResult, start: float) -> dict[s
         "process": PROCESS,
         "commit": _commit(),
         "versions": _versions(),
-        "start_s": f"{start:.4f}",
-        "train_s": " ".join(f"{s:.4f}" for s in result.seconds),
-        "evaluation_s": " ".join(f"{s:.4f}" for s in result.evaluation_seconds),
-        "val_recall@20_by_epoch": " ".join(f"{row['val/Recall@20']:.7f}" for row in result.history),
+        "train_s": " ".join(f"{s:.4f}" for s in [start, *result.seconds]),
+        "evaluation_s": " ".join(f"{s:.4f}" for s in [evaluation, *result.evaluation_seconds]),
+        "val_recall@20_by_epoch": " ".join(f"{value:.7f}" for value in recalls),
     }
 
 
@@ -194,7 +219,8 @@ def run(args: argparse.Namespace) -> None:
                     with contextlib.redirect_stderr(io.StringIO()):
                         train(name, model, seed, 1, *given)
                     result, start = train(name, model, seed, args.epochs, *given, args.metrics)
-                    append_rows(args.out, HEADER, [row_of(key, result, start)])
+                    before = untrained(model, seed, dataset, settings[model])
+                    append_rows(args.out, HEADER, [row_of(key, result, start, before)])
                     shown = f"{name} {model} seed {seed}: {len(result.seconds)} epochs"
                     print(f"{shown}, {sum(result.seconds):.1f} s", file=sys.stderr, flush=True)
 

@@ -59,7 +59,7 @@ def _draw_group(axis: Any, key: tuple[str, ...], group: Group) -> dict[str, np.n
             axis.plot(clock, run.recall, color=color, linewidth=0.7, alpha=0.35)
             epoch = first_epoch(run.recall, group["lightgcn"][seed].best)
             if epoch is not None:
-                point = clock[epoch - 1], run.recall[epoch - 1]
+                point = clock[epoch], run.recall[epoch]
                 axis.plot(*point, "o", color=color, markersize=5, markeredgecolor="white")
         curves = [run.recall for run in runs.values()]
         both = [[statistics.fmean(at) for at in zip(*x, strict=False)] for x in (clocks, curves)]

@@ -24,55 +24,58 @@ SHARES = (1.0, 0.99, 0.95)
 class Run:
     """One run: of each epoch the seconds, those of its evaluation, and validation Recall@20.
 
-    ``start`` are the seconds before the first one, in which a model starts from the interactions.
+    Number 0 is before training: the seconds in which a model starts from the interactions, and what
+    it is worth then.
     """
 
     seconds: list[float]
     evaluation: list[float]
     recall: list[float]
     row: Mapping[str, str]
-    start: float
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Run":
         lists = [[float(x) for x in row[key].split()] for key in LISTS]
         if len({len(x) for x in lists}) != 1 or not lists[0]:
             raise ValueError(f"the lists of {[row[key] for key in KEY]} differ in length")
-        return cls(*lists, row, float(row["start_s"]))
+        return cls(*lists, row)
 
     @property
     def best(self) -> float:
-        """The highest validation Recall@20."""
-        return max(self.recall)
+        """The highest validation Recall@20 of an epoch."""
+        return max(self.recall[1:])
+
+    @property
+    def epoch_s(self) -> float:
+        """The median epoch's seconds."""
+        return statistics.median(self.seconds[1:])
 
     def clock(self, account: str) -> list[float]:
-        """Seconds at the end of each epoch, the start included.
+        """Seconds before training and at the end of each epoch.
 
         Args:
             account: ``'measured'``, training seconds so far; ``'steady'``, the median epoch times
                 the number of epochs; ``'evaluated'``, as measured with evaluations.
         """
         if account == "measured":
-            return list(accumulate(self.seconds, initial=self.start))[1:]
+            return list(accumulate(self.seconds))
         if account == "steady":
-            median = statistics.median(self.seconds)
-            return [self.start + median * epoch for epoch in range(1, len(self.seconds) + 1)]
+            return [self.seconds[0] + self.epoch_s * epoch for epoch in range(len(self.seconds))]
         if account == "evaluated":
             both = zip(self.seconds, self.evaluation, strict=True)
-            each = (train + evaluation for train, evaluation in both)
-            return list(accumulate(each, initial=self.start))[1:]
+            return list(accumulate(train + evaluation for train, evaluation in both))
         raise ValueError(f"'account' must be measured, steady or evaluated (got {account!r})")
 
 
 def first_epoch(recall: list[float], level: float) -> int | None:
-    """The first epoch, counted from 1, that is not below the level; ``None`` where all are."""
-    return next((epoch for epoch, value in enumerate(recall, 1) if value >= level), None)
+    """The first epoch that is not below the level, 0 before training; ``None`` where all are."""
+    return next((epoch for epoch, value in enumerate(recall) if value >= level), None)
 
 
 def seconds_to(run: Run, level: float, account: str = "measured") -> float | None:
     """Seconds at the end of the first epoch that reaches the level; ``None`` where none does."""
     epoch = first_epoch(run.recall, level)
-    return None if epoch is None else run.clock(account)[epoch - 1]
+    return None if epoch is None else run.clock(account)[epoch]
 
 
 Group = dict[str, dict[int, Run]]
@@ -153,15 +156,15 @@ def target_table(rows: list[dict[str, str]]) -> str:
 
 def time_table(rows: list[dict[str, str]]) -> str:
     """Epochs and seconds of each model until LightGCN's best."""
-    head = ["", "epochs", "s / epoch", "seconds", "of LightGCN's", "seconds, steady"]
+    head = ["", "start, s", "epochs", "s / epoch", "seconds", "of LightGCN's", "seconds, steady"]
     tables = []
     for key, group in groups(rows).items():
         body = []
         for model, runs in group.items():
             best = {seed: run.best for seed, run in group["lightgcn"].items()}
             epochs = [first_epoch(run.recall, best[seed]) for seed, run in runs.items()]
-            medians = [statistics.median(run.seconds) for run in runs.values()]
-            cells = [_mean(epochs, 0), _mean(medians, 3)]
+            cells = [_mean([run.seconds[0] for run in runs.values()], 1), _mean(epochs, 0)]
+            cells.append(_mean([run.epoch_s for run in runs.values()], 3))
             cells.append(_mean(times(group, model, 1.0, "measured"), 1))
             cells.append(_mean(ratios(group, model, 1.0, "measured")))
             cells.append(_mean(times(group, model, 1.0, "steady"), 1))
