@@ -73,7 +73,8 @@ def time_table(rows: list[Row], what: str = "mini-batches") -> str:
         first = next(row for row in rows if (row["what"], row["batch"]) == (what, batch))
         hops = f", fan-out {first['fan_out']}, similar items {first['item_fan_out']}"
         title = f"**Batch of {batch}**" + (hops if first["fan_out"] else "")
-        title += f", {first['steps']} steps in {first['rounds']} turns, {first['threads']} thread{'s' * (first['threads'] != '1')}"
+        threads = "1 thread" if first["threads"] == "1" else f"{first['threads']} threads"
+        title += f", {first['steps']} steps in {first['rounds']} turns, {threads}"
         lines += [title, "", markdown(head, body), ""]
     return "\n".join(lines).rstrip() or NONE
 
