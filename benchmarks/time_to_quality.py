@@ -11,7 +11,7 @@ one after the other in one process, the first one changing with the seed; before
 each trains one epoch that is thrown away. Files are written to --work, never beside the data.
 
 A row for each run is appended to --out: the seconds of every epoch, of every evaluation, and what
-validation said, each list beginning with what was there before training. Runs whose row is there
+validation said, each list beginning with the start, before the first epoch. Runs whose row is there
 are skipped, so an interrupted command can be repeated; after a change of the code, begin with
 another file.
 """
@@ -157,13 +157,16 @@ def untrained(
     network = build_model(
         model, dataset, settings.modalities, settings.spectral_start, **settings.model
     )
-    inputs = GraphInputs.from_data(dataset[0], [] if model == "lightgcn" else settings.modalities)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as Lightning's "auto"
+    inputs = GraphInputs.from_data(dataset[0], settings.modalities).to(device)
     known, held_out = (
-        dataset.view(split)["user", "rates", "item"].edge_label_index for split in ("train", "val")
+        dataset.view(split)["user", "rates", "item"].edge_label_index.to(device)
+        for split in ("train", "val")
     )
+    network = network.to(device).eval()
     start = time.perf_counter()
     with torch.no_grad():
-        tables = network.eval()(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict)
+        tables = network(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict)
         recall = evaluate(*tables, held_out, [known])["Recall@20"]
     return recall, time.perf_counter() - start
 

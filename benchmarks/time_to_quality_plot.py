@@ -6,14 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.time_to_quality_report import (
-    NAMES,
-    PLOT,
-    Group,
-    first_epoch,
-    groups,
-    title,
-)
+from benchmarks.time_to_quality_report import PLOT, Group, first_epoch, groups, title
+from gtc_pyg.experiment import NAMES
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 COLORS = {
@@ -56,13 +50,16 @@ def _draw_group(axis: Any, key: tuple[str, ...], group: Group) -> dict[str, np.n
     for model, runs in group.items():
         color, clocks = COLORS[model], [run.clock("measured") for run in runs.values()]
         for (seed, run), clock in zip(runs.items(), clocks, strict=True):
-            axis.plot(clock, run.recall, color=color, linewidth=0.7, alpha=0.35)
+            axis.plot(*_drawable(clock, run.recall), color=color, linewidth=0.7, alpha=0.35)
             epoch = first_epoch(run.recall, group["lightgcn"][seed].best)
             if epoch is not None:
                 point = clock[epoch], run.recall[epoch]
                 axis.plot(*point, "o", color=color, markersize=5, markeredgecolor="white")
         curves = [run.recall for run in runs.values()]
-        both = [[statistics.fmean(at) for at in zip(*x, strict=False)] for x in (clocks, curves)]
+        means_of = [
+            [statistics.fmean(at) for at in zip(*x, strict=False)] for x in (clocks, curves)
+        ]
+        both = _drawable(*means_of)
         axis.plot(*both, color=color, linewidth=2)
         means[model] = np.array(both).T
     top = max(run.best for runs in group.values() for run in runs.values())
@@ -80,6 +77,12 @@ def _draw_group(axis: Any, key: tuple[str, ...], group: Group) -> dict[str, np.n
         fontsize=9,
     )
     return means
+
+
+def _drawable(clock: list[float], recall: list[float]) -> tuple[list[float], list[float]]:
+    """Without a start that takes no time, for which a logarithmic axis has no place."""
+    first = int(clock[0] == 0)
+    return clock[first:], recall[first:]
 
 
 def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:

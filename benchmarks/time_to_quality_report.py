@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from benchmarks.rows import between, markdown
-from gtc_pyg import experiment
+from gtc_pyg.experiment import NAMES
 
 PLOT = "time_to_quality.png"
 TITLES = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Baby", "planted": "planted data"}
 MODELS = ["lightgcn", "freedom", "gtc"]
-NAMES = experiment.NAMES
 CONDITIONS = ["dataset", "epochs", "threads", "machine", "malloc"]
 KEY = [*CONDITIONS, "model", "seed"]
 METRICS = ["val_recall@20", "val_ndcg@20", "test_recall@20", "test_ndcg@20"]
@@ -36,14 +35,17 @@ class Run:
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Run":
         lists = [[float(x) for x in row[key].split()] for key in LISTS]
-        if len({len(x) for x in lists}) != 1 or not lists[0]:
-            raise ValueError(f"the lists of {[row[key] for key in KEY]} differ in length")
+        if len({len(x) for x in lists}) != 1 or len(lists[0]) < 2 or "start_s" in row:
+            raise ValueError(
+                f"the lists of {[row[key] for key in KEY]} must be as long as each other and begin "
+                f"before the first epoch, which older rows do not: run them again"
+            )
         return cls(*lists, row)
 
     @property
     def best(self) -> float:
-        """The highest validation Recall@20 of an epoch."""
-        return max(self.recall[1:])
+        """The highest validation Recall@20, be it before training."""
+        return max(self.recall)
 
     @property
     def epoch_s(self) -> float:
@@ -54,8 +56,8 @@ class Run:
         """Seconds before training and at the end of each epoch.
 
         Args:
-            account: ``'measured'``, training seconds so far; ``'steady'``, the median epoch times
-                the number of epochs; ``'evaluated'``, as measured with evaluations.
+            account: ``'measured'``, training seconds so far; ``'steady'``, the start and the median
+                epoch times the number of epochs; ``'evaluated'``, as measured with evaluations.
         """
         if account == "measured":
             return list(accumulate(self.seconds))
@@ -119,7 +121,14 @@ def ratios(group: Group, model: str, share: float, account: str) -> list[float |
     pairs = zip(
         times(group, model, share, account), times(group, "lightgcn", share, account), strict=True
     )
-    return [None if mine is None else mine / base for mine, base in pairs]
+    return [None if mine is None else _over(mine, base) for mine, base in pairs]
+
+
+def _over(mine: float, base: float) -> float:
+    """Nobody has a share of no time at all but who needs none."""
+    if base > 0:
+        return mine / base
+    return 1.0 if mine == 0 else float("inf")
 
 
 def met(group: Group) -> bool:
@@ -146,10 +155,7 @@ def target_table(rows: list[dict[str, str]]) -> str:
                 account: ratios(group, "gtc", 1.0, account)
                 for account in ("measured", "steady", "evaluated")
             }
-            by_seed = ", ".join(
-                "not reached" if ratio is None else f"{ratio:.2f}" for ratio in accounts["measured"]
-            )
-            cells = [title(key), by_seed, *map(_mean, accounts.values())]
+            cells = [title(key), _each(accounts["measured"]), *map(_mean, accounts.values())]
             body.append([*cells, "**met**" if met(group) else "**not met**"])
     return markdown(head, body)
 
@@ -174,17 +180,17 @@ def time_table(rows: list[dict[str, str]]) -> str:
 
 
 def share_table(rows: list[dict[str, str]]) -> str:
-    """Seconds until shares of LightGCN's best, as multiples of LightGCN's own."""
+    """Seconds until shares of LightGCN's best, as multiples of LightGCN's own, seed by seed."""
     others = [NAMES[model] for model in MODELS[1:]]
     head = ["", "of LightGCN's best", "LightGCN, seconds", *(f"{name}, times" for name in others)]
     body = []
     for key, group in groups(rows).items():
         for share in SHARES:
             cells = [title(key), f"{share:.0%}"]
-            cells.append(_mean(times(group, "lightgcn", share, "measured"), 1))
+            cells.append(_each(times(group, "lightgcn", share, "measured"), 1))
             for model in MODELS[1:]:
                 known = model in group
-                cells.append(_mean(ratios(group, model, share, "measured")) if known else "")
+                cells.append(_each(ratios(group, model, share, "measured")) if known else "")
             body.append(cells)
     return markdown(head, body)
 
@@ -231,6 +237,10 @@ def _mean(values: list[float | None], digits: int = 2) -> str:
         return f"not reached ({len(values) - len(known)} of {len(values)})"
     mean = f"{statistics.fmean(known):.{digits}f}"
     return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+
+
+def _each(values: list[float | None], digits: int = 2) -> str:
+    return ", ".join("not reached" if x is None else f"{x:.{digits}f}" for x in values)
 
 
 def title(key: tuple[str, ...]) -> str:

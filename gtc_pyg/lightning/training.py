@@ -134,8 +134,8 @@ def fit(
         batch_size: Interactions per batch.
         patience: Epochs without a better validation Recall@20 before training stops.
         weight_averaging: Decay of the exponential moving average of the weights over steps, which
-            is what is evaluated and kept (Lightning's ``WeightAveraging``); off where 0. Needs
-            a second copy of the weights.
+            is what is evaluated and kept (Lightning's ``WeightAveraging``), with the buffers of the
+            last step; off where 0. Needs a second copy of the weights.
         modalities: Content to use; all of it where ``None``.
         num_neighbors: Neighbours sampled in each hop around a batch (mini-batches, for graphs too
             large for one step); the whole graph is in every step where ``None``.
@@ -250,8 +250,8 @@ def _callbacks(
     stopping = EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True)
     callbacks: list[Callback] = [run, best, last, stopping]
     if weight_averaging > 0:
-        # Lightning's EMAWeightAveraging does the same weight by weight, and averages buffers, which
-        # are constant here: 5 to 15 times the seconds (benchmarks/notes.md).
+        # Lightning's EMAWeightAveraging goes weight by weight and averages buffers, which our models
+        # do not change: 5 to 15 times the seconds of a GTC's average (benchmarks/notes.md).
         average = get_ema_multi_avg_fn(weight_averaging)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     if progress:

@@ -139,8 +139,9 @@ def test_floor_and_ratios_by_hand():
     assert (result["flops"], result["bytes"]) == (70, 300)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.8])
 @pytest.mark.parametrize("model_class", [GTC, FREEDOM, LightGCN])
-def test_a_step_is_one_of_training(model_class, tmp_path):
+def test_a_step_is_one_of_training(model_class, decay, tmp_path):
     dataset = PlantedPreferences(num_users=60, num_items=80, transform=ItemKNNGraph(k=5))
     inputs, sizes = GraphInputs.from_data(dataset[0]), (dataset.num_users, dataset.num_items)
     widths = [{m: x.size(1) for m, x in inputs.features.items()}]
@@ -150,11 +151,12 @@ def test_a_step_is_one_of_training(model_class, tmp_path):
     chosen |= {"low_pass_strength": 0.5, "low_pass_channels": 8} if model_class is GTC else {}
     model = model_class(*sizes, *widths, **chosen)
     model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
-    fit(model, dataset, lr=0.01, epochs=1, batch_size=128, seed=0, out=tmp_path, progress=False)
+    options = {"batch_size": 128, "seed": 0, "weight_averaging": decay}
+    fit(model, dataset, lr=0.01, epochs=1, out=tmp_path, progress=False, **options)
 
     name = model_class.__name__.lower()
     settings = {"lr": 0.01, "model": chosen, "modalities": None}
-    settings["weight_averaging"] = 0.0
+    settings["weight_averaging"] = decay
     train = dataset.view("train")["user", "rates", "item"].edge_label_index
     data = {
         "features": inputs.features,
@@ -170,6 +172,7 @@ def test_a_step_is_one_of_training(model_class, tmp_path):
     for _ in range(math.ceil(train.size(1) / 128)):
         next(steps)
     timed = steps.gi_frame.f_locals["model"]
+    timed = steps.gi_frame.f_locals["average"].module if decay else timed
     for key, value in model.state_dict().items():
         torch.testing.assert_close(timed.state_dict()[key], value, msg=key)
 

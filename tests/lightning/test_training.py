@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback
 
 from gtc_pyg.evaluation import evaluate
+from gtc_pyg.experiment import build_model
 from gtc_pyg.lightning.checkpoints import CheckpointFiles
 from gtc_pyg.models import GTC, LightGCN
 
@@ -103,8 +104,14 @@ class _Weights(Callback):
         self.steps.append(pl_module.model.user_emb.weight.detach().clone())
 
 
-def test_the_average_of_the_weights_is_evaluated_and_kept(dataset, tmp_path, train, embed, labels):
-    model = LightGCN(dataset.num_users, dataset.num_items, hidden_channels=8)
+@pytest.mark.parametrize("name", ["lightgcn", "gtc"])
+def test_the_average_of_the_weights_is_evaluated_and_kept(
+    name, dataset, tmp_path, train, embed, labels
+):
+    more = {"low_pass_strength": 0.5, "low_pass_channels": 4} if name == "gtc" else {}
+    model = build_model(name, dataset, hidden_channels=8, **more)
+    buffers = {key: x.clone() for key, x in model.named_buffers()}
+    assert bool(buffers) == (name == "gtc")
     seen, decay = _Weights(), 0.7
     options = {"epochs": 1, "callbacks": [seen], "weight_averaging": decay}
     result = train(model, dataset, tmp_path, **options)
@@ -114,6 +121,8 @@ def test_the_average_of_the_weights_is_evaluated_and_kept(dataset, tmp_path, tra
     assert len(seen.steps) > 2
     torch.testing.assert_close(result.model.user_emb.weight.detach(), average)
     assert not torch.allclose(average, seen.steps[-1])
+    for key, buffer in result.model.named_buffers():
+        assert torch.equal(buffer, buffers[key]), key
     known = [labels(dataset, "train")]
     expected = evaluate(*embed(result.model, dataset), labels(dataset, "val"), known)
     assert result.val == pytest.approx(expected, abs=1e-6)
