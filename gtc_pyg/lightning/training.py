@@ -250,8 +250,8 @@ def _callbacks(
     stopping = EarlyStopping(MONITOR, mode="max", patience=patience, check_finite=True)
     callbacks: list[Callback] = [run, best, last, stopping]
     if weight_averaging > 0:
-        # Lightning's EMAWeightAveraging goes weight by weight and averages buffers, which our models
-        # do not change: 5 to 15 times the seconds of a GTC's average (benchmarks/notes.md).
+        # Lightning's EMAWeightAveraging goes weight by weight and averages buffers, too, which our
+        # models do not change: 5 to 15 times the seconds of a GTC's average (benchmarks/notes.md).
         average = get_ema_multi_avg_fn(weight_averaging)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     if progress:
