@@ -87,7 +87,8 @@ def _drawable(clock: list[float], recall: list[float]) -> tuple[list[float], lis
 
 def _label(axis: Any, lines: dict[str, np.ndarray]) -> None:
     """Names beside their lines, nearer to these than to others, where they cover nothing."""
-    level, dense, frame, placed = axis.lines[0], {}, axis.get_window_extent(), []
+    level, dense, frame = axis.lines[0], {}, axis.get_window_extent()
+    placed = [(box.min, box.max) for box in (text.get_window_extent() for text in axis.texts)]
     for model, line in lines.items():
         pixels, step = axis.transData.transform(line), np.arange(len(line))
         fine = np.linspace(0, len(line) - 1, 40 * len(line))
