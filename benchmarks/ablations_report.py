@@ -132,8 +132,10 @@ def draw(rows: Sequence[Row], path: Path = PLOT) -> None:
             ring = {"markersize": 10, "markerfacecolor": "none", "color": "tab:red"}
             axis.plot(own, dict(points)[own], marker="o", **ring)
             axis.set_xscale("log")
+            axis.set_xticks([x for x, _ in points], [f"{x:g}" for x, _ in points], fontsize=7)
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
-        panels[0].set_ylabel(f"{dataset}\nRecall@20")
+        panels[0].set_ylabel(f"{DATASETS[dataset].split(' (')[0]}\nRecall@20")
     for axis, name in zip(axes[-1], SWEEP, strict=True):
         axis.set_xlabel(name)
     path.parent.mkdir(parents=True, exist_ok=True)
