@@ -1,8 +1,12 @@
+import statistics
 from collections import Counter
 
 import pytest
 
 from benchmarks.report import (
+    COLUMNS,
+    DATASETS,
+    MODELS,
     README,
     ROWS,
     TESTS,
@@ -12,6 +16,7 @@ from benchmarks.report import (
 )
 from benchmarks.rows import between, read_rows
 from benchmarks.speed_report import cost_table, read_results
+from benchmarks.where_it_helps import ROWS as WHERE
 
 FLOORS = {  # what the first release promises: mean test Recall@20 over the seeds
     "tiktok": {"lightgcn": 0.084, "freedom": 0.088, "gtc": 0.090},
@@ -26,6 +31,91 @@ def test_readme_shows_the_committed_rows():
     assert between(readme, "cost", cost_table(read_results())) == readme
 
 
+def prose() -> str:
+    """The README with single spaces."""
+    return " ".join(README.read_text().split())
+
+
+def seeds(model, dataset, metric, k):
+    wanted = {"dataset": dataset, "preset": "default", "split": "test", "metric": metric, "k": k}
+    return list(values(read_rows(ROWS), model=model, **wanted).values())
+
+
+def mean(*of):
+    return statistics.fmean(seeds(*of))
+
+
+def test_readme_says_by_how_much_gtc_leads():
+    told = {}
+    for name in DATASETS:
+        for metric, k in COLUMNS:
+            means = {model: mean(model, name, metric, k) for model in MODELS}
+            ranked = sorted(means, key=means.get, reverse=True)
+            assert ranked[0] == "gtc", "GTC has the highest mean in every metric"
+            if (metric, k) == ("ndcg", 5):
+                key = {"dataset": name, "baseline": ranked[1], "metric": metric, "k": str(k)}
+                told[name] = next(r for r in read_rows(TESTS) if key.items() <= r.items())
+    gain = {name: f"{100 * float(row['gain']):.0f} %" for name, row in told.items()}
+    p = {name: f"(p = {float(row['p_holm']):.1g})".replace("0.", ".") for name, row in told.items()}
+    least = 100 * float(told["lfm2k"]["detectable"]) / float(told["lfm2k"]["baseline_value"])
+    assert (
+        f"the gain over the best baseline is {gain['tiktok']} on TikTok {p['tiktok']}, "
+        f"{gain['baby']} on Baby, and {gain['lfm2k']} on LFM2k {p['lfm2k']}, where a gain below "
+        f"about {least:.0f} % could hardly be told from chance" in prose()
+    )
+    assert float(told["baby"]["p_holm"]) < 0.01
+
+
+def test_readme_names_the_gains_that_do_not_count():
+    not_shown = {
+        (row["dataset"], row["baseline"], row["metric"], row["k"])
+        for row in read_rows(TESTS)
+        if not (float(row["difference"]) > 0 and float(row["p_holm"]) < 0.01)
+    }
+    ours = {(name, "mgcn", metric, "5") for name in ("tiktok", "lfm2k") for metric, _ in COLUMNS}
+    assert not_shown == ours | {("tiktok", "lightgcn", "recall", "5")}
+    key = {"dataset": "tiktok", "baseline": "lightgcn", "metric": "recall", "k": "5"}
+    (row,) = (row for row in read_rows(TESTS) if key.items() <= row.items())
+    assert (
+        "Recall@5 and NDCG@5 over MGCN on both TikTok and LFM2k, and on TikTok Recall@5 over "
+        f"LightGCN (p = {row['p_holm'].removeprefix('0')})" in prose()
+    )
+
+
+def test_readme_names_the_items_that_gtc_finds_less_often():
+    groups = [row for row in read_rows(WHERE) if row["group"] == "item"]
+    fifth = max((r for r in groups if r["dataset"] == "lfm2k"), key=lambda r: int(r["most"]))[
+        "most"
+    ]
+    (popular,) = (
+        r for r in groups if (r["dataset"], r["most"], r["baseline"]) == ("lfm2k", fifth, "freedom")
+    )
+    assert f"{-100 * float(popular['difference']):.0f}" == "8"
+    assert "fifth of LFM2k is found eight points less often than by FREEDOM" in prose()
+    worse = Counter(
+        (r["dataset"], int(r["least"]), int(r["most"]))
+        for r in groups
+        if float(r["difference"]) < 0
+    )
+    below_all = sorted(group for group, number in worse.items() if number == len(MODELS) - 1)
+    assert below_all == [("tiktok", 13, 25), ("tiktok", 26, 53)]
+    assert "items with 13 to 53 interactions on TikTok less often than by any" in prose()
+
+
+def test_readme_says_who_is_above_what_is_published():
+    for model in ("lightgcn", "mgcn"):
+        assert mean(model, "baby", "recall", 20) > {"lightgcn": 0.0754, "mgcn": 0.0964}[model]
+    assert mean("freedom", "baby", "recall", 20) < 0.0992
+    assert "in Recall@20 (.0754 and .0964)" in prose()
+    assert "FREEDOM is short of its own** (.0992" in prose()
+    assert mean("gtc", "baby", "recall", 20) > 0.1052
+    assert mean("gtc", "baby", "ndcg", 20) > 0.0460
+    assert mean("gtc", "tiktok", "recall", 20) < 0.1139
+    runs = seeds("gtc", "tiktok", "ndcg", 20)
+    assert 0 < statistics.fmean(runs) - 0.0492 < statistics.stdev(runs)
+    assert "GTC is above all of them on Baby; on TikTok in NDCG@20 alone" in prose()
+
+
 def test_readme_says_how_many_gains_count():
     counted = Counter(
         row["dataset"]
@@ -37,7 +127,7 @@ def test_readme_says_how_many_gains_count():
     tiktok, lfm2k, baby = (words[counted[name]] for name in ("tiktok", "lfm2k", "baby"))
     assert (
         f"all {baby} comparisons on Baby, {tiktok} of twelve on TikTok, {lfm2k} of twelve on LFM2k"
-        in " ".join(README.read_text().split())
+        in prose()
     )
 
 
