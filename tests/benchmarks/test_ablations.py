@@ -1,9 +1,12 @@
+import re
+import statistics
 from dataclasses import replace
 
 import pytest
 
 from benchmarks import ablations as bench
 from benchmarks import ablations_report as report
+from benchmarks.report import README
 from benchmarks.search import example_settings, from_json, to_json
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
@@ -139,3 +142,59 @@ def test_the_page_shows_the_committed_rows():
     page, rows = report.PAGE.read_text(), bench.read_rows(bench.ROWS)
     assert report.with_tables(page, rows) == page
     assert report.PLOT.exists() == (report.FIGURE in page)
+
+
+def test_the_figures_in_the_pages_text_stand_in_its_tables():
+    text, tables = report.PAGE.read_text().split("<!-- ablations -->")
+    figures = [f"0{figure}" for figure in re.findall(r"(?<!\d)\.\d{4}\b", text)]
+    chances = [f"p = 0{p})" for p in re.findall(r"\bp = (\.\d+)", text)]
+    assert len(figures) > 10 and len(chances) > 5
+    assert [figure for figure in figures + chances if figure not in tables] == []
+
+
+def test_total_correlation_is_not_seen_to_help():
+    # What the first lines of the page and the README say.
+    rows, cells = bench.read_rows(bench.ROWS), []
+    for dataset in report.DATASETS:
+        for line in report.table(rows, dataset).splitlines():
+            if line.startswith(("| no total correlation", "| pairwise InfoNCE")):
+                cells += re.findall(r"\(([+-][\d.]+), p = ([\d.e-]+)\)", line)[1:]  # on test
+    assert len(cells) == 2 * 2 * len(report.DATASETS)
+    assert min(float(p) for _, p in cells) > 0.05
+    largest = max(abs(float(difference)) for difference, _ in cells)
+    assert f"by at most {largest:.4f}".replace(" 0.", " .") in report.PAGE.read_text()
+
+
+def test_readme_says_what_diffusion_is_worth():
+    def falls_by(dataset, column):
+        found = report.variants(bench.read_rows(bench.ROWS), dataset)
+        whole, without = (
+            statistics.fmean(float(run[column]) for run in found[name].values())
+            for name in (bench.WHOLE, "no diffusion")
+        )
+        return 100 * (whole - without) / whole
+
+    baby, lfm2k = falls_by("baby", "test_ndcg@5"), falls_by("lfm2k", "test_recall@20")
+    assert falls_by("tiktok", "test_recall@20") < 0 and falls_by("tiktok", "test_ndcg@5") < 0
+    assert (
+        f"diffusion helps on Baby (without it NDCG@5 falls by {baby:.0f} %) and LFM2k "
+        f"(Recall@20 by {lfm2k:.1f} %), not on TikTok" in " ".join(README.read_text().split())
+    )
+
+
+def test_what_the_page_says_of_sensitivity_stands_in_the_rows():
+    rows = bench.read_rows(bench.ROWS)
+    section = report.PAGE.read_text().split("## Sensitivity")[1].split("<!-- sensitivity -->")[0]
+    texts = re.findall(r"- \*\*(TikTok|LFM2k|Baby)\*\*(.*)", section)
+    assert [name.lower() for name, _ in texts] == list(report.DATASETS)
+    for name, text in texts:
+        runs = [row for row in rows if row["dataset"] == name.lower()]
+        seeds = [float(r["val_recall@20"]) for r in runs if r["variant"] == bench.WHOLE]
+        swept = [float(r["val_recall@20"]) for r in runs if "=" in r["variant"]]
+        center, width = statistics.fmean(seeds), statistics.stdev(seeds)
+        outside = sum(abs(value - center) > width for value in swept)
+        assert f"{outside} of {len(swept)}" in text
+        figures = re.findall(r"(?<!\d)\.\d{4}\b", text)
+        known = {f"{value:.4f}".lstrip("0") for value in swept}
+        difference = ".0005"  # both a learning rate and how far the rest moves, on Baby
+        assert set(figures) - {difference} <= known and figures
