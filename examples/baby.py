@@ -6,8 +6,8 @@ ROOT/raw holds baby.inter and either the dense vectors (image_feat.npy, text_fea
 has them) or the published similarity graphs (image_knn10_cos.npz, text_knn10_cos.npz). With the
 graphs alone, content is their spectral embedding and the rows say `graph-derived features`. The
 settings are those of the default preset, gtc_pyg.experiment.DEFAULTS, which was found here: GTC's
-by hand, the baselines' as the best of twenty trials each (benchmarks/search.py), FREEDOM's with
-more epochs; see benchmarks/notes.md. The test set is ranked once, with the weights of the epoch
+by hand, the baselines' as the best of twenty trials each (benchmarks/search.py), FREEDOM's by hand
+after its twenty; see benchmarks/notes.md. The test set is ranked once, with the weights of the epoch
 that was best on validation.
 """
 

