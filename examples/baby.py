@@ -7,8 +7,8 @@ has them) or the published similarity graphs (image_knn10_cos.npz, text_knn10_co
 graphs alone, content is their spectral embedding and the rows say `graph-derived features`. The
 settings are those of the default preset, gtc_pyg.experiment.DEFAULTS, which was found here: GTC's
 by hand, the baselines' as the best of twenty trials each (benchmarks/search.py), FREEDOM's by hand
-after its twenty; see benchmarks/notes.md. The test set is ranked once, with the weights of the epoch
-that was best on validation.
+after its twenty; see benchmarks/notes.md. The test set is ranked once, with the weights of the
+epoch that was best on validation.
 """
 
 from gtc_pyg.datasets import MMRecFolder
