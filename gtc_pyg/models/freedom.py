@@ -115,7 +115,9 @@ class FREEDOM(GraphRecommender):
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
             x = content_of(features, name, graph.num_items)
-            pos, neg = projection(x[pos_item]), projection(x[neg_item])
-            content = content + self.bpr((u * pos).sum(-1), (u * neg).sum(-1))
+            # The difference is projected, and not both: half of the products.
+            gap = x.index_select(0, pos_item) - x.index_select(0, neg_item)
+            score = (u * projection(gap)).sum(dim=-1)
+            content = content + self.bpr(score, torch.zeros_like(score))
         parts["modalities"] = self.modality_weight * content
         return parts
