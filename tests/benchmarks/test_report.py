@@ -21,7 +21,7 @@ from benchmarks.where_it_helps import ROWS as WHERE
 FLOORS = {  # what the first release promises: mean test Recall@20 over the seeds
     "tiktok": {"lightgcn": 0.084, "freedom": 0.088, "gtc": 0.090},
     "lfm2k": {"lightgcn": 0.39, "freedom": 0.405, "gtc": 0.39},
-    "baby": {"lightgcn": 0.072, "freedom": 0.096, "gtc": 0.090},
+    "baby": {"lightgcn": 0.0754, "freedom": 0.0985, "gtc": 0.090},
 }
 
 
@@ -105,9 +105,10 @@ def test_readme_names_the_items_that_gtc_finds_less_often():
 def test_readme_says_who_is_above_what_is_published():
     for model in ("lightgcn", "mgcn"):
         assert mean(model, "baby", "recall", 20) > {"lightgcn": 0.0754, "mgcn": 0.0964}[model]
-    assert mean("freedom", "baby", "recall", 20) < 0.0992
+    runs = seeds("freedom", "baby", "recall", 20)
+    assert abs(statistics.fmean(runs) - 0.0992) < statistics.stdev(runs)
     assert "in Recall@20 (.0754 and .0964)" in prose()
-    assert "FREEDOM is short of its own** (.0992" in prose()
+    assert "FREEDOM, with neither, is level with its own (.0992" in prose()
     assert mean("gtc", "baby", "recall", 20) > 0.1052
     assert mean("gtc", "baby", "ndcg", 20) > 0.0460
     assert mean("gtc", "tiktok", "recall", 20) < 0.1139
