@@ -178,7 +178,8 @@ def test_readme_says_what_diffusion_is_worth():
     assert falls_by("tiktok", "test_recall@20") < 0 and falls_by("tiktok", "test_ndcg@5") < 0
     assert (
         f"diffusion helps on Baby (without it NDCG@5 falls by {baby:.0f} %) and LFM2k "
-        f"(Recall@20 by {lfm2k:.1f} %), each with p of about .01" in " ".join(README.read_text().split())
+        f"(Recall@20 by {lfm2k:.1f} %), each with p of about .01"
+        in " ".join(README.read_text().split())
     )
 
 
