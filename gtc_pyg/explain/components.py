@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.functional import normalize_rows, select_rows
+from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, CSRGraph
+from gtc_pyg.inductive.user_embedder import item_degree
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
-from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, CSRGraph
-from gtc_pyg.models.filtered import Filtered
 from gtc_pyg.models.graph_recommender import Features, GraphRecommender
-from gtc_pyg.models.low_pass import LowPass
-from gtc_pyg.models.user_embedder import item_degree
+from gtc_pyg.models.gtc.filtered_content import Filtered
+from gtc_pyg.models.heads.spectral_head import LowPass
 
 INTERACTIONS = "interactions"
 

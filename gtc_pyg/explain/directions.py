@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtc_pyg.graph.content import Features, present_rows
+from gtc_pyg.graph.csr_graph import CSRGraph
 from gtc_pyg.models import GTC
-from gtc_pyg.models.content import Features, present_rows
-from gtc_pyg.models.csr_graph import CSRGraph
-from gtc_pyg.models.filtered import Filtered
+from gtc_pyg.models.gtc.filtered_content import Filtered
 from gtc_pyg.nn import ModalityEncoder
 
 

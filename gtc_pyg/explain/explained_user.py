@@ -10,10 +10,10 @@ from torch import Tensor
 from gtc_pyg.explain.components import Components
 from gtc_pyg.explain.directions import FilterDirections, Response, filter_directions
 from gtc_pyg.functional import normalize_rows
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, CSRGraph
 from gtc_pyg.models import GTC
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, CSRGraph
-from gtc_pyg.models.filtered import Filtered, gated
 from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.models.gtc.filtered_content import Filtered, gated
 
 
 class ScoreParts(NamedTuple):

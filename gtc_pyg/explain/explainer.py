@@ -7,15 +7,15 @@ from gtc_pyg.explain.components import item_components
 from gtc_pyg.explain.directions import Response, response
 from gtc_pyg.explain.explained_user import ExplainedUser, ScoreParts, check_row
 from gtc_pyg.functional import normalize_rows
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER
+from gtc_pyg.inductive.user_embedder import UserEmbedder, new_users
 from gtc_pyg.models import GTC
-from gtc_pyg.models.csr_graph import ITEM_TO_USER
 from gtc_pyg.models.graph_recommender import (
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
     GraphRecommender,
 )
-from gtc_pyg.models.user_embedder import UserEmbedder, new_users
 
 
 class Explainer:
@@ -102,7 +102,7 @@ class Explainer:
             user: Row of a user of the model; or, for one who came after training, rows of their
                 items, each counted once.
             user_emb: Of such a user, their row of the model's ``user_emb`` ``[D]`` where it is
-                known; predicted as :class:`~gtc_pyg.models.user_embedder.UserEmbedder` does where
+                known; predicted as :class:`~gtc_pyg.inductive.user_embedder.UserEmbedder` does where
                 ``None``.
 
         Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gtc_pyg.graph.content import content_of, present_rows
 from gtc_pyg.models import GTC
-from gtc_pyg.models.content import content_of, present_rows
 from gtc_pyg.models.graph_recommender import EdgeIndexDict, EdgeWeightDict, Features
 
 __all__ = ["filter_relevance", "filter_share", "score_share"]

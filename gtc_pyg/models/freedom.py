@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict
 
-from gtc_pyg.models.content import check_widths, content_of
+from gtc_pyg.graph.content import check_widths, content_of
+from gtc_pyg.inductive.user_embedder import UserSide, propagated_side
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
@@ -15,7 +16,6 @@ from gtc_pyg.models.graph_recommender import (
     Features,
     GraphRecommender,
 )
-from gtc_pyg.models.user_embedder import UserSide, propagated_side
 
 
 class FREEDOM(GraphRecommender):

@@ -12,12 +12,12 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
 from gtc_pyg.functional import check_least, normalize_rows, spectral_factors
-from gtc_pyg.models.content import Features
-from gtc_pyg.models.csr_graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, SampledNodes
-from gtc_pyg.models.item_embedder import ItemEmbedder, ItemSide
-from gtc_pyg.models.low_pass import LowPass
-from gtc_pyg.models.make_graph import make_graph, pruned
-from gtc_pyg.models.user_embedder import UserEmbedder, UserSide
+from gtc_pyg.graph.content import Features
+from gtc_pyg.graph.csr_graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, SampledNodes
+from gtc_pyg.graph.make_graph import make_graph, pruned
+from gtc_pyg.inductive.item_embedder import ItemEmbedder, ItemSide
+from gtc_pyg.inductive.user_embedder import UserEmbedder, UserSide
+from gtc_pyg.models.heads.spectral_head import LowPass
 
 
 class GraphRecommender(Module):
@@ -128,7 +128,7 @@ class GraphRecommender(Module):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> UserEmbedder:
         r"""What embeds users who came after training, see
-        :class:`~gtc_pyg.models.UserEmbedder`.
+        :class:`~gtc_pyg.inductive.UserEmbedder`.
 
         Args:
             features: As in :meth:`forward`.
@@ -159,7 +159,7 @@ class GraphRecommender(Module):
         edge_weight_dict: EdgeWeightDict | None = None,
     ) -> ItemEmbedder:
         r"""What embeds items that nobody has touched, see
-        :class:`~gtc_pyg.models.ItemEmbedder`.
+        :class:`~gtc_pyg.inductive.ItemEmbedder`.
 
         Args:
             features: As in :meth:`forward`.
@@ -243,7 +243,7 @@ class GraphRecommender(Module):
             nodes: Of a sub-graph, whose edges and content are by position in these.
 
         Raises:
-            ValueError: As :func:`~gtc_pyg.models.make_graph.make_graph` says.
+            ValueError: As :func:`~gtc_pyg.graph.make_graph.make_graph` says.
         """
         if isinstance(edge_index_dict, CSRGraph):
             return edge_index_dict
@@ -270,7 +270,7 @@ class GraphRecommender(Module):
     ) -> CSRGraph:
         r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned.
 
-        It has a ``history``, see :class:`~gtc_pyg.models.csr_graph.CSRGraph`: make another one each
+        It has a ``history``, see :class:`~gtc_pyg.graph.csr_graph.CSRGraph`: make another one each
         epoch, and after weights were drawn or loaded anew.
         """
         if self.low_pass is not None:

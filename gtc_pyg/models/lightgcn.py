@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
+from gtc_pyg.inductive.user_embedder import UserSide, propagated_side
 from gtc_pyg.models.graph_recommender import (
     CSRGraph,
     EdgeIndexDict,
@@ -11,7 +12,6 @@ from gtc_pyg.models.graph_recommender import (
     Features,
     GraphRecommender,
 )
-from gtc_pyg.models.user_embedder import UserSide, propagated_side
 
 
 class LightGCN(GraphRecommender):

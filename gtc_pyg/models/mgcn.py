@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.nn import Embedding, Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
 from gtc_pyg.functional import contrast, normalize_rows, spmm
-from gtc_pyg.models.content import check_widths, content_of
-from gtc_pyg.models.csr_graph import USER_TO_ITEM, CSRGraph
+from gtc_pyg.graph.content import check_widths, content_of
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM, CSRGraph
+from gtc_pyg.inductive.user_embedder import UserSide, item_degree, propagated_side
 from gtc_pyg.models.graph_recommender import (
     EdgeIndexDict,
     EdgeWeightDict,
     Features,
     GraphRecommender,
 )
-from gtc_pyg.models.user_embedder import UserSide, item_degree, propagated_side
 
 
 class MGCN(GraphRecommender):

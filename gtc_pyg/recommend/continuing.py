@@ -14,9 +14,9 @@ from gtc_pyg.datasets import InteractionDataset, from_frames
 from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC, GraphRecommender
-from gtc_pyg.models.csr_graph import USER_TO_ITEM
 from gtc_pyg.recommend.interactions import Interactions, as_frame
 from gtc_pyg.transforms import ItemKNNGraph
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.explain import Explainer
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
+from gtc_pyg.inductive.item_embedder import ItemEmbedder
+from gtc_pyg.inductive.user_embedder import UserEmbedder
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
-from gtc_pyg.models.csr_graph import USER_TO_ITEM
-from gtc_pyg.models.item_embedder import ItemEmbedder
-from gtc_pyg.models.user_embedder import UserEmbedder
 from gtc_pyg.recommend import explanation, folder
 from gtc_pyg.recommend.content import joined, read_content
 from gtc_pyg.recommend.continuing import continued

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.evaluation import evaluate
-from gtc_pyg.loader import NegativeSampler, SubgraphLoader
-from gtc_pyg.models import MGCN
-from gtc_pyg.models.csr_graph import (
+from gtc_pyg.graph.csr_graph import (
     ITEM_TO_USER,
     SIMILAR_ITEMS,
     USER_TO_ITEM,
     CSRGraph,
     SampledNodes,
 )
+from gtc_pyg.loader import NegativeSampler, SubgraphLoader
+from gtc_pyg.models import MGCN
 from gtc_pyg.transforms import ItemKNNGraph
 from tests.models.graphs import MODALITIES, arguments, hetero_of, with_isolated_nodes
 
