@@ -20,14 +20,20 @@ SETTINGS = {
         epochs=100,
         patience=20,
         model={
-            "score_scale": 5.0,
-            "num_negatives": 1024,
-            "item_bias": True,
-            "low_pass_strength": 0.6,
-            "low_pass_debiasing": 1.0,
-            "low_pass_regularization": 0.1,
+            "content_filter": {"strength": 0.05},
+            "ranking": {"class": "SampledSoftmax", "num_negatives": 1024, "scale": 5.0},
+            "heads": [
+                {
+                    "class": "SpectralHead",
+                    "channels": 128,
+                    "strength": 3.0,
+                    "debiasing": 1.0,
+                    "regularization": 0.1,
+                },
+                {"class": "ItemBias"},
+            ],
+            "edge_dropout": 0.0,
         },
-        spectral_start=True,
         weight_averaging=0.99,
     ),
     "mgcn": Settings(
@@ -35,7 +41,6 @@ SETTINGS = {
         epochs=200,
         patience=40,
         model={"num_layers": 2, "contrast_weight": 0.01},
-        spectral_start=True,
         weight_averaging=0.99,
     ),
     "freedom": Settings(
@@ -48,7 +53,6 @@ SETTINGS = {
             "edge_dropout": 0.8,
             "modality_weight": 0.01,
         },
-        spectral_start=True,
         weight_averaging=0.99,
     ),
     "lightgcn": Settings(
@@ -56,7 +60,6 @@ SETTINGS = {
         epochs=200,
         patience=20,
         model={"num_layers": 3, "regularization": 1e-5},
-        spectral_start=True,
     ),
 }
 

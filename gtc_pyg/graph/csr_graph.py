@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,15 +15,14 @@ from gtc_pyg.functional import (
     select_columns,
     select_rows,
     spmm,
-    spmm_learning,
     stack_interactions,
 )
+from gtc_pyg.graph.row_history import RowHistory
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
 SIMILAR_ITEMS: EdgeType = ("item", "similar", "item")
 
-History = WeakKeyDictionary[Module, dict[str, Tensor]]
 EdgeIndexDict = Mapping[EdgeType, Adj]
 EdgeWeightDict = Mapping[EdgeType, Tensor]
 
@@ -58,17 +56,15 @@ class CSRGraph(dict[EdgeType, Tensor]):
     Args:
         edges: Edge type to CSR.
         nodes: Of a sub-graph, the sampled nodes; ``None`` where the graph is whole.
-        history: Where modules in training keep rows of earlier steps, for one epoch, as in
-            `GNNAutoScale <https://arxiv.org/abs/2106.05609>`_; ``None`` where every step must be
-            exact. A GTC keeps ``[U, 2D]`` of each modality: 1 GB of a million users, two
-            modalities and :math:`D = 64`. It is not copied or pickled.
+        history: Rows that modules in training keep from earlier steps, for one epoch; ``None``
+            where every step must be exact. It is not copied or pickled.
     """
 
     def __init__(
         self,
         edges: Mapping[EdgeType, Tensor],
         nodes: SampledNodes | None = None,
-        history: History | None = None,
+        history: RowHistory | None = None,
     ) -> None:
         super().__init__(edges)
         self.nodes = nodes
@@ -155,28 +151,27 @@ class CSRGraph(dict[EdgeType, Tensor]):
             rows: Their rows ``[N, D]``.
             make: Makes the rows of all users ``[U, D]``.
         """
-        kept: dict[str, Tensor] = {}
         if self.history is not None and module.training and torch.is_grad_enabled():
-            kept = self.history.setdefault(module, kept)
-        if name in kept and kept[name].dtype == rows.dtype:
-            return kept[name].index_copy_(0, user, rows.detach())
+            return self.history.rows_of_all(module, name, user, rows, make)
         with torch.no_grad():
-            kept[name] = make()
-        return kept[name]
+            return make()
 
-    def mean_of_users(self, x: Tensor, learning: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users.
+    def users_of_items(self, user: Tensor | None) -> tuple[Tensor, Tensor]:
+        r"""The matrix of the mean over an item's users, and its transpose.
 
         Args:
-            x: ``[U, D]``.
-            learning: Users ``[N]`` and their rows ``[N, D]``: these alone get a gradient, the one
-                that they would get in ``x``. All of ``x`` where ``None``.
+            user: Users whose rows of the transpose are wanted, ascending, none twice ``[N]``; all
+                where ``None``.
+
+        Returns:
+            CSR ``[I, U]`` and ``[N, I]``.
         """
         adj, transposed = self._users_of_items
-        if learning is None:
-            return spmm(adj, transposed, x)
-        user, rows = learning
-        return spmm_learning(adj, x, rows, self._of(user).to_users)
+        return adj, transposed if user is None else self._of(user).to_users
+
+    def mean_of_users(self, x: Tensor) -> Tensor:
+        r"""Mean over the users of each item, ``[U, D]`` to ``[I, D]``; 0 without users."""
+        return spmm(*self._users_of_items, x)
 
     def smooth(self, x: Tensor) -> Tensor:
         r"""Sum over similar items, ``[I, D]`` to ``[I, D]``."""
@@ -190,11 +185,38 @@ class CSRGraph(dict[EdgeType, Tensor]):
             h = self.smooth(h)
         return x + h if num_layers > 0 else x
 
+    def neighbors(self, item: int, num_layers: int) -> tuple[Tensor, Tensor]:
+        r"""Items that reach an item over so many layers of the item graph, which may be one of
+        them, and their weights, ``[R]`` each."""
+        rows = torch.tensor([item], device=self[USER_TO_ITEM].device)
+        weight = self[USER_TO_ITEM].values().new_ones(1)
+        if num_layers == 0:
+            return rows[:0], weight[:0]
+        for _ in range(num_layers):
+            edges = select_rows(self[SIMILAR_ITEMS], rows)
+            weight = weight.repeat_interleave(edges.crow_indices().diff()) * edges.values()
+            rows, position = edges.col_indices().unique(return_inverse=True)
+            weight = weight.new_zeros(rows.numel()).index_add_(0, position, weight)
+        return rows, weight
+
     @cached_property
     @torch.inference_mode(False)
     def num_items_of_users(self) -> Tensor:
         r"""``[U]``."""
         return self[ITEM_TO_USER].crow_indices().diff()
+
+    @property
+    def user_items(self) -> Tensor:
+        r"""Items of all users, user by user and ascending in each ``[E]``."""
+        return self[ITEM_TO_USER].col_indices()
+
+    @property
+    def interactions(self) -> Tensor:
+        r"""Users and items of every interaction ``[2, E]``, in the order of items."""
+        to_item = self[USER_TO_ITEM]
+        item = torch.arange(self.num_items, device=to_item.device)
+        item = item.repeat_interleave(to_item.crow_indices().diff())
+        return torch.stack([to_item.col_indices(), item])
 
     def contains(self, user: Tensor, item: Tensor) -> Tensor:
         r"""Whether each pair is an interaction of the graph, ``[N]`` (bool)."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,20 +17,40 @@ PENALTIES = [10 ** (p / 4) for p in range(-8, 7)]
 TAUGHT = 0.2  # of what the item graph taught an item without interactions
 
 
-class ItemSide(NamedTuple):
-    r"""What a model says of its items."""
+class ItemAdapter:
+    r"""What a model makes of its items.
 
-    target: Tensor
-    """What interactions make of the known items ``[I, D]``, before similar items are added."""
-    own: Callable[[Features, Tensor], list[Tensor]] | None = None
-    """Content of new items, the mean where there is none, its masks and predicted ID embeddings, to
-    what the model makes of an item by itself ``[n, D]``, and further columns of the embedding."""
-    item_id: Tensor | None = None
-    """The known items' ID embeddings ``[I, D]``, where ``own`` needs them."""
-    bias: Tensor | None = None
-    """The known items' number in all scores ``[I, 1]``, the last column of the embedding."""
-    beside: Tensor | None = None
-    """Columns of the known items' final embeddings ``[I, C]`` that stand after the first ``D``."""
+    Args:
+        target: What interactions make of the known items ``[I, D]``, before similar items are
+            added.
+        item_id: The known items' ID embeddings ``[I, D]``, where :meth:`own` needs them.
+    """
+
+    def __init__(self, target: Tensor, item_id: Tensor | None = None) -> None:
+        self.target, self.item_id = target, item_id
+
+    def own(self, features: Features, item_id: Tensor) -> Tensor | None:
+        r"""What the model makes of new items by themselves, nothing here.
+
+        Args:
+            features: Content of new items, the mean where there is none, and its masks.
+            item_id: Their predicted ID embeddings ``[n, D]``.
+
+        Returns:
+            ``[n, D]``, or ``None``.
+        """
+        return None
+
+
+class Columns(Protocol):
+    r"""Further columns of items: a head of the model."""
+
+    in_loss: ClassVar[bool]
+    """Whether they were trained, and are the mean for an item without interactions; else they are
+    predicted from content."""
+
+    def items(self, graph: CSRGraph, num_item_layers: int) -> Tensor:
+        r"""``[I, C]``."""
 
 
 class ItemEmbedder:
@@ -57,9 +77,9 @@ class ItemEmbedder:
 
     All is in closed form, and what it depends on is found on the known items by leave-one-out: the
     penalty of the regression, the weights :math:`w_m \propto (R_m^2 / (1 - R_m^2))^2` from what
-    each modality explains alone, and :math:`a, b \geq 0` by least squares. The same predicts what a
-    :class:`~gtc_pyg.models.LowPass` says of an item. Its number in all scores
-    (``item_bias``) cannot be told from content and is the mean of the known items.
+    each modality explains alone, and :math:`a, b \geq 0` by least squares. The same predicts the
+    columns of a :class:`~gtc_pyg.models.SpectralHead`. An item's bias cannot be told from content
+    and is the mean of the known items.
 
     A known item without interactions was taught something after all, through the item graph of its
     neighbours: :meth:`replace` adds 0.2 times its row of ``forward``, brought to the length of
@@ -77,15 +97,23 @@ class ItemEmbedder:
     Args:
         features: Content of the known items, ``[I, F_m]`` of each modality, and ``has_<modality>``.
         names: The modalities to use.
-        side: What the model says of its items.
+        adapter: What the model makes of its items.
         graph: The graph of training.
+        columns: What stands beside, of each item.
+        num_item_layers: Layers of the model on the item graph.
 
     Raises:
         ValueError: Where fewer than three items have interactions.
     """
 
     def __init__(
-        self, features: Features, names: Sequence[str], side: ItemSide, graph: CSRGraph
+        self,
+        features: Features,
+        names: Sequence[str],
+        adapter: ItemAdapter,
+        graph: CSRGraph,
+        columns: Iterable[Columns] = (),
+        num_item_layers: int = 0,
     ) -> None:
         self.known = graph[USER_TO_ITEM].crow_indices().diff() > 0
         """The items that have interactions ``[I]`` (bool)."""
@@ -95,18 +123,24 @@ class ItemEmbedder:
                 f"'edge_index_dict' must hold interactions with at least three items, to learn "
                 f"from (got {rows.numel()})"
             )
-        self._own, self._width = side.own, side.target.size(1)
-        columns = [x for x in (side.target, side.beside, side.item_id) if x is not None]
-        self._target = torch.cat(columns, dim=1)
-        self._num_beside = 0 if side.beside is None else side.beside.size(1)
-        self._bias = None if side.bias is None else side.bias[self.known].mean()
+        self._adapter, self._width = adapter, adapter.target.size(1)
+        predicted, averaged = [], []
+        for head in columns:
+            rows_of = averaged if head.in_loss else predicted
+            rows_of.append(head.items(graph, num_item_layers))
+        ids = [] if adapter.item_id is None else [adapter.item_id]
+        self._target = torch.cat([adapter.target, *predicted, *ids], dim=1)
+        self._num_beside = sum(x.size(1) for x in predicted)
+        self._averaged = [x[self.known].mean(dim=0) for x in averaged]
+        self._fitted = self._width or self._num_beside  # columns that settings are found on
+        learned = self._target[:, : self._fitted]
         self._means = {name: self._mean(features, name) for name in names}
         unit = self._unit(features)
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(rows.numel(), generator=generator).to(rows.device)
         rows = rows[order[:MOST]] if rows.numel() > MOST else rows
         some = rows[torch.randperm(rows.numel(), generator=generator)[:SAMPLE].sort().values]
-        z = side.target[some].double()
+        z = learned[some].double()
         shares = {
             name: 1 - _best_penalty(_kernel(x[some], x[some]), z)[0] for name, x in unit.items()
         }
@@ -187,7 +221,7 @@ class ItemEmbedder:
     def _stack(self, out: Tensor, near: Tensor, there: Tensor, rows: Tensor) -> tuple[float, float]:
         usable = there[rows].view(-1)
         parts = (out, near[rows].double(), self._target[rows].double())
-        p, g, z = ((x - self._y_mean)[usable, : self._width] for x in parts)
+        p, g, z = ((x - self._y_mean)[usable, : self._fitted] for x in parts)
         if len(p) == 0:
             return 1.0, 0.0
         gram = torch.stack([(p * p).sum(), (p * g).sum(), (g * g).sum()])
@@ -207,13 +241,9 @@ class ItemEmbedder:
         both = (self._y_mean + a * p + b * g).to(self._target.dtype)
         widths = self._width, self._num_beside, both.size(1) - self._width - self._num_beside
         out, beside, item_id = both.split(widths, dim=1)
-        columns = [out, beside]
-        if self._own is not None:
-            first, *more = self._own(features, normalize_rows(item_id))
-            columns = [out + first, beside, *more]
-        if self._bias is not None:
-            columns.append(self._bias.expand(len(out), 1))
-        return torch.cat(columns, dim=1)
+        own = self._adapter.own(features, normalize_rows(item_id))
+        averaged = [x.expand(len(out), -1) for x in self._averaged]
+        return torch.cat([out if own is None else out + own, beside, *averaged], dim=1)
 
     @torch.no_grad()
     def __call__(self, features: Features) -> Tensor:
@@ -243,9 +273,9 @@ class ItemEmbedder:
         Args:
             item_emb: As the model's ``forward`` gives them ``[I, K]``; it is not changed.
         """
-        rows, taught = self._cold_emb.clone(), item_emb[self._cold, : self._width]
-        lengths = [x.norm(dim=1).sum() for x in (rows[:, : self._width], taught)]
-        rows[:, : self._width] += TAUGHT * lengths[0] / lengths[1].clamp(min=1e-12) * taught
+        rows, taught = self._cold_emb.clone(), item_emb[self._cold, : self._fitted]
+        lengths = [x.norm(dim=1).sum() for x in (rows[:, : self._fitted], taught)]
+        rows[:, : self._fitted] += TAUGHT * lengths[0] / lengths[1].clamp(min=1e-12) * taught
         return item_emb.index_copy(0, self._cold, rows)
 
 

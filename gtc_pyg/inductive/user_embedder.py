@@ -1,28 +1,36 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Embedding
 
 from gtc_pyg.functional import check_ids, check_least, normalize_rows, ridge_map
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM, CSRGraph
 from gtc_pyg.graph.make_graph import interactions_graph
 
 
-class UserSide(NamedTuple):
-    r"""How a model makes the final embedding of a user, all items being as they were trained."""
+class UserAdapter(Protocol):
+    r"""How a model makes the embedding of a user, all items being as they were trained."""
 
     user: Tensor
     """Where trained users start, as the model propagates them ``[U, D]``."""
     item: Tensor
     """The items' ID embeddings ``[I, D]``, likewise."""
-    embed: Callable[[CSRGraph, Tensor], Tensor]
-    """Interactions of new users with the items, and their start ``[N, D]``, to ``[N, K]``."""
-    start: Callable[[Tensor], Tensor] | None = None
-    """Rows of ``user_emb`` as the model propagates them; as they are where ``None``."""
+
+    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
+        r"""Interactions of new users with the items, and their start ``[N, D]``, to ``[N, K]``."""
+
+    def transform(self, user_emb: Tensor) -> Tensor:
+        r"""Rows of the model's ``user_emb`` as it propagates them ``[N, D]``."""
+
+
+class Columns(Protocol):
+    r"""Further columns of users, from their items alone: the heads of a model."""
+
+    def users(self, graph: CSRGraph) -> Tensor:
+        r"""``[N, C]``."""
 
 
 class UserEmbedder:
@@ -30,8 +38,8 @@ class UserEmbedder:
 
     Items stay as they were trained. A user is what :meth:`GraphRecommender.forward` makes of a user
     with these items, step by step: what is propagated to them, and in a
-    :class:`~gtc_pyg.models.GTC` their gates, weights of modalities, filtered content and what a
-    low-pass filter says of their items. All of it depends on sums over their items, of rows that
+    :class:`~gtc_pyg.models.GTC` their gates, weights of modalities and filtered content, and the
+    columns of heads. All of it depends on sums over their items, of rows that
     are computed once.
 
     One thing a new user lacks, an ID embedding :math:`e_u`. It is predicted from the mean direction
@@ -50,17 +58,20 @@ class UserEmbedder:
     another one.
 
     Args:
-        side: How the model makes a user.
+        adapter: How the model makes a user.
         graph: The interactions of training.
+        columns: What stands beside, of each user.
 
     Raises:
         ValueError: Where fewer than two users have interactions.
     """
 
-    def __init__(self, side: UserSide, graph: CSRGraph) -> None:
+    def __init__(
+        self, adapter: UserAdapter, graph: CSRGraph, columns: Iterable[Columns] = ()
+    ) -> None:
         self.num_items = graph.num_items
-        self._embed, self._start = side.embed, side.start
-        self._unit = normalize_rows(side.item)
+        self._adapter, self._columns = adapter, list(columns)
+        self._unit = normalize_rows(adapter.item)
         trained = graph.num_items_of_users > 0
         if int(trained.sum()) < 2:
             raise ValueError(
@@ -68,8 +79,8 @@ class UserEmbedder:
                 f"(got {int(trained.sum())})"
             )
         direction = normalize_rows(graph.mean_of_items(self._unit))[trained]
-        self._mean = side.user[trained].mean(dim=0)
-        self._predict = ridge_map(direction, side.user[trained])
+        self._mean = adapter.user[trained].mean(dim=0)
+        self._predict = ridge_map(direction, adapter.user[trained])
 
     @torch.no_grad()
     def __call__(
@@ -94,16 +105,19 @@ class UserEmbedder:
         """
         graph = new_users(edge_index.to(self._unit.device), num_users, self.num_items)
         if user_emb is None:
-            return self._embed(graph, self.start(graph))
-        if user_emb.shape != (num_users, self._mean.numel()):
+            start = self.predict_user_emb(graph)
+        elif user_emb.shape != (num_users, self._mean.numel()):
             raise ValueError(
                 f"'user_emb' must be [{num_users}, {self._mean.numel()}], a row for each user (got "
                 f"{list(user_emb.shape)})"
             )
-        return self._embed(graph, user_emb if self._start is None else self._start(user_emb))
+        else:
+            start = self._adapter.transform(user_emb)
+        own = self._adapter.embed(graph, start)
+        return torch.cat([own, *(columns.users(graph) for columns in self._columns)], dim=-1)
 
     @torch.no_grad()
-    def start(self, graph: CSRGraph) -> Tensor:
+    def predict_user_emb(self, graph: CSRGraph) -> Tensor:
         r"""The predicted ID embeddings, as the model propagates them.
 
         Args:
@@ -138,9 +152,7 @@ def new_users(edge_index: Tensor, num_users: int, num_items: int) -> CSRGraph:
     return interactions_graph(edge_index, num_users, num_items)
 
 
-def propagated(
-    graph: CSRGraph, ego: Tensor, num_layers: int
-) -> Callable[[CSRGraph, Tensor], Tensor]:
+class PropagatedUsers:
     r"""Users of LightGCN's mean over the layers, the items' layers being as they were trained.
 
     .. math::
@@ -149,30 +161,36 @@ def propagated(
 
     Args:
         graph: The interactions of training.
-        ego: Where its users and items start, stacked ``[U + I, D]``.
+        user: Where its users start ``[U, D]``.
+        item: Where its items start ``[I, D]``.
         num_layers: :math:`L`.
-
-    Returns:
-        Interactions of other users with the items, and the users' start ``[N, D]``, to ``[N, D]``.
+        scale: Factor on the result.
     """
-    if num_layers == 0:
-        return lambda _, start: start.clone()
-    layers = num_layers * graph.layer_mean(ego, num_layers - 1)[graph.num_users :]
-    told = layers * item_degree(graph, ego.dtype).rsqrt()
 
-    def users(new: CSRGraph, start: Tensor) -> Tensor:
+    def __init__(
+        self, graph: CSRGraph, user: Tensor, item: Tensor, num_layers: int, scale: float = 1.0
+    ) -> None:
+        self.user, self.item = user, item
+        self.num_layers, self.scale = num_layers, scale
+        self.item_messages: Tensor | None = None
+        if num_layers > 0:
+            ego = torch.cat([user, item])
+            layers = num_layers * graph.layer_mean(ego, num_layers - 1)[graph.num_users :]
+            self.item_messages = layers * item_degree(graph, ego.dtype).rsqrt()
+
+    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
+        return self.scale * self.propagate(new, start)
+
+    def propagate(self, new: CSRGraph, start: Tensor) -> Tensor:
+        r""":math:`z_u`, ``[N, D]``."""
+        if self.item_messages is None:
+            return start.clone()
         degree = new.num_items_of_users.to(start.dtype).view(-1, 1)
-        return (start + degree.sqrt() * new.mean_of_items(told)) / (num_layers + 1)
+        received = degree.sqrt() * new.mean_of_items(self.item_messages)
+        return (start + received) / (self.num_layers + 1)
 
-    return users
-
-
-def propagated_side(
-    graph: CSRGraph, user_emb: Embedding, item_emb: Embedding, num_layers: int
-) -> UserSide:
-    r"""Of a model whose users are LightGCN's, see :func:`propagated`."""
-    user, item = user_emb.weight, item_emb.weight
-    return UserSide(user, item, propagated(graph, torch.cat([user, item]), num_layers))
+    def transform(self, user_emb: Tensor) -> Tensor:
+        return user_emb
 
 
 def item_degree(graph: CSRGraph, dtype: torch.dtype) -> Tensor:

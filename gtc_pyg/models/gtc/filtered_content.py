@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import normalize_rows, spmm
-from gtc_pyg.graph.csr_graph import CSRGraph
+from gtc_pyg.functional import spmm
+from gtc_pyg.graph import CSRGraph
 
 
-class Filtered(NamedTuple):
+class FilteredContent(NamedTuple):
     r"""Content of one modality, filtered for each user.
 
     .. math:: \hat x_{ui} = \text{base}_i + V (g_u \odot h_i)
 
-    is affine in :math:`g_u \odot h_i`, so what all items of a user tell that user
-    (:meth:`for_users`), and inner products with all items (:meth:`factors`), need no network per
-    pair. Made by :class:`~gtc_pyg.models.ContentFilter`.
+    is affine in :math:`g_u \odot h_i`, so the mean over all items of a user (:meth:`for_users`)
+    needs no network per pair. Made by :class:`~gtc_pyg.models.ContentFilter`.
     """
 
     x: Tensor
@@ -57,7 +55,7 @@ class Filtered(NamedTuple):
         return gated(_rows(self.base, item), _rows(self.h, item), gate, self.to_content)
 
     def for_users(self, graph: CSRGraph) -> Tensor:
-        r"""What a user's items tell them, filtered for them: the mean of :math:`\hat x_{ui}`.
+        r"""The mean content of each user's items, filtered for that user.
 
         Args:
             graph: The interactions.
@@ -67,61 +65,6 @@ class Filtered(NamedTuple):
         """
         items = graph.items_of(self.user_id)
         return gated(spmm(*items, self.base), spmm(*items, self.h), self.gate, self.to_content)
-
-    def factors(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Vectors whose inner products are :math:`\langle p_u, \hat x_{ui} \rangle` of all pairs.
-
-        .. math::
-            \langle p_u, \hat x_{ui} \rangle = \langle p_u, \text{base}_i \rangle
-            + \langle g_u \odot V^\top p_u, h_i \rangle
-
-        Args:
-            p: What each user looks for ``[N, D]``.
-
-        Returns:
-            ``[N, D + H]`` and ``[I, D + H]``.
-        """
-        return self.user_factors(p), self.item_factors()
-
-    def user_factors(self, p: Tensor) -> Tensor:
-        r"""The first of :meth:`factors`."""
-        wanted = p @ self.to_content
-        if self.gate is not None:
-            wanted = wanted * self.gate
-        return torch.cat([p, wanted], dim=-1)
-
-    def item_factors(self) -> Tensor:
-        r"""The second of :meth:`factors`."""
-        return torch.cat([self.base, self.h], dim=-1)
-
-
-def hear(
-    users: Tensor,
-    filtered: Mapping[str, Filtered],
-    content: Mapping[str, Tensor],
-    strength: float,
-    filter_in: str,
-) -> list[Tensor]:
-    r"""What users' items tell them, :math:`\lambda a_u^m p_u^m / |p_u^m|`, where it is to act.
-
-    Args:
-        users: ``[N, D]``.
-        filtered: Each modality, for these users.
-        content: :meth:`Filtered.for_users` of each.
-        strength: :math:`\lambda`.
-        filter_in: ``'messages'``, ``'score'`` or ``'both'``.
-
-    Returns:
-        Users with what is added to them, and their factors in the score, modality by modality.
-    """
-    parts = []
-    for name, f in filtered.items():
-        p = strength * f.weight.view(-1, 1) * normalize_rows(content[name])
-        if filter_in != "score":
-            users = users + p
-        if filter_in != "messages":
-            parts.append(f.user_factors(p))
-    return [users, *parts]
 
 
 def gated(base: Tensor, h: Tensor, gate: Tensor | None, to_content: Tensor) -> Tensor:

@@ -5,200 +5,147 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.nn import Embedding
+from torch.nn import Module
 
-from gtc_pyg.functional import check_least, check_one_of, normalize_rows, sampled_softmax
-from gtc_pyg.graph.content import Features, content_with_masks
-from gtc_pyg.inductive.item_embedder import ItemSide
-from gtc_pyg.inductive.user_embedder import UserSide
-from gtc_pyg.models.graph_recommender import (
-    CSRGraph,
-    EdgeIndexDict,
-    EdgeWeightDict,
-    GraphRecommender,
-)
+from gtc_pyg.functional import check_least, normalize_rows
+from gtc_pyg.graph import Batch, CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
+from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.models.gtc.components import FilteredComponents
 from gtc_pyg.models.gtc.content_filter import ContentFilter
-from gtc_pyg.models.gtc.filtered_content import Filtered, hear
-from gtc_pyg.models.gtc.gtc_losses import content_losses
-from gtc_pyg.models.gtc.newcomers import item_side, user_side
-from gtc_pyg.models.heads.spectral_head import LowPass
-from gtc_pyg.nn import SimilarityGate, TotalCorrelationLoss
+from gtc_pyg.models.gtc.filtered_content import FilteredContent
+from gtc_pyg.models.gtc.ids import IDs
+from gtc_pyg.models.gtc.inductive import FilteredUsers, FusedItems
+from gtc_pyg.models.heads import Head, ItemBias, SpectralHead
+from gtc_pyg.nn import BPR, SampledSoftmax, SimilarityGate, TotalCorrelationLoss
 
 
-class _IDs(NamedTuple):
-    """ID embeddings of a graph's users and items, and the same at unit length."""
+class Embedded(NamedTuple):
+    r"""What :meth:`GTC.steps` makes of the graph."""
 
     user: Tensor
+    """The users asked for ``[N, D]``."""
     item: Tensor
-    unit_user: Tensor
-    unit_item: Tensor
+    """All items ``[I, D]``."""
+    filtered: dict[str, FilteredContent]
+    """Content filtered for these users, by modality."""
+    content: dict[str, Tensor]
+    """The mean of it over the items of each user ``[N, D]``."""
+    ids: IDs
+    """ID embeddings."""
 
 
 class GTC(GraphRecommender):
     r"""Recommends by content filtered for each user, all modalities aligned at once.
 
     From `"User-Aware Conditional Generative Total Correlation Learning for Multi-Modal
-    Recommendation" <https://arxiv.org/abs/2604.03014>`_:
+    Recommendation" <https://arxiv.org/abs/2604.03014>`_. :meth:`steps` takes the steps 1 to 6:
 
     1. each modality is encoded, :math:`x_i^m` (:class:`~gtc_pyg.nn.ModalityEncoder`);
     2. a conditional diffusion filters it, :math:`\hat x_i^m`, and for each user
-       :math:`\hat x_{ui}^m` (:class:`~gtc_pyg.models.gtc.content_filter.ContentFilter`);
+       :math:`\hat x_{ui}^m` (:class:`~gtc_pyg.models.ContentFilter`);
     3. :math:`z_i` fuses it with the item's ID embedding (:class:`~gtc_pyg.nn.SimilarityGate`);
     4. :math:`[e_u, z_i]` passes over the interaction graph as in LightGCN;
     5. the content of a user's items, **filtered for that user**,
        :math:`p_u^m = \frac{1}{|N(u)|} \sum_{i \in N(u)} \hat x_{ui}^m`, at unit length and weighed
-       by modality, :math:`\lambda a_u^m`, is added to the user (:math:`\lambda` is
-       ``content_strength``);
-    6. items are smoothed over the item graph; scores are inner products;
-    7. where ``low_pass_strength`` is not 0, what a low-pass filter of the interactions says is
-       added to them, in no loss but whenever items are ranked (:class:`~gtc_pyg.models.LowPass`).
+       by modality, :math:`\lambda a_u^m`, is added to the user;
+    6. items are smoothed over the item graph;
+    7. heads add their columns; scores are inner products.
 
-    With ``filter_in='score'`` the filter acts in the score instead: :math:`\lambda \sum_m a_u^m
-    \langle p_u^m, \hat x_{ui}^m \rangle` is added. Both are factorised: no
-    network runs per edge or pair, and ranking stays an inner product.
+    The loss adds up ``ranking``, ``regularization`` (squared length of the batch's ID embeddings),
+    ``diffusion`` (the error of the noise), ``filter`` (what tells a user's items from others) and
+    ``total_correlation`` (the alignment of IDs and content).
 
     Ours, where the published code differs: the denoisers are trained and see all of an item's
     users, of whom the batch's learn in a step; inference draws no noise; embeddings are normalised,
-    and ``score_scale`` sets the range of scores; content enters one stream of propagation instead
-    of one per modality, which measured better on TikTok (``benchmarks/notes.md``). The presets let
-    ID embeddings start from the interactions (:meth:`start_from`).
+    and the scale of the ranking loss sets the range of scores; content enters one stream of
+    propagation instead of one per modality, which measured better on TikTok
+    (``benchmarks/notes.md``).
 
     Args:
         num_users: Number of users.
         num_items: Number of items.
         in_channels: Width of each modality's content, one modality or more.
-        hidden_channels: Common width :math:`D`.
-        condition: Of the denoisers: ``'item'``, ``'neighbors'`` or ``'user'``.
-        filter_channels: Width of the denoisers; ``hidden_channels`` where ``None``.
+        content_filter: Filters content, and sets the width of the model; a
+            :class:`~gtc_pyg.models.ContentFilter` with its defaults where ``None``.
+        fusion: Fuses IDs and content: :class:`~gtc_pyg.nn.SimilarityGate` where ``None``.
+        alignment: Aligns IDs and content: a :class:`~gtc_pyg.nn.TotalCorrelationLoss` where
+            ``'total_correlation'``, nothing where ``None``.
+        ranking: The ranking loss; ``SampledSoftmax(1024, scale=1.5)`` where ``None``.
+        heads: ``[SpectralHead(256, strength=1.5), ItemBias()]`` where ``None``.
         num_layers: Layers on the interactions.
         num_item_layers: Layers on the item graph; with 0 none is needed.
-        schedule: ``'linear'`` or ``'cosine'``.
-        num_steps: Steps :math:`T` of the schedule.
-        start_step: :math:`t_0`, where the filter starts.
-        num_sampling_steps: Denoising steps from :math:`t_0` to 0; with 0 content stays as it is.
-        score_scale: Factor on the scores.
-        content_strength: Length of the users' filtered content beside their embedding.
-        diffusion_weight: Weight of the diffusion loss.
-        total_correlation_weight: Weight of the total-correlation loss.
-        filter_weight: Weight of the filter's own ranking loss
-            (:meth:`~gtc_pyg.models.gtc.content_filter.ContentFilter.ranking_loss`).
-        filter_in: Where a user's filter acts: ``'messages'``, ``'score'`` or ``'both'``.
-        content_batch_size: How many of a batch's interactions, the first ones, the losses on
-            content look at: diffusion, filter and total correlation. More cost time; on planted
-            data gates told users apart better with all 2,048 (``benchmarks/notes.md``).
-        negatives: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
-        product_scale: As in :class:`~gtc_pyg.nn.TotalCorrelationLoss`.
-        regularization: Weight of the squared length of the batch's embeddings.
         edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
-        incomplete: Modalities that some items lack; ``features['has_<modality>']`` says which.
-        num_negatives: How many of a batch's negatives, the first ones, all of its users share in a
-            sampled softmax (:func:`gtc_pyg.functional.sampled_softmax`), which leaves out a user's
-            items among them as far as their edges were not pruned; 1 is BPR, with each
-            interaction's own.
-        item_bias: Whether a learned number is added to all scores of an item.
-        alignment: What aligns content with IDs and with each other: ``'total_correlation'`` of all
-            at once, or its mean over pairs, ``'pairwise'`` (then InfoNCE, for comparison).
-        similarity_gate: Whether content counts by its similarity to the ID embedding, and not all
-            of it alike.
-        low_pass_strength: Weight of the low-pass filter beside the learned embeddings, in the
-            scores of :meth:`forward`; the losses do not see it. Needs :meth:`fit_low_pass`.
-        low_pass_channels: How many directions it keeps.
-        low_pass_debiasing: Power of the length by which an item's columns of the filter are
-            divided, 0 to 1, which takes from popular items their lead.
-        low_pass_regularization: Share of the mean degree that is added to degrees in the filter.
-        user_ids: Whether users reach the denoisers by ID embeddings as well as by the content of
-            their items. Better on real data; without it the filter is a matter of content alone,
-            and finds planted preferences better (``benchmarks/notes.md``).
+        loss_weights: Weights of the parts of the loss that differ from :attr:`LOSS_WEIGHTS`. What
+            weighs 0 is not computed.
+
+    Example:
+        >>> from gtc_pyg.datasets import PlantedPreferences
+        >>> data = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)[0]
+        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0, heads=[])
+        >>> user_emb, item_emb = model({"image": data["item"].x_image}, data.edge_index_dict)
+        >>> user_emb.shape
+        torch.Size([30, 64])
     """
 
-    PUBLISHED: ClassVar[Mapping[str, Any]] = {
-        "condition": "neighbors",
-        "diffusion_weight": 0.7,
-        "total_correlation_weight": 0.4,
-        "filter_weight": 0.0,
-        "product_scale": "none",
+    LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {
+        "regularization": 1e-4,
+        "diffusion": 0.1,
+        "filter": 0.01,
+        "total_correlation": 0.01,
     }
-    r"""What :meth:`published` changes."""
+    r"""Weights of the parts of the loss beside the ranking."""
+
+    PUBLISHED: ClassVar[Mapping[str, Any]] = {
+        "content_filter": {"condition": "neighbors", "strength": 0.05},
+        "alignment": {"class": "TotalCorrelationLoss", "product_scale": "none"},
+        "ranking": {"class": "BPR"},
+        "heads": [],
+        "edge_dropout": 0.0,
+        "loss_weights": {"diffusion": 0.7, "total_correlation": 0.4, "filter": 0.0},
+    }
+    r"""The settings of :meth:`published`, as a file of settings has them."""
 
     def __init__(
         self,
         num_users: int,
         num_items: int,
         in_channels: Mapping[str, int],
-        hidden_channels: int = 64,
-        condition: str = "user",
-        filter_channels: int | None = None,
+        content_filter: ContentFilter | None = None,
+        fusion: Module | None = None,
+        alignment: Module | str | None = "total_correlation",
+        ranking: Module | None = None,
+        heads: Sequence[Head] | None = None,
         num_layers: int = 2,
         num_item_layers: int = 1,
-        schedule: str = "linear",
-        num_steps: int = 600,
-        start_step: int = 100,
-        num_sampling_steps: int = 1,
-        score_scale: float = 1.0,
-        content_strength: float = 0.05,
-        diffusion_weight: float = 0.1,
-        total_correlation_weight: float = 0.01,
-        filter_weight: float = 0.01,
-        filter_in: str = "messages",
-        content_batch_size: int = 512,
-        num_negatives: int = 1,
-        item_bias: bool = False,
-        negatives: str = "n",
-        product_scale: str = "sqrt_dim",
-        regularization: float = 1e-4,
-        edge_dropout: float = 0.0,
-        incomplete: Sequence[str] = (),
-        user_ids: bool = True,
-        alignment: str = "total_correlation",
-        similarity_gate: bool = True,
-        low_pass_strength: float = 0.0,
-        low_pass_channels: int = 128,
-        low_pass_debiasing: float = 0.0,
-        low_pass_regularization: float = 1.0,
+        edge_dropout: float = 0.5,
+        loss_weights: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(num_users, num_items, edge_dropout)
-        check_one_of(("messages", "score", "both"), filter_in=filter_in)
-        check_one_of(("total_correlation", "pairwise"), alignment=alignment)
         check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
-        check_least(1, content_batch_size=content_batch_size, num_negatives=num_negatives)
-        self.hidden_channels = hidden_channels
+        channels = 64 if content_filter is None else content_filter.channels
+        if ranking is None:
+            ranking = SampledSoftmax(1024, scale=1.5)
+        if heads is None:
+            heads = [SpectralHead(256, strength=1.5), ItemBias()]
+        super().__init__(num_users, num_items, channels, ranking, heads, edge_dropout)
+        if content_filter is None:
+            content_filter = ContentFilter(in_channels, channels)
+        elif content_filter.in_channels != dict(in_channels):
+            raise ValueError(
+                f"'content_filter' was made for {content_filter.in_channels}, 'in_channels' is "
+                f"{dict(in_channels)}"
+            )
+        if isinstance(alignment, str):
+            if alignment != "total_correlation":
+                raise ValueError(
+                    f"'alignment' must be 'total_correlation', a module or None (got {alignment!r})"
+                )
+            alignment = TotalCorrelationLoss()
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
-        self.score_scale = score_scale
-        self.content_strength = content_strength
-        self.diffusion_weight = diffusion_weight
-        self.total_correlation_weight = total_correlation_weight
-        self.filter_weight = filter_weight
-        self.filter_in = filter_in
-        self.content_batch_size = content_batch_size
-        self.regularization = regularization
-        self.num_negatives = num_negatives
+        self.content_filter = content_filter
+        self.fusion = SimilarityGate(normalized=True) if fusion is None else fusion
         self.alignment = alignment
-        self.user_emb = Embedding(num_users, hidden_channels)
-        self.item_emb = Embedding(num_items, hidden_channels)
-        self.item_bias = Embedding(num_items, 1) if item_bias else None
-        if low_pass_strength != 0:
-            self.low_pass = LowPass(
-                num_items,
-                low_pass_channels,
-                low_pass_strength,
-                low_pass_debiasing,
-                low_pass_regularization,
-            )
-        self.filter = ContentFilter(
-            in_channels,
-            hidden_channels,
-            condition,
-            filter_channels,
-            schedule,
-            num_steps,
-            start_step,
-            num_sampling_steps,
-            incomplete,
-            user_ids,
-        )
-        self.gate = SimilarityGate(normalized=True, uniform=not similarity_gate)
-        self.total_correlation = TotalCorrelationLoss(negatives, product_scale=product_scale)
+        self.loss_weights = _loss_weights(self.LOSS_WEIGHTS, loss_weights or {})
         self.reset_parameters()
 
     @classmethod
@@ -215,40 +162,34 @@ class GTC(GraphRecommender):
             in_channels: As in the class.
             **changes: Arguments of the class that go before.
         """
-        return cls(num_users, num_items, in_channels, **{**cls.PUBLISHED, **changes})
+        published: dict[str, Any] = {
+            "content_filter": ContentFilter(in_channels, **cls.PUBLISHED["content_filter"]),
+            "alignment": TotalCorrelationLoss(product_scale="none"),
+            "ranking": BPR(),
+            **{name: cls.PUBLISHED[name] for name in ("heads", "edge_dropout", "loss_weights")},
+        }
+        return cls(num_users, num_items, in_channels, **{**published, **changes})
 
     @property
-    def low_pass_strength(self) -> float:
-        r"""Weight of the low-pass filter, 0 without one; it may be set where there is one."""
-        return 0.0 if self.low_pass is None else self.low_pass.strength
-
-    @low_pass_strength.setter
-    def low_pass_strength(self, strength: float) -> None:
-        if self.low_pass is None:
-            raise AttributeError("made with 'low_pass_strength' 0: there is no filter to weigh")
-        self.low_pass.set_strength(strength)
+    def in_channels(self) -> dict[str, int]:
+        r"""Width of each modality's content."""
+        return self.content_filter.in_channels
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(self.filter.encoders)
+        return tuple(self.content_filter.in_channels)
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
         for embedding in (self.user_emb, self.item_emb):
             torch.nn.init.normal_(embedding.weight, std=0.025)
-        if self.item_bias is not None:
-            torch.nn.init.zeros_(self.item_bias.weight)
-        self.filter.reset_parameters()
-        self.total_correlation.reset_parameters()
+        for part in (*self.heads, self.content_filter, self.fusion, self.alignment):
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
 
-    def forward(
-        self,
-        features: Features,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        return self._embed(self.filter_content(features, graph), graph)[:2]
+    def ids(self, graph: CSRGraph) -> IDs:
+        r"""ID embeddings of a graph's users and items."""
+        return IDs.of(graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item"))
 
     def filter_content(
         self,
@@ -256,8 +197,8 @@ class GTC(GraphRecommender):
         edge_index_dict: EdgeIndexDict,
         edge_weight_dict: EdgeWeightDict | None = None,
         user: Tensor | None = None,
-    ) -> dict[str, Filtered]:
-        r"""Filters the content of all items, see :attr:`filter`; arguments as :meth:`forward`.
+    ) -> dict[str, FilteredContent]:
+        r"""Filters the content of all items, see :class:`~gtc_pyg.models.ContentFilter`.
 
         Args:
             features: As in :meth:`forward`.
@@ -266,75 +207,58 @@ class GTC(GraphRecommender):
             user: Users that it is asked for, ascending and none twice; all where ``None``.
         """
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        return self._filter(features, graph, self._ids(graph), user)
+        return self._filter(features, graph, self.ids(graph), user)
 
-    def _ids(self, graph: CSRGraph) -> _IDs:
-        user, item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
-        return _IDs(user, item, normalize_rows(user), normalize_rows(item))
+    def embed(self, features: Features, graph: CSRGraph) -> tuple[Tensor, Tensor]:
+        out = self.steps(features, graph)
+        return out.user, out.item
+
+    def steps(self, features: Features, graph: CSRGraph, user: Tensor | None = None) -> Embedded:
+        r"""The steps 1 to 6.
+
+        Args:
+            features: As in :meth:`forward`.
+            graph: What :meth:`csr_graph` gives.
+            user: Users that are asked for, ascending and none twice; all where ``None``.
+        """
+        ids = self.ids(graph)
+        filtered = self._filter(features, graph, ids, user)  # 1, 2
+        return self.after_filter(filtered, graph, ids)
+
+    def after_filter(
+        self, filtered: dict[str, FilteredContent], graph: CSRGraph, ids: IDs | None = None
+    ) -> Embedded:
+        r"""The steps 3 to 6.
+
+        Args:
+            filtered: What :meth:`filter_content` gives.
+            graph: What :meth:`csr_graph` gives.
+            ids: What :meth:`ids` gives, where it is known.
+        """
+        ids = self.ids(graph) if ids is None else ids
+        out = graph.layer_mean(self.fuse(filtered, ids), self.num_layers)  # 3, 4
+        users, items = out.split([graph.num_users, graph.num_items])
+        user = next(iter(filtered.values())).user_id
+        users = users if user is None else users.index_select(0, user)
+        content = self.content_filter.mean_content(filtered, graph)
+        users = self.content_filter.add_content_messages(users, filtered, content)  # 5
+        items = graph.with_similar(items, self.num_item_layers)  # 6
+        return Embedded(users, items, filtered, content, ids)
+
+    def fuse(self, filtered: Mapping[str, FilteredContent], ids: IDs) -> Tensor:
+        r"""What is propagated, users above items ``[U + I, D]``.
+
+        Args:
+            filtered: Content of all items.
+            ids: What :meth:`ids` gives.
+        """
+        content = [normalize_rows(f.x_hat) for f in filtered.values()]
+        return torch.cat([ids.unit_user, self.fusion(ids.unit_item, content)[0]])
 
     def _filter(
-        self, features: Features, graph: CSRGraph, ids: _IDs, user: Tensor | None
-    ) -> dict[str, Filtered]:
-        names = list(self.filter.encoders), self.filter.incomplete
-        content = content_with_masks(features, *names, graph.num_items)
-        return self.filter(content, ids.unit_item, graph, user, ids.unit_user)
-
-    def _fused(self, filtered: Mapping[str, Filtered], ids: _IDs) -> Tensor:
-        """What is propagated, users above items."""
-        fused, _ = self.gate(ids.unit_item, [normalize_rows(f.x_hat) for f in filtered.values()])
-        return torch.cat([ids.unit_user, fused])
-
-    def _embed(
-        self,
-        filtered: Mapping[str, Filtered],
-        graph: CSRGraph,
-        user: Tensor | None = None,
-        ids: _IDs | None = None,
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Users (those that ``filtered`` was asked for), all items, and the users' content.
-
-        Some users are asked for in training, which the low-pass filter has no part in.
-        """
-        ids = ids or self._ids(graph)
-        out = graph.layer_mean(self._fused(filtered, ids), self.num_layers)
-        users, items = out.split([graph.num_users, graph.num_items])
-        if user is not None:
-            users = users.index_select(0, user)
-        content = self.filter.for_users(filtered, graph)
-        parts, low_pass = [graph.with_similar(items, self.num_item_layers)], None
-        if self.low_pass is not None and user is None:
-            parts.append(self.low_pass.items(graph, self.num_item_layers))
-            low_pass = self.low_pass.users(graph)
-        parts += self._item_factors(filtered)
-        if self.item_bias is not None:
-            parts.append(graph.rows(self.item_bias, "item"))
-        return self._users(users, filtered, content, low_pass), torch.cat(parts, dim=-1), content
-
-    def _item_factors(self, filtered: Mapping[str, Filtered]) -> list[Tensor]:
-        """What the items have in the score, modality by modality, where the filter acts there."""
-        every = filtered.values()
-        return [] if self.filter_in == "messages" else [f.item_factors() for f in every]
-
-    def _users(
-        self,
-        users: Tensor,
-        filtered: Mapping[str, Filtered],
-        content: Mapping[str, Tensor],
-        low_pass: Tensor | None = None,
-    ) -> Tensor:
-        """What was propagated to users and what their items tell them, ready to be ranked by."""
-        users, *parts = hear(users, filtered, content, self.content_strength, self.filter_in)
-        if low_pass is not None:
-            parts.insert(0, low_pass)
-        if self.item_bias is not None:
-            parts.append(users.new_full((users.size(0), 1), 1 / self.score_scale))
-        return self.score_scale * torch.cat([users, *parts], dim=-1)
-
-    def _item_side(self, features: Features, graph: CSRGraph) -> ItemSide:
-        return item_side(self, features, graph)
-
-    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
-        return user_side(self, features, graph)
+        self, features: Features, graph: CSRGraph, ids: IDs, user: Tensor | None = None
+    ) -> dict[str, FilteredContent]:
+        return self.content_filter(features, ids.unit_item, graph, user, ids.unit_user)
 
     def loss(
         self,
@@ -346,24 +270,82 @@ class GTC(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        if user.numel() == 0:
-            raise ValueError("'user' must hold at least one (got none)")
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        users, rows = user.unique(return_inverse=True)
-        ids = self._ids(graph)
-        filtered = self._filter(features, graph, ids, users)
-        user_emb, item_emb, content = self._embed(filtered, graph, users, ids)
-        both = torch.cat([pos_item, neg_item])
-        ego = torch.cat([ids.user.index_select(0, user), ids.item.index_select(0, both)])
-        size = ego.pow(2).sum() / (2 * user.numel())
-        if self.num_negatives == 1:
-            ranking = self._rank_loss(user_emb, item_emb, rows, pos_item, neg_item)
-        else:
-            sample, known = neg_item[: self.num_negatives].unique(), graph.items_of(users)[0]
-            ranking = sampled_softmax(user_emb, item_emb, rows, pos_item, sample, known)
-        parts = {"ranking": ranking, "regularization": self.regularization * size}
-        some = slice(self.content_batch_size)
-        triple = (rows[some], pos_item[some], neg_item[some])
-        return parts | content_losses(
-            self, filtered, content, features, graph, ids.item, triple, generator
+        batch = Batch.of(features, graph, user, pos_item, neg_item)
+        out = self.steps(features, graph, batch.user)
+        parts = {
+            "ranking": self.rank_loss(
+                out.user, out.item, batch.row, pos_item, neg_item, graph, batch.user
+            ),
+            "regularization": out.ids.mean_square(user, torch.cat([pos_item, neg_item])),
+        }
+        if self.loss_weights["diffusion"] > 0:
+            parts["diffusion"] = self._diffusion_loss(out, batch, generator)
+        if self.loss_weights["filter"] > 0:
+            parts["filter"] = self._filter_loss(out, batch)
+        if self.alignment is not None and self.loss_weights["total_correlation"] > 0:
+            parts["total_correlation"] = self._alignment_loss(out, batch, generator)
+        return {name: self.loss_weights.get(name, 1.0) * part for name, part in parts.items()}
+
+    def _diffusion_loss(
+        self, out: Embedded, batch: Batch, generator: torch.Generator | None
+    ) -> Tensor:
+        row, item, _ = batch.first(self.content_filter.loss_batch_size)
+        return self.content_filter.diffusion_loss(
+            out.filtered, batch.features, row, item, generator
         )
+
+    def _filter_loss(self, out: Embedded, batch: Batch) -> Tensor:
+        triple = batch.first(self.content_filter.loss_batch_size)
+        given = out.filtered, out.content, batch.features, batch.graph
+        return self.content_filter.ranking_loss(*given, *triple)
+
+    def _alignment_loss(
+        self, out: Embedded, batch: Batch, generator: torch.Generator | None
+    ) -> Tensor:
+        assert self.alignment is not None
+        items = batch.first(self.content_filter.loss_batch_size)[1].unique()
+        # Content is drawn to what interactions say of an item, and not the other way round.
+        views = [f.x_hat.index_select(0, items) for f in out.filtered.values()]
+        views = [out.ids.item.detach().index_select(0, items), *views]
+        has = [batch.features.get(f"has_{name}") for name in out.filtered]
+        masks = [None, *(mask if mask is None else mask[items] for mask in has)]
+        return self.alignment(views, masks, generator)
+
+    def components(self, features: Features, graph: CSRGraph) -> FilteredComponents:
+        ids = self.ids(graph)
+        filtered = self._filter(features, graph, ids)
+        content = [normalize_rows(f.x_hat) for f in filtered.values()]
+        weight = self.fusion(ids.unit_item, content)[1].t().unsqueeze(-1)
+        of_content = [w * x for w, x in zip(weight[1:], content, strict=True)]
+        of_items = [ids.unit_item + weight[0] * ids.unit_item, *of_content]
+        layers = self.num_layers, self.num_item_layers
+        return FilteredComponents(
+            self.content_filter, filtered, graph, ids, of_items, *layers, self.ranking.scale
+        )
+
+    def user_adapter(self, features: Features, graph: CSRGraph) -> FilteredUsers:
+        ids = self.ids(graph)
+        filtered = self._filter(features, graph, ids)
+        item = self.fuse(filtered, ids)[graph.num_users :]
+        return FilteredUsers(
+            self.content_filter, filtered, graph, ids, item, self.num_layers, self.ranking.scale
+        )
+
+    def item_adapter(self, features: Features, graph: CSRGraph) -> FusedItems:
+        ids = self.ids(graph)
+        fused = self.fuse(self._filter(features, graph, ids), ids)
+        target = graph.layer_mean(fused, self.num_layers)[graph.num_users :]
+        return FusedItems(
+            self.content_filter, self.fusion, target, ids.unit_item, 1 / (self.num_layers + 1)
+        )
+
+
+def _loss_weights(weights: Mapping[str, float], changes: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(changes) - set(weights))
+    if unknown:
+        raise ValueError(f"'loss_weights' must name some of {list(weights)} (got {unknown})")
+    for name, weight in changes.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"'loss_weights' must be 0 or more at {name!r} (got {weight})")
+    return {**weights, **changes}
