@@ -124,7 +124,8 @@ class ItemEmbedder:
                 f"from (got {rows.numel()})"
             )
         self._adapter, self._width = adapter, adapter.target.size(1)
-        predicted, averaged = [], []
+        predicted: list[Tensor] = []
+        averaged: list[Tensor] = []
         for head in columns:
             rows_of = averaged if head.in_loss else predicted
             rows_of.append(head.items(graph, num_item_layers))

@@ -116,6 +116,10 @@ class UserEmbedder:
         own = self._adapter.embed(graph, start)
         return torch.cat([own, *(columns.users(graph) for columns in self._columns)], dim=-1)
 
+    def transform(self, user_emb: Tensor) -> Tensor:
+        r"""Rows of the model's ``user_emb`` as it propagates them, of the same shape."""
+        return self._adapter.transform(user_emb)
+
     @torch.no_grad()
     def predict_user_emb(self, graph: CSRGraph) -> Tensor:
         r"""The predicted ID embeddings, as the model propagates them.

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Linear, Module, ModuleDict
+from torch.nn import Linear, ModuleDict
 
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
@@ -14,6 +14,7 @@ from gtc_pyg.inductive.user_embedder import PropagatedUsers
 from gtc_pyg.models.components import Components
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.heads import Head
+from gtc_pyg.nn import RankingLoss
 
 
 class FREEDOM(GraphRecommender):
@@ -55,7 +56,7 @@ class FREEDOM(GraphRecommender):
         num_item_layers: int = 1,
         modality_weight: float = 1e-3,
         edge_dropout: float = 0.8,
-        ranking: Module | None = None,
+        ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
     ) -> None:
         super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
@@ -75,10 +76,6 @@ class FREEDOM(GraphRecommender):
     def in_channels(self) -> dict[str, int]:
         r"""Width of each modality's content."""
         return {name: cast(Linear, lin).in_features for name, lin in self.projections.items()}
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.projections)
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from gtc_pyg.inductive.item_embedder import ItemAdapter
 from gtc_pyg.inductive.user_embedder import UserAdapter
 from gtc_pyg.models.components import Components
 from gtc_pyg.models.heads import Head, Heads, ItemBias
-from gtc_pyg.nn import BPR
+from gtc_pyg.nn import BPR, RankingLoss
 
 
 class GraphRecommender(Module):
@@ -63,7 +63,7 @@ class GraphRecommender(Module):
         num_users: int,
         num_items: int,
         hidden_channels: int = 64,
-        ranking: Module | None = None,
+        ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
         edge_dropout: float = 0.0,
     ) -> None:
@@ -82,9 +82,14 @@ class GraphRecommender(Module):
         self.register_buffer("prepared", torch.tensor(False))
 
     @property
+    def in_channels(self) -> Mapping[str, int]:
+        r"""Width of each modality's content that it reads."""
+        return {}
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         r"""The content that it reads."""
-        return ()
+        return tuple(self.in_channels)
 
     @property
     def item_bias(self) -> Embedding | None:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
 from gtc_pyg.models.components import Components
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.heads import Head
+from gtc_pyg.nn import RankingLoss
 
 
 class LightGCN(GraphRecommender):
@@ -40,7 +40,7 @@ class LightGCN(GraphRecommender):
         hidden_channels: int = 64,
         num_layers: int = 2,
         regularization: float = 1e-4,
-        ranking: Module | None = None,
+        ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
         edge_dropout: float = 0.0,
     ) -> None:

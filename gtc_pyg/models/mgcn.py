@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, ModuleDict, Sequential, Sigmoid, Tanh
+from torch.nn import Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
 from gtc_pyg.functional import contrast, normalize_rows, spmm
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
@@ -15,6 +15,7 @@ from gtc_pyg.inductive.user_embedder import PropagatedUsers, item_degree
 from gtc_pyg.models.components import Components
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.heads import Head
+from gtc_pyg.nn import RankingLoss
 
 
 class MGCN(GraphRecommender):
@@ -74,7 +75,7 @@ class MGCN(GraphRecommender):
         contrast_weight: float = 0.01,
         temperature: float = 0.2,
         regularization: float = 1e-4,
-        ranking: Module | None = None,
+        ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
     ) -> None:
         super().__init__(num_users, num_items, hidden_channels, ranking, heads)
@@ -102,10 +103,6 @@ class MGCN(GraphRecommender):
         r"""Width of each modality's content."""
         first = {name: cast(Sequential, part)[0] for name, part in self.purifiers.items()}
         return {name: cast(Linear, lin).in_features for name, lin in first.items()}
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.purifiers)
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""

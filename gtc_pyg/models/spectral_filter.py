@@ -54,15 +54,15 @@ class SpectralFilter(GraphRecommender):
         head = SpectralHead(channels, 1.0, debiasing, regularization)
         super().__init__(num_users, num_items, hidden_channels=0, heads=[head])
         self.num_item_layers = num_item_layers
-        self.in_channels = dict(in_channels or {})
-        check_widths(self.in_channels, least=0)
+        self._in_channels = dict(in_channels or {})
+        check_widths(self._in_channels, least=0)
         self.channels = channels
         self.debiasing = debiasing
         self.regularization = regularization
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.in_channels)
+    def in_channels(self) -> dict[str, int]:
+        return self._in_channels
 
     def embed(self, features: Features, graph: CSRGraph) -> tuple[Tensor, Tensor]:
         return graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")

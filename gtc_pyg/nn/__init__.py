@@ -4,7 +4,7 @@ from gtc_pyg.nn.conditional_denoiser import Condition, ConditionalDenoiser
 from gtc_pyg.nn.ddim_sampler import AffineStep, DDIMSampler
 from gtc_pyg.nn.modality_encoder import ModalityEncoder
 from gtc_pyg.nn.noise_schedule import NoiseSchedule
-from gtc_pyg.nn.ranking_loss import BPR, SampledSoftmax
+from gtc_pyg.nn.ranking_loss import BPR, RankingLoss, SampledSoftmax
 from gtc_pyg.nn.similarity_gate import SimilarityGate, UniformGate
 from gtc_pyg.nn.total_correlation import PairwiseInfoNCE, TotalCorrelationLoss
 
@@ -19,6 +19,7 @@ __all__ = [
     "PairwiseInfoNCE",
     "SimilarityGate",
     "UniformGate",
+    "RankingLoss",
     "BPR",
     "SampledSoftmax",
 ]

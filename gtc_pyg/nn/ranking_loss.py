@@ -8,7 +8,24 @@ from torch.nn import Module
 from gtc_pyg.functional import check_least, sampled_softmax
 
 
-class BPR(Module):
+class RankingLoss(Module):
+    r"""What ranks a user's items above others; :class:`BPR` or :class:`SampledSoftmax`.
+
+    Args:
+        scale: Factor on the scores of the model that ranks with it, an inverse temperature.
+    """
+
+    num_negatives: int = 1
+    """How many negatives all users of a batch share; 1 where each pair has its own."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"'scale' must be positive and finite (got {scale})")
+        self.scale = float(scale)
+
+
+class BPR(RankingLoss):
     r"""Bayesian personalised ranking: a user's item above one that is not theirs.
 
     .. math:: -\frac{1}{B} \sum_{(u, i, j)} \log \sigma(s_{ui} - s_{uj})
@@ -17,7 +34,7 @@ class BPR(Module):
     <https://arxiv.org/abs/1205.2618>`_.
 
     Args:
-        scale: Factor on the scores of the model that ranks with it, an inverse temperature.
+        scale: As in :class:`RankingLoss`.
 
     Shapes:
         - **input:** users :math:`(N, K)`, items :math:`(I, K)`, and for each of :math:`B` pairs a
@@ -31,13 +48,6 @@ class BPR(Module):
         >>> BPR()(torch.tensor([[1.0]]), torch.tensor([[1.0], [0.0]]), one, one, one + 1)
         tensor(0.3133)
     """
-
-    num_negatives = 1
-    """How many negatives all users of a batch share; 1 where each pair has its own."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = _positive(scale)
 
     def forward(
         self,
@@ -66,7 +76,7 @@ class BPR(Module):
         return f"{self.__class__.__name__}(scale={self.scale})"
 
 
-class SampledSoftmax(Module):
+class SampledSoftmax(RankingLoss):
     r"""Cross-entropy of a user's item among negatives that all users of a batch share.
 
     See :func:`gtc_pyg.functional.sampled_softmax`. A user's own items among the negatives are left
@@ -74,7 +84,7 @@ class SampledSoftmax(Module):
 
     Args:
         num_negatives: How many negatives, at most the batch's.
-        scale: As in :class:`BPR`.
+        scale: As in :class:`RankingLoss`.
 
     Shapes:
         - **input:** as :class:`BPR`, and the users' items as CSR :math:`(N, I)`
@@ -82,10 +92,9 @@ class SampledSoftmax(Module):
     """
 
     def __init__(self, num_negatives: int = 1024, scale: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(scale)
         check_least(2, num_negatives=num_negatives)
         self.num_negatives = int(num_negatives)
-        self.scale = _positive(scale)
 
     def forward(
         self,
@@ -113,9 +122,3 @@ class SampledSoftmax(Module):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(num_negatives={self.num_negatives}, scale={self.scale})"
-
-
-def _positive(scale: float) -> float:
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"'scale' must be positive and finite (got {scale})")
-    return float(scale)

@@ -208,9 +208,9 @@ class PairwiseInfoNCE(TotalCorrelationLoss):
         if len(tensors) < 2:
             raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
         masks = [None] * len(tensors) if masks is None else masks
-        pairs = combinations(zip(tensors, masks, strict=True), 2)
         losses = [
-            super(PairwiseInfoNCE, self).forward(*zip(*p, strict=True), generator) for p in pairs
+            super(PairwiseInfoNCE, self).forward([a, b], [mask_a, mask_b], generator)
+            for (a, mask_a), (b, mask_b) in combinations(zip(tensors, masks, strict=True), 2)
         ]
         return torch.stack(losses).mean()
 

@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gtc_pyg import models
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models.registry import MODELS, build_model, settings_of
 from gtc_pyg.recommend import manifest
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.lists import Lists
@@ -31,17 +30,16 @@ if TYPE_CHECKING:
 def save(recommender: Recommender, path: Path) -> Path:
     r"""Writes the folder beside its place and renames it; see :meth:`Recommender.save`."""
     model = recommender.model
-    name = type(model).__name__
-    if getattr(models, name, None) is not type(model):
+    if type(model) not in MODELS.values():
         raise ValueError(f"only models of gtc_pyg.models can be saved (got {type(model)})")
     check_place(path)
     path = Path(os.path.realpath(path))  # a link stays one
     with told(path):
-        _write(recommender, name, path)
+        _write(recommender, path)
     return path
 
 
-def _write(recommender: Recommender, name: str, path: Path) -> None:
+def _write(recommender: Recommender, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -54,8 +52,7 @@ def _write(recommender: Recommender, name: str, path: Path) -> None:
         items.insert(0, "item", recommender.items.index)
         _write_items(items, beside / ITEMS)
         entries = {
-            "model": name,
-            "arguments": _plain(recommender.model.current_arguments()),
+            "model": settings_of(recommender.model),
             "features": list(recommender.features),
             "edge_types": [list(key) for key in edge_types],
         }
@@ -155,25 +152,34 @@ def _tensors(recommender: Recommender) -> dict[str, Tensor]:
 
 def _model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphRecommender:
     """The model, once its tables are known to be as large as the weights that were saved."""
-    cls = getattr(models, str(config["model"]), None)
-    if not (isinstance(cls, type) and issubclass(cls, GraphRecommender)):
-        raise ValueError(f"unknown model {config['model']!r}")
-    arguments = config["arguments"]
+    settings = config["model"]
+    if "arguments" in config or not isinstance(settings, Mapping):
+        raise ValueError(
+            "it was saved before models were made of parts: 'model' must hold the class and the "
+            "settings of its parts; train and save it again"
+        )
     sizes = tensors["model.user_emb.weight"], tensors["model.item_emb.weight"]
     for name, table in zip(("num_users", "num_items"), sizes, strict=True):
-        if arguments[name] != table.size(0):
-            raise ValueError(f"{name} is {arguments[name]}, but the weights have {table.size(0)}")
-    if arguments.get("hidden_channels", sizes[0].size(1)) != sizes[0].size(1):
-        raise ValueError("hidden_channels is not the width of the weights")
+        if settings[name] != table.size(0):
+            raise ValueError(f"{name} is {settings[name]}, but the weights have {table.size(0)}")
     most = max(2**20, *(size for x in tensors.values() for size in x.shape))
-    for name, value in [*arguments.items(), *arguments.get("in_channels", {}).items()]:
-        if isinstance(value, int) and value > most:
-            raise ValueError(f"{name} is {value}, more than anything in the weights")
+    _check_most(settings, most)
     with torch.random.fork_rng(devices=[]):
-        model: GraphRecommender = cls(**arguments)
+        model = build_model(settings)
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     model.load_state_dict(state)
     return model
+
+
+def _check_most(settings: Any, most: int, name: str = "") -> None:
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            _check_most(value, most, str(key))
+    elif isinstance(settings, list):
+        for value in settings:
+            _check_most(value, most, name)
+    elif isinstance(settings, int) and settings > most:
+        raise ValueError(f"{name} is {settings}, more than anything in the weights")
 
 
 def _replace(beside: Path, path: Path) -> None:
@@ -226,16 +232,6 @@ def _write_items(items: pd.DataFrame, path: Path) -> None:
                     f"by astype(str) say"
                 ) from error
         raise
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def _umask() -> int:

@@ -85,7 +85,8 @@ class ContentFilter(Module):
         super().__init__()
         check_widths(in_channels)
         check_least(1, loss_batch_size=loss_batch_size)
-        check_least(0, strength=strength)
+        if not 0 <= strength < float("inf"):
+            raise ValueError(f"'strength' must be finite and at least 0 (got {strength})")
         unknown = sorted(set(incomplete) - set(in_channels))
         if isinstance(incomplete, str) or unknown:
             raise ValueError(
@@ -221,6 +222,7 @@ class ContentFilter(Module):
 
         def of_all() -> Tensor:
             every = self._view(name, x, graph, None, self._directions(graph, None, ids))
+            assert every is not None
             return denoiser.user_messages(every)
 
         def complete(rows: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from gtc_pyg.models.gtc.filtered_content import FilteredContent
 from gtc_pyg.models.gtc.ids import IDs
 from gtc_pyg.models.gtc.inductive import FilteredUsers, FusedItems
 from gtc_pyg.models.heads import Head, ItemBias, SpectralHead
-from gtc_pyg.nn import BPR, SampledSoftmax, SimilarityGate, TotalCorrelationLoss
+from gtc_pyg.nn import BPR, RankingLoss, SampledSoftmax, SimilarityGate, TotalCorrelationLoss
 
 
 class Embedded(NamedTuple):
@@ -113,7 +113,7 @@ class GTC(GraphRecommender):
         content_filter: ContentFilter | None = None,
         fusion: Module | None = None,
         alignment: Module | str | None = "total_correlation",
-        ranking: Module | None = None,
+        ranking: RankingLoss | None = None,
         heads: Sequence[Head] | None = None,
         num_layers: int = 2,
         num_item_layers: int = 1,
@@ -174,10 +174,6 @@ class GTC(GraphRecommender):
     def in_channels(self) -> dict[str, int]:
         r"""Width of each modality's content."""
         return self.content_filter.in_channels
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.content_filter.in_channels)
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""

@@ -91,7 +91,7 @@ class Heads(ModuleList):
         for head in heads:
             if not isinstance(head, Head):
                 raise ValueError(f"'heads' must hold heads (got {type(head).__name__})")
-        super().__init__(sorted(heads, key=lambda head: head.in_loss))
+        super().__init__(sorted(heads, key=lambda head: bool(head.in_loss)))
         if sum(head.in_loss for head in heads) > 1:
             raise ValueError("'heads' may hold one head that losses see (got more)")
         for head in self:
