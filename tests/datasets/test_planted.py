@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import numpy as np
@@ -143,3 +144,8 @@ def python_calls(**sizes: int) -> int:
 def test_building_calls_grow_with_users_not_pairs() -> None:
     calls = python_calls(num_users=200, num_items=100)
     assert python_calls(num_users=800, num_items=400) < 5 * calls
+
+
+def test_shared_data_comes_as_a_copy(planted_dataset: Callable[..., PlantedPreferences]) -> None:
+    planted_dataset()[0]["item"].x_image.zero_()
+    assert planted_dataset()[0]["item"].x_image.any()

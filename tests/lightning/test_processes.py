@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.lightning import fit, training
 from gtc_pyg.lightning.processes import AverageGradients, process_options
 from gtc_pyg.models import LightGCN
@@ -128,8 +127,7 @@ def test_a_failure_of_one_process_ends_all(tmp_path):
     assert "process 1 fails" in done.stderr
 
 
-def test_several_devices_without_torchrun_are_refused(tmp_path):
-    dataset = PlantedPreferences(60, 40, mean_degree=8.0)
+def test_several_devices_without_torchrun_are_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"devices=2 .* torchrun --nproc-per-node 2"):
         fit(LightGCN(60, 40), dataset, out=tmp_path, trainer_kwargs={"devices": 2})
     assert list(tmp_path.iterdir()) == []
@@ -154,7 +152,7 @@ def test_each_process_has_one_device_on_one_machine_or_more(torchrun_of):
 
 
 @pytest.fixture
-def trainer_options(monkeypatch, tmp_path):
+def trainer_options(dataset, monkeypatch, tmp_path):
     """The options that ``fit`` hands to Lightning's trainer."""
 
     def of(**trainer_kwargs) -> dict:
@@ -165,7 +163,6 @@ def trainer_options(monkeypatch, tmp_path):
             raise InterruptedError
 
         monkeypatch.setattr(training, "Trainer", trainer)
-        dataset = PlantedPreferences(60, 40, mean_degree=8.0)
         with pytest.raises(InterruptedError):
             fit(LightGCN(60, 40), dataset, out=tmp_path, trainer_kwargs=trainer_kwargs)
         return found
