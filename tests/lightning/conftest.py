@@ -1,16 +1,9 @@
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.lightning import FitResult, GraphInputs, fit
 from gtc_pyg.models import GTC, ContentFilter, GraphRecommender
 from gtc_pyg.nn import BPR
-from gtc_pyg.transforms import ItemKNNGraph
-
-
-@pytest.fixture(scope="session")
-def dataset() -> PlantedPreferences:
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
 
 @pytest.fixture(scope="session")
