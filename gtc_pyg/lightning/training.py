@@ -98,11 +98,11 @@ def fit(
     model: GraphRecommender,
     dataset: InteractionDataset,
     *,
-    lr: float = 1e-3,
-    epochs: int = 100,
-    batch_size: int = 2048,
+    lr: float = 2e-3,
+    epochs: int = 200,
+    batch_size: int | None = None,
     patience: int = 20,
-    weight_averaging: float = 0.0,
+    weight_averaging: float = 0.99,
     spectral_start: bool = True,
     modalities: Sequence[str] | None = None,
     num_neighbors: Sequence[int] | None = None,
@@ -116,6 +116,10 @@ def fit(
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> FitResult:
     r"""Trains until validation Recall@20 stops rising, then reports the best epoch on test.
+
+    The defaults are for data of unknown size. They were found on planted shops of 500 to 20,000
+    users (``benchmarks/results/defaults.csv``); presets for known data sets are
+    :data:`gtc_pyg.experiment.DEFAULTS` and those of the examples.
 
     Writes below ``out``: the best, the last and the one checkpoint before it
     (``checkpoints/<name>/``), a CSV log (``logs/<name>/``) and a TensorBoard log
@@ -134,7 +138,8 @@ def fit(
         dataset: Interactions with content.
         lr: Learning rate of Adam.
         epochs: Largest number of epochs.
-        batch_size: Interactions per batch.
+        batch_size: Interactions per batch; where ``None``, as many as make 32 steps an epoch, 256
+            to 16,384.
         patience: Epochs without a better validation Recall@20 before training stops.
         weight_averaging: Decay of the exponential moving average of the weights over steps, which
             is what is evaluated and kept (Lightning's ``WeightAveraging``), with the buffers of the
@@ -192,6 +197,9 @@ def fit(
             f"'callbacks' and ends every epoch with a whole validation and a checkpoint"
         )
     wanted |= process_options(wanted)
+    if batch_size is None:
+        num_edges = dataset.view("train")["user", "rates", "item"].edge_label_index.size(1)
+        batch_size = arguments["batch_size"] = max(256, min(16384, num_edges // 32))
     seed_everything(seed, verbose=False)
     data = InteractionDataModule(
         dataset,

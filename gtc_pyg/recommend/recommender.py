@@ -38,7 +38,7 @@ class Recommender(Lists):
     reads content.
 
     Args:
-        model: A trained recommender; it is copied.
+        model: A trained recommender; it is copied. Heads that were not fitted are.
         dataset: What it was trained on.
         modalities: Content that it was trained with; all of it where ``None``.
         seen: Splits whose interactions count as seen, which ``exclude_seen`` leaves out. Messages
@@ -69,7 +69,9 @@ class Recommender(Lists):
             if has != needed:
                 raise ValueError(f"'model' was made for {has} {kind}s, 'dataset' has {needed}")
         inputs = GraphInputs.from_data(dataset[0], modalities).to(torch.device("cpu"))
-        self._set_model(copy.deepcopy(model), inputs)
+        model = copy.deepcopy(model)
+        model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
+        self._set_model(model, inputs)
         with torch.no_grad():
             user_emb, item_emb = self.model(*self._inputs)
         if self._cold:

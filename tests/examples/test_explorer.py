@@ -19,7 +19,8 @@ from playwright.sync_api import expect
 
 from examples.explorer.api import MAX_BYTES, make_app
 from gtc_pyg.datasets import from_frames
-from gtc_pyg.models import GTC, MGCN
+from gtc_pyg.models import GTC, ContentFilter, ItemBias
+from gtc_pyg.nn import BPR
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
 from tests.examples import browser as web
@@ -44,7 +45,8 @@ def dataset():
 @pytest.fixture(scope="module")
 def recommender(dataset):
     torch.manual_seed(0)
-    model = GTC(30, 40, {"image": 8}, hidden_channels=16, item_bias=True)
+    content_filter = ContentFilter({"image": 8}, channels=16, strength=0.05)
+    model = GTC(30, 40, {"image": 8}, content_filter, ranking=BPR(), heads=[ItemBias()])
     torch.nn.init.normal_(model.item_bias.weight, std=0.1)
     return Recommender(model, dataset)
 

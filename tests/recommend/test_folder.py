@@ -11,7 +11,8 @@ import yaml
 from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
-from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
+from gtc_pyg.models import LightGCN
+from gtc_pyg.models.registry import MODELS
 from gtc_pyg.recommend import Recommender, folder, manifest
 
 
@@ -31,10 +32,10 @@ def test_what_was_saved_answers_the_same(recommender, tmp_path):
         assert torch.equal(loaded.model.state_dict()[name], value)
 
 
-@pytest.mark.parametrize("kind", [LightGCN, FREEDOM, MGCN, GTC])
+@pytest.mark.parametrize("kind", MODELS.values())
 def test_every_model_comes_back(dataset, tmp_path, kind):
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = kind(60, 40) if kind is LightGCN else kind(60, 40, widths, hidden_channels=8)
+    model = kind(60, 40) if kind is LightGCN else kind(60, 40, widths)
     recommender = Recommender(model, dataset)
     state = torch.random.get_rng_state()
     loaded = Recommender.load(recommender.save(tmp_path / "m"))
@@ -123,8 +124,8 @@ def rewrite(path, name, make):
     edit(path, sha256={**digests, name: manifest.sha256(path / name)})
 
 
-def arguments(path):
-    return yaml.safe_load((path / "config.yaml").read_text())["arguments"]
+def settings(path):
+    return yaml.safe_load((path / "config.yaml").read_text())["model"]
 
 
 def tensors(file, **changes):
@@ -198,31 +199,6 @@ def test_a_missing_folder_is_named_and_what_an_interrupted_save_left(recommender
     recommender.save(tmp_path / "m").rename(tmp_path / ".m.abc.old")
     with pytest.raises(FileNotFoundError, match=r"left .m.abc.old beside it: rename that"):
         Recommender.load(tmp_path / "m")
-
-
-@pytest.mark.parametrize("settings", [{}, {"num_item_layers": 0, "filter_in": "both"}])
-def test_arguments_make_another_one(settings):
-    model = GTC(5, 4, {"image": 3}, hidden_channels=8, **settings)
-    assert model.arguments == {
-        "num_users": 5,
-        "num_items": 4,
-        "in_channels": {"image": 3},
-        "hidden_channels": 8,
-        **settings,
-    }
-    assert repr(type(model)(**model.arguments)) == repr(model)
-    assert GraphRecommender(3, 4, 0.5).arguments == {
-        "num_users": 3,
-        "num_items": 4,
-        "edge_dropout": 0.5,
-    }
-
-
-def test_arguments_are_those_of_the_model_as_it_is():
-    model = GTC(5, 4, {"image": 3}, hidden_channels=8)
-    model.edge_dropout = 0.25
-    assert "edge_dropout" not in model.arguments
-    assert type(model)(**model.current_arguments()).edge_dropout == 0.25
 
 
 def test_what_else_lies_in_the_folder_is_not_lost(recommender, tmp_path):
