@@ -15,7 +15,7 @@ from torch_geometric.metrics import (
 )
 from torch_geometric.utils import cumsum
 
-from gtc_pyg.functional import SCORE_BYTES, inner_product_topk
+from gtc_pyg.functional import SCORE_BYTES, check_edges, inner_product_topk
 
 __all__ = ["KS", "METRICS", "GroupedEdges", "Ranker", "ranking_metrics", "evaluate"]
 
@@ -44,6 +44,7 @@ class GroupedEdges:
     """
 
     def __init__(self, edge_index: Tensor, num_users: int) -> None:
+        edge_index = check_edges(edge_index, num_users, None)
         user, perm = edge_index[0].sort(stable=True)
         self.item = edge_index[1][perm]
         self.degree = torch.bincount(user, minlength=num_users)
@@ -79,6 +80,8 @@ class Ranker:
         num_users: int,
         score_bytes: int = SCORE_BYTES,
     ) -> None:
+        label_edge_index = check_edges(label_edge_index, num_users, None, "label_edge_index")
+        exclude = [check_edges(edges, num_users, None, "exclude") for edges in exclude]
         if label_edge_index.size(1) == 0:
             raise ValueError("'label_edge_index' holds no interactions to evaluate")
         self.labels = GroupedEdges(label_edge_index, num_users)
@@ -148,6 +151,8 @@ def evaluate(
         >>> round(evaluate(eye, eye, held_out, [seen], ks=[1])["Recall@1"], 2)
         0.5
     """
+    for name, edges in (("label_edge_index", label_edge_index), *(("exclude", e) for e in exclude)):
+        check_edges(edges, user_emb.size(0), item_emb.size(0), name)
     ranker = Ranker(label_edge_index, exclude, user_emb.size(0), score_bytes)
     metrics = ranking_metrics(ks)
     for users in ranker.users.split(batch_size):

@@ -145,7 +145,7 @@ class ContentFilter(Module):
                 ``user_emb`` is missing.
         """
         if user is not None:
-            graph.check_users(user)
+            user = graph.check_users(user)
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
         if self.user_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")

@@ -109,6 +109,7 @@ class FREEDOM(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         user_emb, item_emb = self(features, graph)
         parts = {"ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item)}
         u = user_emb.index_select(0, user)

@@ -346,9 +346,8 @@ class GTC(GraphRecommender):
         edge_weight_dict: EdgeWeightDict | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        if user.numel() == 0:
-            raise ValueError("'user' must hold at least one (got none)")
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         users, rows = user.unique(return_inverse=True)
         ids = self._ids(graph)
         filtered = self._filter(features, graph, ids, users)

@@ -131,6 +131,7 @@ class MGCN(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         users, row = user.unique(return_inverse=True)
         items, column = torch.cat([pos_item, neg_item]).unique(return_inverse=True)
         pos, neg = column.chunk(2)
