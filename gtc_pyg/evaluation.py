@@ -88,6 +88,8 @@ class Ranker:
         self.seen = GroupedEdges(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
         self.score_bytes = score_bytes
+        items = torch.cat([self.labels.item, self.seen.item])
+        self.num_items = int(items.max()) + 1  # that there are at least
 
     def to(self, device: torch.device) -> Ranker:
         r"""Moves itself to the device of the embeddings."""
@@ -100,7 +102,15 @@ class Ranker:
         r"""The best unseen items of each user, best first, ``[len(users), min(k, num_items)]``.
 
         Where a user has fewer than ``k`` unseen items, the rest is ``-1``.
+
+        Raises:
+            ValueError: For fewer items than there are interactions with.
         """
+        if item_emb.size(0) < self.num_items:
+            raise ValueError(
+                f"'item_emb' must have {self.num_items} rows or more, for all items that the "
+                f"interactions hold (got {item_emb.size(0)})"
+            )
         seen = torch.stack(self.seen(users))
         return inner_product_topk(user_emb[users], item_emb, k, seen, self.score_bytes)[1]
 

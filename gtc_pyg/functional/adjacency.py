@@ -102,14 +102,16 @@ def check_adjacency(
             f"'{name}' must be transposed, [num_dst, num_src] = [{num_dst}, {num_src}] (got "
             f"{shape})"
         )
+    if not wait and (adj.is_cuda() if isinstance(adj, SparseTensor) else adj.is_cuda):
+        return adj
     values = adj.storage.value() if isinstance(adj, SparseTensor) else _values(adj)
     if values is not None and (values.dim() != 1 or values.is_complex()):
         raise ValueError(
             f"'{name}' must have one real value for each edge (got {values.dtype} "
             f"{list(values.shape)})"
         )
-    if not (wait or free_to_read(values if values is not None else adj.storage.col())):
-        return adj
+    if values is not None and not bool(values.isfinite().all()):
+        raise ValueError(f"'{name}' must have finite values (some are not)")
     if isinstance(adj, SparseTensor):
         _check_storage(adj.storage, num_src, num_dst, name, kinds)
     elif adj.layout == torch.sparse_csr:

@@ -57,8 +57,6 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
         size = (num_dst, num_src)
         csr = to_torch_csr_tensor(adj.flip(0), edge_weight.view(-1), size=size)
     values, index = csr.values(), csr.col_indices()
-    if not bool(values.isfinite().all()):
-        raise ValueError("'adj' must have finite weights (some are not)")
     wanted = torch.promote_types(values.dtype, torch.float) if csr.is_floating_point() else dtype
     if values.dtype != wanted or index.dtype != torch.long:
         crow, size = csr.crow_indices().long(), csr.shape
@@ -66,12 +64,13 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
     return trusted(csr)
 
 
-def check_weights(edge_weight: Tensor, num_edges: int) -> None:
-    r"""Refuses what is not one real number for each edge.
+def check_weights(edge_weight: Tensor, num_edges: int, wait: bool = True) -> None:
+    r"""Refuses what is not one real, finite number for each edge.
 
     Args:
         edge_weight: ``[E]`` or ``[E, 1]``.
         num_edges: :math:`E`.
+        wait: As in :func:`check_edges`.
 
     Raises:
         ValueError: With what was given.
@@ -83,6 +82,8 @@ def check_weights(edge_weight: Tensor, num_edges: int) -> None:
         raise ValueError(
             f"'edge_weight' must hold {num_edges}, one for each edge (got {edge_weight.numel()})"
         )
+    if (wait or free_to_read(edge_weight)) and not bool(edge_weight.isfinite().all()):
+        raise ValueError("'edge_weight' must be finite (some are not)")
 
 
 def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
@@ -181,7 +182,8 @@ def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
     Raises:
         ValueError: For matrices whose shapes do not fit, or whose indices lead outside of them.
     """
-    _check_product(adj, x, adj_transposed)
+    _check_product(adj, x)
+    _check_both(adj, adj_transposed)
     return _SpMM.apply(adj, adj_transposed, x)
 
 
@@ -200,21 +202,25 @@ def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) 
         ``[N, D]``, in the type of ``x``.
     """
     check_least(0, num_layers=num_layers)
-    _check_product(adj, x, adj_transposed)
+    _check_product(adj, x)
+    _check_both(adj, adj_transposed)
     if adj.size(0) != adj.size(1):
         raise ValueError(f"'adj' must be square (got {list(adj.shape)})")
     return x if num_layers == 0 else _LayerMean.apply(adj, adj_transposed, x, num_layers)
 
 
-def _check_product(adj: Tensor, x: Tensor, adj_transposed: Tensor | None = None) -> None:
+def _check_both(adj: Tensor, adj_transposed: Tensor) -> None:
     check_csr(adj)
-    if adj_transposed is not None and adj_transposed is not adj:
-        check_csr(adj_transposed, "adj_transposed")
-        if adj_transposed.shape != adj.shape[::-1]:
-            raise ValueError(
-                f"'adj_transposed' must be {list(adj.shape[::-1])}, 'adj' turned round (got "
-                f"{list(adj_transposed.shape)})"
-            )
+    check_csr(adj_transposed, "adj_transposed")
+    if adj_transposed.shape != adj.shape[::-1]:
+        raise ValueError(
+            f"'adj_transposed' must be {list(adj.shape[::-1])}, 'adj' turned round (got "
+            f"{list(adj_transposed.shape)})"
+        )
+
+
+def _check_product(adj: Tensor, x: Tensor) -> None:
+    check_csr(adj)
     if x.dim() != 2 or x.size(0) != adj.size(1) or not x.is_floating_point():
         raise ValueError(
             f"'x' must be floating point [{adj.size(1)}, D], a row for each column of 'adj' (got "

@@ -10,7 +10,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, spmm
 
-from gtc_pyg.functional import check_adjacency, check_least
+from gtc_pyg.functional import check_adjacency, check_least, check_weights
 
 CONDITIONS = ("item", "neighbors", "user")
 
@@ -192,11 +192,8 @@ class ConditionalDenoiser(MessagePassing):
                 "'edge_weight' goes with an edge_index; a sparse matrix has values of its own"
             )
         adj = check_adjacency(adj, *size, "edge_index", ("user", "item"), wait=False)
-        if edge_weight is not None and edge_weight.numel() != adj.size(1):
-            raise ValueError(
-                f"'edge_weight' must hold {adj.size(1)}, one for each edge (got "
-                f"{edge_weight.numel()})"
-            )
+        if edge_weight is not None:
+            check_weights(edge_weight, adj.size(1), wait=False)
         return adj
 
     @staticmethod

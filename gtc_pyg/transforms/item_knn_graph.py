@@ -86,7 +86,7 @@ class ItemKNNGraph(BaseTransform):
             edge_type = ("item", f"similar_{modality}", "item")
             if edge_type in data.edge_types:
                 edge_index = check_edges(
-                    data[edge_type].edge_index,
+                    data[edge_type].get("edge_index"),
                     num_items,
                     num_items,
                     f"edge_index of {edge_type}",

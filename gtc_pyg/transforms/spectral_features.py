@@ -112,7 +112,7 @@ class SpectralFeatures(BaseTransform):
             )
         store = data[edge_type]
         data["item"][f"x_{self.modality}"] = spectral_embedding(
-            store.edge_index,
+            store.get("edge_index"),
             store.get("edge_weight"),
             data["item"].num_nodes,
             self.dim,
