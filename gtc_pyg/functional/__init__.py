@@ -24,7 +24,7 @@ from gtc_pyg.functional.linear import (
     spectral_items,
 )
 from gtc_pyg.functional.ranking import sampled_softmax
-from gtc_pyg.functional.rows import normalize_rows, upcast
+from gtc_pyg.functional.rows import full_precision, normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
     check_weights,
     degree_sensitive_sample,
@@ -44,6 +44,7 @@ __all__ = [
     "total_correlation",
     "draw_permutations",
     "sampled_softmax",
+    "full_precision",
     "normalize_rows",
     "upcast",
     "to_csr",

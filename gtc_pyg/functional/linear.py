@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.functional.adjacency import check_csr, check_edges
+from gtc_pyg.functional.rows import full_precision
 from gtc_pyg.functional.sparse import to_csr
 
 
+@full_precision()
 def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int) -> Tensor:
     r"""Leading singular vectors of the normalised interactions, times their squared values.
 
@@ -30,6 +32,7 @@ def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int)
     return to_item @ (to_user @ axes)
 
 
+@full_precision()
 def spectral_factors(
     edge_index: Tensor, num_users: int, num_items: int, dim: int
 ) -> tuple[Tensor, Tensor]:
@@ -74,6 +77,7 @@ class LowPassFactors(NamedTuple):
     r""":math:`\tau_u`, added to the users' degrees."""
 
 
+@full_precision()
 def low_pass_factors(
     edge_index: Tensor,
     num_users: int,
@@ -194,6 +198,7 @@ def principal_axes(x: Tensor, num: int) -> Tensor:
     return torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:num]
 
 
+@full_precision()
 def ridge_predictions(z: Tensor, y: Tensor, known: Tensor) -> Tensor:
     r"""Ridge regression whose penalty has the lowest leave-one-out error.
 
@@ -224,6 +229,7 @@ class LinearMap(NamedTuple):
         return self.y_mean + (z - self.z_mean) @ self.weight
 
 
+@full_precision()
 def ridge_map(z: Tensor, y: Tensor) -> LinearMap:
     r"""What :func:`ridge_predictions` predicts with.
 

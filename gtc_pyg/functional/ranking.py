@@ -59,6 +59,8 @@ def sampled_softmax(
     in the batch. See `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
     <https://arxiv.org/abs/2201.02327>`_; theirs takes the batch's other items as negatives.
 
+    Half precision is cast up, and autocast is off inside.
+
     Args:
         user_emb: Of the users ``[N, K]``.
         item_emb: Of all items ``[I, K]``.
@@ -94,5 +96,6 @@ def sampled_softmax(
     user = torch.arange(user_emb.size(0), device=place.device)
     user = user.repeat_interleave(known.crow_indices().diff(), output_size=column.numel())
     excluded = (user * negatives.numel() + column)[column >= 0]
-    others = _LogSumExp.apply(user_emb, item_emb.index_select(0, negatives), excluded)
+    with torch.autocast(user_emb.device.type, enabled=False):  # backward runs outside of it
+        others = _LogSumExp.apply(user_emb, item_emb.index_select(0, negatives), excluded)
     return F.softplus(others.index_select(0, row) - positives).mean()

@@ -115,7 +115,7 @@ class FREEDOM(GraphRecommender):
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
-            x = content_of(features, name, graph.num_items)
+            x = content_of(features, name, graph.num_items, u.dtype)
             # The difference is projected, and not both: half of the products.
             gap = x.index_select(0, pos_item) - x.index_select(0, neg_item)
             score = (u * projection(gap)).sum(dim=-1)

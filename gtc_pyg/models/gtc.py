@@ -276,7 +276,7 @@ class GTC(GraphRecommender):
         self, features: Features, graph: CSRGraph, ids: _IDs, user: Tensor | None
     ) -> dict[str, Filtered]:
         names = list(self.filter.encoders), self.filter.incomplete
-        content = content_with_masks(features, *names, graph.num_items)
+        content = content_with_masks(features, *names, graph.num_items, ids.item.dtype)
         return self.filter(content, ids.unit_item, graph, user, ids.unit_user)
 
     def _fused(self, filtered: Mapping[str, Filtered], ids: _IDs) -> Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import inner_product_topk, normalize_rows, to_csr
+from gtc_pyg.functional import full_precision, inner_product_topk, normalize_rows, to_csr
 from gtc_pyg.models.content import Features, present_rows
 from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 from gtc_pyg.models.make_graph import interactions_graph
@@ -84,6 +84,7 @@ class ItemEmbedder:
         ValueError: Where fewer than three items have interactions.
     """
 
+    @full_precision()
     def __init__(
         self, features: Features, names: Sequence[str], side: ItemSide, graph: CSRGraph
     ) -> None:
@@ -171,6 +172,7 @@ class ItemEmbedder:
         kept = self.known[col] & (row != col)
         size = self.known.numel()
         matrix = to_csr(torch.stack([col, row])[:, kept], size, size, weight[kept])
+        matrix = matrix.to(self._target.dtype)
         total = matrix @ torch.ones_like(self._target[:, :1])
         return (matrix @ self._target) / total.clamp(min=1e-12), total > 0
 
@@ -216,6 +218,7 @@ class ItemEmbedder:
         return torch.cat(columns, dim=1)
 
     @torch.no_grad()
+    @full_precision()
     def __call__(self, features: Features) -> Tensor:
         r"""Embeddings of new items.
 

@@ -164,7 +164,7 @@ class MGCN(GraphRecommender):
         """Items' content of all modalities, side by side, ``[I, M K]``."""
         e_item = graph.rows(self.item_emb, "item")
         purified = [
-            e_item * purifier(content_of(features, name, graph.num_items))
+            e_item * purifier(content_of(features, name, graph.num_items, e_item.dtype))
             for name, purifier in self.purifiers.items()
         ]
         out = torch.cat(purified, dim=1)  # for one product
