@@ -30,6 +30,7 @@ from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.processes import process_options
 from gtc_pyg.lightning.recommender_module import RecommenderModule
 from gtc_pyg.lightning.resuming import KEY, RunState, check_same, settings_of
+from gtc_pyg.lightning.writing import named_errors
 from gtc_pyg.models import GraphRecommender
 
 MONITOR = "val/Recall@20"
@@ -205,7 +206,7 @@ def fit(
     folder = Path(out).expanduser()
     files = CheckpointFiles(folder / "checkpoints" / name)
     run = RunState(settings_of(model, data, {key: arguments[key] for key in _OUTCOME}))
-    with files.claimed() if rank() == 0 else nullcontext():
+    with named_errors(folder), files.claimed() if rank() == 0 else nullcontext():
         start = _resume(run, files, epochs) if resume else None
         if not resume and rank() == 0:
             files.begin()

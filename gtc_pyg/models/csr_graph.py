@@ -233,7 +233,7 @@ class CSRGraph(dict[EdgeType, Tensor]):
 
     def contains(self, user: Tensor, item: Tensor) -> Tensor:
         r"""Whether each pair is an interaction of the graph, ``[N]`` (bool)."""
-        pairs = user.long() * self[ITEM_TO_USER].size(1) + item
+        pairs = user.long() * self[ITEM_TO_USER].size(1) + item.long()
         return self._pairs[torch.searchsorted(self._pairs, pairs)] == pairs
 
     @cached_property

@@ -190,7 +190,10 @@ for model_class in (LightGCN, FREEDOM, MGCN, GTC):
     for call, run in of_models(model_class, USER_TO_ITEM).items():
         OF_ADJACENCY[f"{model_class.__name__}.{call}"] = run
 # The same of edges from items to users, and between items.
-OF_REVERSE = {"GTC.loss": of_models(GTC, ITEM_TO_USER)["loss"], "Explainer": explained(ITEM_TO_USER)}
+OF_REVERSE = {
+    "GTC.loss": of_models(GTC, ITEM_TO_USER)["loss"],
+    "Explainer": explained(ITEM_TO_USER),
+}
 OF_ITEMS = {
     "ItemKNNGraph": knn_graph,
     "SpectralFeatures": spectral,
@@ -306,15 +309,19 @@ def wrong(rng: random.Random, edges: Tensor, num_src: int, num_dst: int) -> Iter
     yield "csr column", compressed("csr", crow, column)
     yield "csr of complex", csr.to(torch.cfloat)
     yield "csr not finite", compressed("csr", crow, col, value / 0)
-    yield "csr turned", csr.t().to_sparse_csr() if num_src != num_dst else compressed(
-        "csr", crow, column
+    yield (
+        "csr turned",
+        csr.t().to_sparse_csr() if num_src != num_dst else compressed("csr", crow, column),
     )
     # A CSC matrix of the right shape with row indices that lead outside.
     csc = csr.to_sparse_csc()
     index = csc.row_indices().clone()
     index[rng.randrange(num)] = rng.choice([-1, num_dst, 2**40])
-    yield "csc row", torch.sparse_csc_tensor(
-        csc.ccol_indices(), index, csc.values(), size=csc.shape, check_invariants=False
+    yield (
+        "csc row",
+        torch.sparse_csc_tensor(
+            csc.ccol_indices(), index, csc.values(), size=csc.shape, check_invariants=False
+        ),
     )
     outside = edges.flip(0).clone()
     outside[rng.randrange(2), rng.randrange(num)] = rng.choice([-1, 2**40, 10**6])
