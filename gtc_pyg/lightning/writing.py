@@ -44,9 +44,9 @@ def named_errors(folder: Path) -> Iterator[None]:
         _raise_named(error, folder)
     finally:
         threading.excepthook = hook
-    for error in left_over:
+    for late in left_over:
         try:
-            _raise_named(error, folder)
+            _raise_named(late, folder)
         except OSError as named:
             warnings.warn(str(named), stacklevel=3)
 
