@@ -185,7 +185,7 @@ def test_double_content_is_filled_and_stays_double() -> None:
 
 def test_weights_that_are_not_finite_are_no_result() -> None:
     features, edge_index, _ = planted()
-    with pytest.raises(FloatingPointError, match=r"^epoch 1: .* not finite; a lower 'lr'"):
+    with pytest.raises(FloatingPointError, match=r"^epoch [23]: .* not finite; a lower 'lr'"):
         ModalityFiller("text", 20, **OPTIONS).fit(
-            features, edge_index, NUM_USERS, epochs=2, lr=1e38, batch_size=NUM_ITEMS
+            features, edge_index, NUM_USERS, epochs=3, lr=1e30, batch_size=NUM_ITEMS
         )
