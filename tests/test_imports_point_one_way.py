@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "nn": {"functional"},
     "models": {"functional", "nn"},
     "transforms": {"functional"},
-    "loader": {"transforms", "distributed"},
+    "loader": {"functional", "transforms", "distributed"},
     "datasets": {"transforms"},
     "evaluation": {"functional"},
     "row_wise_embedding": {"distributed", "functional"},
