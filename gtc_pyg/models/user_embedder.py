@@ -92,8 +92,9 @@ class UserEmbedder:
             ValueError: For an item that the model has no row for, a position that is not below
                 ``num_users``, or tensors of another shape.
         """
-        edge_index = check_edges(edge_index, num_users, self.num_items)
-        graph = new_users(edge_index.to(self._unit.device), num_users, self.num_items)
+        if isinstance(edge_index, Tensor):
+            edge_index = edge_index.to(self._unit.device)
+        graph = new_users(edge_index, num_users, self.num_items)
         if user_emb is None:
             return self._embed(graph, self.start(graph))
         if user_emb.shape != (num_users, self._mean.numel()):
