@@ -186,12 +186,12 @@ class GraphRecommender(Module):
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if graph.nodes is not None:
             raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
-        dtype = self.user_emb.weight.dtype
-        if dtype in (torch.half, torch.bfloat16):
-            raise ValueError(
-                f"what is solved in closed form needs weights of torch.float32 or torch.float64 "
-                f"(got {dtype}): call model.float() first"
-            )
+        for parameter in self.parameters():
+            if parameter.dtype in (torch.half, torch.bfloat16):
+                raise ValueError(
+                    f"what is solved in closed form needs weights of torch.float32 or "
+                    f"torch.float64 (got {parameter.dtype}): call model.float() first"
+                )
         return graph
 
     @torch.no_grad()
