@@ -84,7 +84,7 @@ def test_batches_that_are_wrong_are_named(
         loss_of(model_of(graph, name), batch, graph)
 
 
-def test_directions_that_differ_are_refused_whatever_their_counts(planted: Callable) -> None:
+def test_directions_that_differ_at_equal_degrees_are_refused(planted: Callable) -> None:
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     known = set(zip(*edges.tolist(), strict=True))
