@@ -1,4 +1,4 @@
-"""A spectral filter, LightGCN, FREEDOM and GTC on planted data: a table, and two pictures under outputs/quickstart/.
+"""A spectral filter, LightGCN, FREEDOM and GTC on planted data: a table and two pictures.
 
     python examples/quickstart.py
 

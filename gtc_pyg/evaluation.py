@@ -15,7 +15,7 @@ from torch_geometric.metrics import (
 )
 from torch_geometric.utils import cumsum
 
-from gtc_pyg.functional import SCORE_BYTES, inner_product_topk
+from gtc_pyg.functional import SCORE_BYTES, check_edges, inner_product_topk
 
 __all__ = ["KS", "METRICS", "GroupedEdges", "Ranker", "ranking_metrics", "evaluate"]
 
@@ -44,6 +44,7 @@ class GroupedEdges:
     """
 
     def __init__(self, edge_index: Tensor, num_users: int) -> None:
+        edge_index = check_edges(edge_index, num_users, None)
         user, perm = edge_index[0].sort(stable=True)
         self.item = edge_index[1][perm]
         self.degree = torch.bincount(user, minlength=num_users)
@@ -79,12 +80,16 @@ class Ranker:
         num_users: int,
         score_bytes: int = SCORE_BYTES,
     ) -> None:
+        label_edge_index = check_edges(label_edge_index, num_users, None, "label_edge_index")
+        exclude = [check_edges(edges, num_users, None, "exclude") for edges in exclude]
         if label_edge_index.size(1) == 0:
             raise ValueError("'label_edge_index' holds no interactions to evaluate")
         self.labels = GroupedEdges(label_edge_index, num_users)
         self.seen = GroupedEdges(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
         self.score_bytes = score_bytes
+        items = torch.cat([self.labels.item, self.seen.item])
+        self.num_items = int(items.max()) + 1  # that there are at least
 
     def to(self, device: torch.device) -> Ranker:
         r"""Moves itself to the device of the embeddings."""
@@ -97,7 +102,15 @@ class Ranker:
         r"""The best unseen items of each user, best first, ``[len(users), min(k, num_items)]``.
 
         Where a user has fewer than ``k`` unseen items, the rest is ``-1``.
+
+        Raises:
+            ValueError: For fewer items than there are interactions with.
         """
+        if item_emb.size(0) < self.num_items:
+            raise ValueError(
+                f"'item_emb' must have {self.num_items} rows or more, for all items that the "
+                f"interactions hold (got {item_emb.size(0)})"
+            )
         seen = torch.stack(self.seen(users))
         return inner_product_topk(user_emb[users], item_emb, k, seen, self.score_bytes)[1]
 
@@ -148,6 +161,8 @@ def evaluate(
         >>> round(evaluate(eye, eye, held_out, [seen], ks=[1])["Recall@1"], 2)
         0.5
     """
+    for name, edges in (("label_edge_index", label_edge_index), *(("exclude", e) for e in exclude)):
+        check_edges(edges, user_emb.size(0), item_emb.size(0), name)
     ranker = Ranker(label_edge_index, exclude, user_emb.size(0), score_bytes)
     metrics = ranking_metrics(ks)
     for users in ranker.users.split(batch_size):

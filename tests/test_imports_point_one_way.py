@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "imputation": {"functional", "graph", "nn"},
     "models": {"functional", "nn", "graph", "inductive"},
     "transforms": {"functional"},
-    "loader": {"transforms", "distributed"},
+    "loader": {"functional", "transforms", "distributed"},
     "datasets": {"transforms"},
     "evaluation": {"functional"},
     "row_wise_embedding": {"distributed", "functional"},

@@ -1,5 +1,11 @@
 r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
 
+from gtc_pyg.functional.adjacency import (
+    check_adjacency,
+    check_csr,
+    check_edges,
+    free_to_read,
+)
 from gtc_pyg.functional.checks import check_ids, check_least, check_one_of
 from gtc_pyg.functional.contrast import (
     contrast,
@@ -18,8 +24,9 @@ from gtc_pyg.functional.linear import (
     spectral_items,
 )
 from gtc_pyg.functional.ranking import sampled_softmax
-from gtc_pyg.functional.rows import normalize_rows, upcast
+from gtc_pyg.functional.rows import full_precision, normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
+    check_weights,
     degree_sensitive_sample,
     layer_mean,
     select_columns,
@@ -37,9 +44,15 @@ __all__ = [
     "total_correlation",
     "draw_permutations",
     "sampled_softmax",
+    "full_precision",
     "normalize_rows",
     "upcast",
     "to_csr",
+    "check_adjacency",
+    "check_csr",
+    "check_edges",
+    "check_weights",
+    "free_to_read",
     "check_ids",
     "check_least",
     "check_one_of",

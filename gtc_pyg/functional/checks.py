@@ -5,26 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
-def check_ids(ids: Tensor, num: int, what: str) -> None:
+def check_ids(ids: Tensor, num: int | None, what: str) -> Tensor:
     r"""Refuses ids outside ``0`` to ``num - 1``, which sparse products read from foreign memory.
 
     Waits for the device that holds the ids.
 
     Args:
-        ids: Of whole numbers, any shape.
-        num: Number of nodes.
+        ids: Of any integer type and any shape.
+        num: Number of nodes; any where ``None``.
         what: Opening of the message, ``"'adj' holds source"`` say.
 
+    Returns:
+        The ids as ``int64``, in which products of them do not overflow.
+
     Raises:
-        ValueError: With the first of the smallest and the largest id that is out of range.
+        ValueError: For ids that are no whole numbers; with the first of the smallest and the
+            largest id that is out of range.
     """
-    if ids.numel() > 0:
-        low, high = (int(end) for end in ids.aminmax())
-        if low < 0 or high >= num:
-            raise ValueError(f"{what} {low if low < 0 else high}, expected 0 to {num - 1}")
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"{what} {ids.dtype} values, expected whole numbers")
+    whole = ids.long()
+    if whole.numel() > 0:
+        low, high = (int(end) for end in whole.aminmax())
+        if low < 0 or (num is not None and high >= num):
+            wrong = high if low >= 0 else low + 2**64 if ids.dtype == torch.uint64 else low
+            expected = "0 or more" if num is None else f"0 to {num - 1}"
+            raise ValueError(f"{what} {wrong}, expected {expected}")
+    return whole
 
 
 def check_least(least: int, **values: int) -> None:

@@ -12,6 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
@@ -30,6 +31,7 @@ from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.processes import process_options
 from gtc_pyg.lightning.recommender_module import RecommenderModule
 from gtc_pyg.lightning.resuming import KEY, RunState, check_same, settings_of
+from gtc_pyg.lightning.writing import named_errors
 from gtc_pyg.models import GraphRecommender
 
 MONITOR = "val/Recall@20"
@@ -46,6 +48,7 @@ _OUTCOME = (
     "seed",
     "trainer_kwargs",
 )
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _OWN = {
     *("max_epochs", "max_steps", "callbacks", "enable_checkpointing", "fast_dev_run", "barebones"),
     *("check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"),
@@ -166,10 +169,13 @@ def fit(
             ``num_nodes`` and ``strategy`` out. ``use_distributed_sampler`` is then always off.
 
     Raises:
-        ValueError: For an argument out of range, mini-batches of a model that prunes interactions,
-            devices or a strategy that do not match the processes; with ``resume`` for a checkpoint
-            of another run, naming what differs, or where all are damaged.
+        ValueError: For an argument out of range, half precision other than ``'bf16-mixed'``,
+            mini-batches of a model that prunes interactions, devices or a strategy that do not
+            match the processes; with ``resume`` for a checkpoint of another run, naming what
+            differs, or where all are damaged.
         RuntimeError: Where another process trains a run of this name now, or has written over it.
+        FloatingPointError: Where a loss, a gradient, a weight after an epoch or an embedding is not
+            finite; the checkpoints are of epochs before.
     """
     if not isinstance(model, GraphRecommender) or not isinstance(dataset, InteractionDataset):
         compiled = "; model.compile() compiles it in place" if hasattr(model, "_orig_mod") else ""
@@ -218,7 +224,7 @@ def fit(
     folder = Path(out).expanduser()
     files = CheckpointFiles(folder / "checkpoints" / name)
     run = RunState(settings_of(model, data, {key: arguments[key] for key in _OUTCOME}))
-    with files.claimed() if rank() == 0 else nullcontext():
+    with named_errors(folder), files.claimed() if rank() == 0 else nullcontext():
         start = _resume(run, files, epochs) if resume else None
         if not resume and rank() == 0:
             files.begin()
@@ -231,6 +237,7 @@ def fit(
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
             trainer = Trainer(**{"enable_progress_bar": progress, **options})
+            _check_precision(trainer, model)
             if start is not None and "logger" not in wanted:
                 run.repeat_logs(trainer.loggers)
             trainer.fit(module, datamodule=data, ckpt_path=start)
@@ -287,6 +294,22 @@ def _ranked(
         seconds=[seconds],
         evaluation_seconds=[],
     )
+
+
+def _check_precision(trainer: Trainer, model: GraphRecommender) -> None:
+    """Half precision is for products alone: a step of Adam is lost in weights of 8 or 11 bits."""
+    remedy = "precision='bf16-mixed' computes in half precision and keeps weights in float32"
+    if trainer.precision not in _PRECISIONS:
+        raise ValueError(
+            f"'trainer_kwargs' asks for precision={str(trainer.precision)!r}, expected one of "
+            f"{', '.join(map(repr, _PRECISIONS))}; {remedy}"
+        )
+    for name, x in model.state_dict().items():
+        if x.dtype in (torch.half, torch.bfloat16):
+            raise ValueError(
+                f"'model' must have weights of torch.float32 or torch.float64 (got {x.dtype} for "
+                f"{name!r}): call model.float() first; {remedy}"
+            )
 
 
 def _callbacks(

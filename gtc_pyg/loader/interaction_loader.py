@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gtc_pyg.functional import check_edges, check_ids, check_least
+
 
 class InteractionBatch(NamedTuple):
     r"""Triples for a pairwise ranking loss, each ``[B]``."""
@@ -36,13 +38,7 @@ class NegativeSampler:
     """
 
     def __init__(self, edge_index: Tensor, num_users: int, num_items: int) -> None:
-        for name, ids, num in (
-            ("user", edge_index[0], num_users),
-            ("item", edge_index[1], num_items),
-        ):
-            if ids.numel() > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < num:
-                bad = ids[(ids < 0) | (ids >= num)][0].item()
-                raise ValueError(f"'edge_index' holds {name} {bad}, expected 0 to {num - 1}")
+        edge_index = check_edges(edge_index, num_users, num_items)
         key = torch.unique(edge_index[0] * num_items + edge_index[1])
         user, item = key // num_items, key % num_items
         degree = torch.bincount(user, minlength=num_users)
@@ -59,7 +55,12 @@ class NegativeSampler:
         self.keys = user * (num_items + 1) + item - rank
 
     def __call__(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        r"""One negative item for each of the users ``[B]``, ``[B]``."""
+        r"""One negative item for each of the users ``[B]``, ``[B]``.
+
+        Raises:
+            ValueError: For an unknown user.
+        """
+        user = check_ids(user, self.start.numel(), "'user' holds")
         device = self.keys.device if generator is None else generator.device
         draw = torch.rand(user.numel(), generator=generator, device=device, dtype=torch.double)
         num = self.num_negatives[user]
@@ -96,8 +97,8 @@ class InteractionLoader:
         batch_size: int = 2048,
         seed: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"'batch_size' must be at least 1 (got {batch_size})")
+        check_least(1, batch_size=batch_size)
+        edge_index = check_edges(edge_index, num_users, num_items)
         if edge_index.size(1) == 0:
             raise ValueError("'edge_index' holds no interactions")
         self.edge_index = edge_index

@@ -104,12 +104,13 @@ class FREEDOM(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         user_emb, item_emb = self.embed(features, graph)
         parts = {"ranking": self.rank_loss(user_emb, item_emb, user, pos_item, neg_item, graph)}
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
-            x = content_of(features, name, graph.num_items)
+            x = content_of(features, name, graph.num_items, u.dtype)
             # The difference is projected, and not both: half of the products.
             gap = x.index_select(0, pos_item) - x.index_select(0, neg_item)
             score = (u * projection(gap)).sum(dim=-1)

@@ -349,6 +349,12 @@ class GraphRecommender(Module):
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if graph.nodes is not None:
             raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        for parameter in self.parameters():
+            if parameter.dtype in (torch.half, torch.bfloat16):
+                raise ValueError(
+                    f"what is solved in closed form needs weights of torch.float32 or "
+                    f"torch.float64 (got {parameter.dtype}): call model.float() first"
+                )
         return graph
 
     def csr_graph(

@@ -72,6 +72,7 @@ class LightGCN(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         user_emb, item_emb = self.embed(features, graph)
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
         ego = torch.cat([e_user[user], e_item[pos_item], e_item[neg_item]])

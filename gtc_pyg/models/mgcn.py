@@ -128,6 +128,7 @@ class MGCN(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         users, row = user.unique(return_inverse=True)
         items, column = torch.cat([pos_item, neg_item]).unique(return_inverse=True)
         pos, neg = column.chunk(2)
@@ -155,7 +156,7 @@ class MGCN(GraphRecommender):
         r"""Items' content of all modalities, gated by their IDs, side by side, ``[I, M K]``."""
         e_item = graph.rows(self.item_emb, "item")
         purified = [
-            e_item * purifier(content_of(features, name, graph.num_items))
+            e_item * purifier(content_of(features, name, graph.num_items, e_item.dtype))
             for name, purifier in self.purifiers.items()
         ]
         return torch.cat(purified, dim=1)  # for one product

@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce, degree
 from tqdm import tqdm
 
-from gtc_pyg.functional import check_least, inner_product_topk
+from gtc_pyg.functional import check_edges, check_least, inner_product_topk
 
 _CHUNK = 2048  # items per step of the progress bar
 
@@ -50,7 +50,8 @@ class ItemKNNGraph(BaseTransform):
 
     Raises:
         ValueError: If :obj:`k` is less than 1 or more than the number of items, :obj:`weights`
-            is empty, a weight is not positive and finite, or the data lacks a modality.
+            is empty, a weight is not positive and finite, or the data lacks a modality; as
+            :func:`gtc_pyg.functional.check_edges` says of a published graph.
     """
 
     def __init__(
@@ -84,7 +85,14 @@ class ItemKNNGraph(BaseTransform):
         for modality, weight in weights.items():
             edge_type = ("item", f"similar_{modality}", "item")
             if edge_type in data.edge_types:
-                edge_index = coalesce(data[edge_type].edge_index, num_nodes=num_items)
+                edge_index = check_edges(
+                    data[edge_type].get("edge_index"),
+                    num_items,
+                    num_items,
+                    f"edge_index of {edge_type}",
+                    ("item", "item"),
+                )
+                edge_index = coalesce(edge_index, num_nodes=num_items)
             else:
                 x, mask = item[f"x_{modality}"], item.get(f"has_{modality}")
                 edge_index = _cosine_neighbors(x, self.k, mask, modality if self.progress else None)

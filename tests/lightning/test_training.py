@@ -190,3 +190,50 @@ def test_a_result_is_printed_in_one_line(dataset, tmp_path, make_gtc, train):
     text = repr(train(make_gtc(dataset), dataset, tmp_path, epochs=1))
     assert text.startswith("FitResult(GTC, best epoch 1 of 1, validation Recall@20 0.")
     assert len(text) < 200
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_weights_that_are_not_finite_are_no_result(
+    dataset, tmp_path, make_gtc, train, request, sampled, averaging
+):
+    neighbors = request.getfixturevalue("sampling") if sampled else None
+    options = {"lr": 1e38, "epochs": 1, "batch_size": 10**6, "weight_averaging": averaging}
+    with pytest.raises(FloatingPointError, match=r"^epoch 1: .*weight.* not finite\. No weights"):
+        train(make_gtc(dataset), dataset, tmp_path, num_neighbors=neighbors, **options)
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_weights_that_a_layer_refuses_are_named(dataset, tmp_path, make_gtc, train):
+    with pytest.raises(FloatingPointError, match=r"^epoch 1, step 2 of it: user_emb.weight, item"):
+        train(make_gtc(dataset), dataset, tmp_path, lr=1e38)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["lightgcn", "freedom", "mgcn", "gtc", "gtc with heads"])
+def test_a_precision_trains_what_single_precision_trains(
+    dataset, tmp_path, make_recommender, train, embed, name, precision
+):
+    expected = train(make_recommender(name), dataset, tmp_path / "32", epochs=2)
+    options = {"epochs": 2, "trainer_kwargs": {"precision": precision}}
+    found = train(make_recommender(name), dataset, tmp_path / "other", **options)
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    assert all(p.dtype == dtype for p in found.model.parameters())
+    tables = [embed(result.model, dataset) for result in (expected, found)]
+    scores = [(user @ item.t()).double().flatten() for user, item in tables]
+    assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.98
+    assert abs(found.test["Recall@20"] - expected.test["Recall@20"]) < 0.1
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine"])
+def test_a_precision_that_would_train_wrong_is_refused(dataset, tmp_path, train, precision):
+    with pytest.raises((ValueError, ModuleNotFoundError), match=r"precision=|transformer_engine"):
+        model, kwargs = LightGCN(60, 40, 8), {"precision": precision}
+        train(model, dataset, tmp_path, trainer_kwargs=kwargs)
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_is_refused(dataset, tmp_path, train, dtype):
+    with pytest.raises(ValueError, match=rf"got {dtype} for 'user_emb.weight'.*model.float\(\)"):
+        train(LightGCN(60, 40, 8).to(dtype), dataset, tmp_path)

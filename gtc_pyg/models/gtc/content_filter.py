@@ -163,11 +163,11 @@ class ContentFilter(Module):
                 ``user_emb`` is missing, or the content does not fit.
         """
         if user is not None:
-            graph.check_users(user)
+            user = graph.check_users(user)
         if self.user_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
         features = content_with_masks(
-            features, list(self.encoders), self.incomplete, graph.num_items
+            features, list(self.encoders), self.incomplete, graph.num_items, item_emb.dtype
         )
         encoded = {
             name: encoder(features[name], features.get(f"has_{name}"))

@@ -267,6 +267,7 @@ class GTC(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         batch = Batch.of(features, graph, user, pos_item, neg_item)
         out = self.steps(features, graph, batch.user)
         parts = {
