@@ -1,0 +1,84 @@
+r"""uvicorn with connections that end: those that say nothing, too little, or nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 5
+LINGER_SECONDS = 20.0
+
+
+class PatientProtocol(H11Protocol):
+    r"""HTTP/1.1 as uvicorn speaks it, with limits that it lacks.
+
+    - The head of a request must come whole within :data:`HEAD_SECONDS` of the connection, or of its
+      first byte on a connection that is kept. uvicorn waits for ever.
+    - Who does not take an answer within :data:`LINGER_SECONDS` after the connection was to end is
+      cut off. uvicorn keeps it, with the connection.
+    - After a chunk that is none the request gets its one answer, 400; uvicorn has the application
+      answer as well, which ends in a traceback.
+    """
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._end_head()
+        elif self._head is None and not self.transport.is_closing():
+            self._head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _end_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.transport.close()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # what the application still says is dropped
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        super().send_400_response(msg)
+
+
+def run(app: Any, listening: socket.socket, longest_id: int) -> None:
+    r"""Serves until it is interrupted.
+
+    Args:
+        app: The application.
+        listening: The socket to serve.
+        longest_id: Bytes of the longest id that an address may have.
+    """
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        h11_max_incomplete_event_size=2**16 + 3 * longest_id,  # %xx for each byte
+    )
+    uvicorn.Server(config).run(sockets=[listening])
