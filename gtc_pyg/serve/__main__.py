@@ -27,7 +27,7 @@ try:
     from gtc_pyg.recommend import Recommender
     from gtc_pyg.serve.api import longest_id, make_app
     from gtc_pyg.serve.guard import TOKEN, is_loopback
-    from gtc_pyg.serve.server import run
+    from gtc_pyg.serve.server import make_server
 except ModuleNotFoundError as error:
     if error.name is None or error.name.startswith("gtc_pyg"):
         raise
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
         "--token",
         nargs="?",
         type=token_text,
-        const="",
+        const=True,
         metavar="TOKEN",
         help="ask for it in every request; alone, as the last option: one is drawn",
     )
@@ -96,7 +96,7 @@ def main() -> None:
     except (OSError, UnicodeError) as error:
         sys.exit(f"cannot serve {place} ({getattr(error, 'strerror', error)}): {other}")
     at = str(address[0])
-    token = secrets.token_urlsafe(24) if args.token == "" else args.token
+    token = secrets.token_urlsafe(24) if args.token is True else args.token
     if not is_loopback(at) and token is None:
         everybody = f"whoever reaches {place} can read all ids, histories and item columns"
         if not args.no_token:
@@ -118,7 +118,7 @@ def main() -> None:
     host = f"[{args.host}]" if ":" in args.host else args.host
     page = f"http://{host}:{listening.getsockname()[1]}"
     print(f"{page}/?token={token}" if token else page, "(Ctrl+C ends it)", flush=True)
-    run(app, listening, longest_id(recommender))
+    make_server(app, longest_id(recommender)).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from gtc_pyg.serve.guard import refusal
 
 MAX_BYTES = 4_000_000
 MAX_WAITING = 128
-BODY_SECONDS = 20.0
+BODY_SECONDS = 15.0
 _CLOSE = {"Connection": "close"}  # a body that is not wanted is not read either
 
 

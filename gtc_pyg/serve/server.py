@@ -3,13 +3,12 @@ r"""uvicorn with connections that end: those that say nothing, too little, or no
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0
+REQUEST_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 5
 LINGER_SECONDS = 20.0
 
@@ -17,35 +16,36 @@ LINGER_SECONDS = 20.0
 class PatientProtocol(H11Protocol):
     r"""HTTP/1.1 as uvicorn speaks it, with limits that it lacks.
 
-    - The head of a request must come whole within :data:`HEAD_SECONDS` of the connection, or of its
-      first byte on a connection that is kept. uvicorn waits for ever.
+    - A request must come whole within :data:`REQUEST_SECONDS` of the connection, or of the answer
+      before. uvicorn waits for ever.
     - Who does not take an answer within :data:`LINGER_SECONDS` after the connection was to end is
       cut off. uvicorn keeps it, with the connection.
     - After a chunk that is none the request gets its one answer, 400; uvicorn has the application
       answer as well, which ends in a traceback.
     """
 
-    _head: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
+        self._is_whole()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._end_head()
-        elif self._head is None and not self.transport.is_closing():
-            self._head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._is_whole()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self.timeout_keep_alive_handler)
 
-    def _end_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+    def _is_whole(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def timeout_keep_alive_handler(self) -> None:
         self.transport.close()
@@ -62,12 +62,11 @@ class PatientProtocol(H11Protocol):
         super().send_400_response(msg)
 
 
-def run(app: Any, listening: socket.socket, longest_id: int) -> None:
-    r"""Serves until it is interrupted.
+def make_server(app: Any, longest_id: int) -> uvicorn.Server:
+    r"""A server that ``run(sockets=[...])`` starts.
 
     Args:
         app: The application.
-        listening: The socket to serve.
         longest_id: Bytes of the longest id that an address may have.
     """
     config = uvicorn.Config(
@@ -81,4 +80,4 @@ def run(app: Any, listening: socket.socket, longest_id: int) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=2**16 + 3 * longest_id,  # %xx for each byte
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)
