@@ -107,11 +107,12 @@ def test_two_requests_at_a_time_do_not_mix(recommender, tmp_path, monkeypatch):
 
 
 def test_a_second_process_with_the_same_request_is_refused(recommender, tmp_path, monkeypatch):
-    path, whole, refused = tmp_path / "l.csv", module.Recommender._rank, []
+    path, whole, begun, refused = tmp_path / "l.csv", module.Recommender._rank, [], []
     options = {"k": 3, "users_at_once": 10, "progress": False}
 
     def rank(self, rows, *args):
-        if not refused:
+        begun.append(rows)
+        if len(begun) == 1:
             with ThreadPoolExecutor(1) as pool:
                 refused.append(pool.submit(recommender.write, path, **options).exception())
         return whole(self, rows, *args)
