@@ -26,7 +26,7 @@ try:
 
     from gtc_pyg.recommend import Recommender
     from gtc_pyg.serve.api import longest_id, make_app
-    from gtc_pyg.serve.guard import TOKEN, is_loopback
+    from gtc_pyg.serve.guard import check_token, is_loopback
     from gtc_pyg.serve.server import make_server
 except ModuleNotFoundError as error:
     if error.name is None or error.name.startswith("gtc_pyg"):
@@ -43,8 +43,10 @@ def port_number(text: str) -> int:
 
 
 def token_text(text: str) -> str:
-    if not TOKEN.fullmatch(text):
-        raise argparse.ArgumentTypeError("must be 8 to 256 letters, digits or characters of _.~-")
+    try:
+        check_token(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

@@ -26,13 +26,13 @@ from pydantic import (
 from gtc_pyg.datasets.frame_columns import show
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.recommend import Recommender
-from gtc_pyg.serve.guard import Guard, refusal
-from gtc_pyg.serve.heavy import HeavyRequests
+from gtc_pyg.serve.guard import Guard, check_token, refusal
+from gtc_pyg.serve.heavy import UNREADABLE, HeavyRequests
 
 STATIC = Path(__file__).parent / "static"
 MAX_K, MAX_ITEMS = 100, 10_000
 WHOLE = re.compile(r"-?[0-9]{1,19}")
-ONE_OF_BOTH = [{"required": ["user"]}, {"required": ["interactions"]}]
+ONE_OF_BOTH: Any = [{"required": ["user"]}, {"required": ["interactions"]}]
 HEAVY = {"/api/recommendations", "/api/explanations", "/api/similar"}
 TOP = 5  # past and similar items of an explanation
 
@@ -88,8 +88,8 @@ class Who(BaseModel):
     """A known user, or the items of anybody: exactly one of both."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": ONE_OF_BOTH})
-    user: Id = None
-    interactions: Annotated[Ids, Field(min_length=1)] = None
+    user: Id = None  # type: ignore[assignment]  # left out; a null that is sent is refused
+    interactions: Annotated[Ids, Field(min_length=1)] = None  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def one_of_both(self) -> "Who":
@@ -108,7 +108,7 @@ class ReasonsRequest(Who):
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_K)]
 
 
-def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+async def invalid(request: Request, error: Any) -> JSONResponse:
     """Says where and why; what was sent may be no JSON and is not repeated."""
     found = error.errors()[:3]
     texts = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in found]
@@ -119,14 +119,15 @@ def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     return refusal(422, "; ".join(texts).encode("utf-8", "replace").decode())
 
 
-def unreadable(request: Request, error: Exception) -> JSONResponse:
+async def unreadable(request: Request, error: Any) -> JSONResponse:
     """Bytes that are no text, numbers of thousands of digits, nesting without end."""
-    return refusal(400, "the body cannot be read: send JSON as UTF-8 text, in the documented form")
+    return refusal(400, UNREADABLE)
 
 
 def labels_of(table: pd.DataFrame | None, names: Sequence[str] | None, num: int) -> list[str]:
     """The label columns of each item, joined; all columns of text where none is named."""
-    columns = [] if table is None else [name for name in table.columns if name != "item"]
+    table = pd.DataFrame() if table is None else table
+    columns = [name for name in table.columns if name != "item"]
     if names is None:
         names = [c for c in columns if not is_numeric_dtype(table[c])]
     for name in names:
@@ -174,6 +175,7 @@ def make_app(
         ValueError: For a column that the items' table lacks, or a token of other characters than
             :class:`~gtc_pyg.serve.guard.Guard` admits.
     """
+    check_token(token)
     r = recommender
     users, items = r.users, r.items
     labels = labels_of(r.table, label, r.num_items)
@@ -204,12 +206,12 @@ def make_app(
         value = ids.index[row]
         return str(value) if isinstance(value, str) or abs(value) >= 2**53 else int(value)
 
-    def shown(row: int) -> dict[str, Any]:
-        return {"id": id_of(items, row), "label": labels[row]}
+    def shown(row: int) -> Item:
+        return Item(id=id_of(items, row), label=labels[row])
 
-    def valued(table: pd.DataFrame, column: str) -> list[dict[str, Any]]:
-        rows = items.rows(table["item"]).tolist()
-        return [shown(row) | {"value": x} for row, x in zip(rows, table[column], strict=True)]
+    def valued(table: pd.DataFrame, column: str) -> list[Valued]:
+        pairs = zip(items.rows(table["item"]).tolist(), table[column], strict=True)
+        return [Valued(id=id_of(items, row), label=labels[row], value=x) for row, x in pairs]
 
     def found(text: pd.Series, query: str, limit: int) -> list[int]:
         """Rows whose text holds the query: whole words at its beginning first."""
@@ -305,9 +307,10 @@ def make_app(
             parts = [valued(x.head(TOP), "value") for x in (why.past_items, why.similar_items)]
             out.append(
                 Reasons(
-                    **shown(row),
+                    id=id_of(items, row),
+                    label=labels[row],
                     score=why.score,
-                    sources=why.sources.to_dict(),
+                    sources={str(name): float(value) for name, value in why.sources.items()},
                     past_items=parts[0],
                     similar_items=parts[1],
                 )

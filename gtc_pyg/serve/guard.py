@@ -28,6 +28,17 @@ HEADERS = {
 }
 
 
+def check_token(token: str | None) -> str | None:
+    r"""Refuses a token that cannot be sent, or is guessed soon.
+
+    Raises:
+        ValueError: Says what it may be; the token itself is not repeated.
+    """
+    if token is not None and not TOKEN.fullmatch(token):
+        raise ValueError("the token must be 8 to 256 letters, digits or characters of _.~-")
+    return token
+
+
 def refusal(status: int, why: str, headers: dict[str, str] | None = None) -> JSONResponse:
     r"""Why a request is not answered, in the form of all refusals."""
     return JSONResponse({"detail": why}, status, headers)
@@ -61,9 +72,7 @@ class Guard:
     """
 
     def __init__(self, app: Any, names: Iterable[str] = (), token: str | None = None) -> None:
-        if token is not None and not TOKEN.fullmatch(token):
-            raise ValueError("the token must be 8 to 256 letters, digits or characters of _.~-")
-        self.app, self.token = app, token
+        self.app, self.token = app, check_token(token)
         self.names = {_host(name) for name in names}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

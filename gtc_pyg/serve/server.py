@@ -51,6 +51,9 @@ class PatientProtocol(H11Protocol):
         self.transport.close()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
+    def _should_upgrade(self) -> bool:
+        return False  # and no warning for who asks
+
     def send_400_response(self, msg: str) -> None:
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:

@@ -40,6 +40,11 @@ def test_unknown_ids_of_any_length_are_told_so_in_short(client, size):
         assert len(answer.text) < 250
 
 
+def test_a_token_that_cannot_be_sent_is_refused_at_once(recommender):
+    with pytest.raises(ValueError, match="the token must be 8 to 256 letters"):
+        make_app(recommender, token="short")
+
+
 def test_another_host_and_a_missing_token_are_refused(recommender):
     token = "the-right-token"
     client = TestClient(make_app(recommender, names=["shop.example"], token=token))

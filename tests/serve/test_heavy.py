@@ -1,11 +1,13 @@
 """Heavy requests: how many are worked on, in which order, and which are refused."""
 
 import asyncio
+import json
+import time
 
 import pytest
 
 from gtc_pyg.serve import heavy
-from gtc_pyg.serve.heavy import MAX_BYTES, HeavyRequests
+from gtc_pyg.serve.heavy import MAX_BYTES, HeavyRequests, is_nested
 
 
 class Work:
@@ -165,6 +167,35 @@ def test_a_body_that_does_not_come_ends_and_takes_no_turn(two, monkeypatch):
         assert app.waiting == 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "nested"),
+    [
+        (json.dumps({"interactions": ["[{" * 3000, '"[' * 3000, "\\", "\\[" * 2000]}), False),
+        (json.dumps({"user": "a", "exclude": list(range(10_000))}), False),
+        (json.dumps([[]] * 1001), True),
+        ("[" * 2000, True),
+        (json.dumps({"interactions": ["]" * 3000, [{}] * 1001]}), True),
+        ('"' + "[" * 2000, True),
+    ],
+)
+def test_bodies_of_many_lists_are_not_parsed(body, nested):
+    async def run():
+        work = Work()
+        work.end.set()
+        request = Request(0, body=body.encode())
+        await HeavyRequests(work, set())(request.scope, request.receive, request.send)
+        assert (request.status, len(work.begun)) == ((400, 0) if nested else (200, 1))
+
+    asyncio.run(run())
+
+
+def test_looking_for_lists_takes_little_time():
+    for body in (b'"' + b"[\\" * 1_300_000, b'"[' * 2_000_000, b'["",' * 1_000_000):
+        start = time.perf_counter()
+        is_nested(body)
+        assert time.perf_counter() - start < 2
 
 
 def test_the_pool_leaves_a_core_to_light_requests(monkeypatch):
