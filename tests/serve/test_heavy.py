@@ -195,7 +195,7 @@ def test_looking_for_lists_takes_little_time():
     for body in (b'"' + b"[\\" * 1_300_000, b'"[' * 2_000_000, b'["",' * 1_000_000):
         start = time.perf_counter()
         is_nested(body)
-        assert time.perf_counter() - start < 2
+        assert time.perf_counter() - start < 20  # a square of the length would be hours
 
 
 def test_the_pool_leaves_a_core_to_light_requests(monkeypatch):
