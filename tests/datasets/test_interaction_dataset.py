@@ -249,7 +249,7 @@ class Overtaken(TikTok):
         return tables
 
 
-def test_raw_files_that_change_while_they_are_read_are_read_again(tiktok_root: Path) -> None:
+def test_raw_files_that_change_while_read_are_read_again(tiktok_root: Path) -> None:
     Overtaken(tiktok_root)
     Slow.builds, Slow.leave = 0, threading.Event()
     Slow.leave.set()
