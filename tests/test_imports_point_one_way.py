@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "row_wise_embedding": {"distributed", "functional"},
 }
 # nobody imports these but each other
-ON_TOP = {"explain", "recommend", "lightning", "experiment", "testing"}
+ON_TOP = {"explain", "recommend", "lightning", "experiment", "serve", "testing"}
 OUTSIDE = {"examples", "benchmarks", "tests"}
 
 

@@ -163,6 +163,7 @@ class Lists:
 
         Raises:
             ValueError: For another ending, and as :meth:`recommend`.
+            RuntimeError: Where another process writes the same lists to the same path.
         """
         path = checked_ending(Path(path))
         rows = self.users.rows(users)

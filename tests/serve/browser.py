@@ -1,7 +1,7 @@
 """Headless Chromium for the explorer's tests, and the picture of its page.
 
 python examples/explorer/serve.py outputs/saved/lfm2k
-python tests/examples/browser.py http://127.0.0.1:8000 docs/images/explorer.png --user 12
+python tests/serve/browser.py http://127.0.0.1:8000 docs/images/explorer.png --user 12
 
 The picture has an item of the history dropped and the reasons of the second item open.
 """
