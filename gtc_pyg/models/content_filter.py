@@ -83,7 +83,7 @@ class ContentFilter(Module):
             )
         self.incomplete = tuple(incomplete)
         self.user_ids = user_ids
-        times = torch.linspace(start_step, 0, num_sampling_steps + 1).round()
+        times = torch.linspace(start_step, 0, num_sampling_steps + 1, device="cpu").round()
         self.times = [int(t) for t in times]
         self.schedule = NoiseSchedule(num_steps, schedule)
         self.encoders = ModuleDict(
