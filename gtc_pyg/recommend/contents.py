@@ -86,9 +86,9 @@ def check_settings(settings: Any, held: Mapping[str, Held]) -> None:
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value}")
             if limits and abs(value) > limits[0]:
-                raise ValueError(f"{name} is {value:.10g}, more than {limits[0]}")
+                raise ValueError(f"{name} is {value}, more than {limits[0]}")
             if isinstance(value, int) and abs(value) > most:
-                raise ValueError(f"{name} is {value:.10g}, more than anything in the weights")
+                raise ValueError(f"{name} is {value}, more than anything in the weights")
         elif not (value is None or isinstance(value, str)):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
 

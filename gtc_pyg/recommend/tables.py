@@ -38,10 +38,10 @@ def read_table(path: Path, num_rows: int, most_cells: int) -> pd.DataFrame:
     Raises:
         ValueError: For another number of rows, more values, compressed or foreign content.
     """
-    content = pa.py_buffer(path.read_bytes())
-    if content.slice(0, len(_MAGIC)).to_pybytes() != _MAGIC:
+    content = path.read_bytes()
+    if not content.startswith(_MAGIC):
         raise ValueError(f"{path.name} is no table of Arrow's")
-    stream = content.slice(len(_MAGIC))
+    stream = pa.py_buffer(content).slice(len(_MAGIC))
     for message in pa.ipc.MessageReader.open_stream(stream):
         _check_uncompressed(message.metadata.to_pybytes())
     with pa.ipc.open_stream(stream) as reader:
