@@ -74,36 +74,33 @@ def _as_arrow(frame: pd.DataFrame, what: str) -> pa.Table:
 
 
 def _check_types(schema: pa.Schema) -> None:
-    """Each value takes room in the file; what has none to take could be there without end."""
     for field in schema:
-        if not (types.is_null(field.type) or _takes_room(field.type)):
+        if not _is_counted(field.type):
             raise ValueError(f"{field.name!r:.80} has the type {field.type!s:.80}")
 
 
-def _takes_room(kind: pa.DataType) -> bool:
+def _is_counted(kind: pa.DataType) -> bool:
+    """Whether it is a type whose values :func:`_cells` counts."""
     if types.is_dictionary(kind):
-        return not types.is_dictionary(kind.value_type) and _takes_room(kind.value_type)
+        return not types.is_dictionary(kind.value_type) and _is_counted(kind.value_type)
     if types.is_list(kind) or types.is_large_list(kind):
-        return _takes_room(kind.value_type)
+        return _is_counted(kind.value_type)
     plain = (
+        types.is_null,
         types.is_boolean,
         types.is_integer,
         types.is_floating,
         types.is_decimal,
         types.is_temporal,
-        types.is_string,
-        types.is_large_string,
         types.is_binary,
         types.is_large_binary,
     )
-    return any(is_kind(kind) for is_kind in plain)
+    return _is_text(kind) or any(is_kind(kind) for is_kind in plain)
 
 
 def _cells(array: pa.Array) -> int:
     """How many values there are once categories are written out."""
-    if types.is_dictionary(array.type):
-        if not _has_lengths(array.type.value_type):
-            return len(array)
+    if types.is_dictionary(array.type) and _is_text(array.type.value_type):
         lengths = pc.binary_length(array.dictionary)
         return len(array) + (pc.sum(lengths.take(array.indices)).as_py() or 0)
     if types.is_list(array.type) or types.is_large_list(array.type):
@@ -111,9 +108,8 @@ def _cells(array: pa.Array) -> int:
     return len(array)
 
 
-def _has_lengths(kind: pa.DataType) -> bool:
-    checks = types.is_string, types.is_large_string, types.is_binary, types.is_large_binary
-    return any(check(kind) for check in checks)
+def _is_text(kind: pa.DataType) -> bool:
+    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _check_uncompressed(message: bytes) -> None:

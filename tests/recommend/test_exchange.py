@@ -11,12 +11,16 @@ from gtc_pyg.recommend import exchange
 from gtc_pyg.recommend.exchange import recover, replacing
 
 # Replaces a folder in one process per step, each killed before that step of the file system.
-KILLED = """
-import os, signal, sys
+ALONE = """
+import importlib.util, os, signal, sys
 from pathlib import Path
-from gtc_pyg.recommend import exchange
 
-place, way = Path(sys.argv[1]), sys.argv[2]
+spec = importlib.util.spec_from_file_location("exchange", sys.argv[1])
+exchange = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exchange)  # in milliseconds, without the package
+place, way = Path(sys.argv[2]), sys.argv[3]
+"""
+KILLED = """
 if way != "exchange":
     exchange._exchanged = lambda one, other: False
 STEPS = ("open", "os.", "shutil.", "tempfile.", "fcntl.", "ctypes.")
@@ -72,7 +76,7 @@ def fill(place, text, check=lambda: None):
 @pytest.mark.skipif(sys.platform != "linux", reason="exchanging folders is Linux's")
 @pytest.mark.parametrize("way", ["exchange", "two renames"])
 def test_a_kill_at_any_step_leaves_the_old_or_the_new(place, way):
-    command = [sys.executable, "-c", KILLED, str(place), way]
+    command = [sys.executable, "-c", ALONE + KILLED, exchange.__file__, str(place), way]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")[:-1]
@@ -120,12 +124,11 @@ def test_where_the_second_rename_fails_the_old_one_is_back(place, monkeypatch):
 
 
 def test_what_living_processes_write_is_not_removed(place):
-    code = (
-        "import sys; from pathlib import Path; from gtc_pyg.recommend.exchange import replacing\n"
-        "with replacing(Path(sys.argv[1]), lambda: None) as new:\n"
+    code = ALONE + (
+        "with exchange.replacing(place, lambda: None) as new:\n"
         "    (new / 'file').write_text('theirs'); print(new, flush=True); sys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", code, str(place)]
+    command = [sys.executable, "-c", code, exchange.__file__, str(place), ""]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as other:
         theirs = other.stdout.readline().strip()

@@ -3,6 +3,7 @@ import datetime
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
 from gtc_pyg.recommend import Recommender, exchange, folder, manifest
 from gtc_pyg.recommend.tables import write_table
+from tests.recommend import folder_attacks
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +253,23 @@ def test_one_number_changed_by_hand_is_found(saved):
         (saved / "config.yaml").write_text(text)
 
 
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    command = [sys.executable, "-m", "tests.recommend.folder_attacks"]
+    command.append(str(tmp_path_factory.mktemp("attacks")))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
+@pytest.mark.parametrize("name", folder_attacks.ATTACKS)
+def test_a_folder_costs_no_more_than_it_claims(attacked, name):
+    found = attacked[name]
+    assert found["error"].startswith("" if name == "nothing" else "ValueError: "), found
+    assert (found["error"] == "") == (name == "nothing")
+    assert found["seconds"] < 5 and found["megabytes"] < 256
+
+
 def test_what_could_not_be_loaded_is_not_saved(recommender, tmp_path):
     whole = recommender.user_emb, recommender.features
     for change, name in (
@@ -285,6 +304,34 @@ def test_weights_keep_their_type(recommender, tmp_path, kind):
     loaded = Recommender.load(recommender.save(tmp_path / "m"))
     assert loaded.model.user_emb.weight.dtype == kind
     assert torch.equal(loaded.model.user_emb.weight, recommender.model.user_emb.weight)
+
+
+def test_what_a_killed_save_moved_away_is_loaded(recommender, tmp_path):
+    recommender.save(tmp_path / "m").rename(tmp_path / ".m.abcdefgh.old")
+    assert Recommender.load(tmp_path / "m").num_users == 60
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_who_loads_while_another_saves_gets_the_old_or_the_new(recommender, tmp_path):
+    more = copy.deepcopy(recommender)
+    more.add_users({"new": [1000]})
+    recommender.save(tmp_path / "m")
+    loads, errors = iter(range(15)), []
+
+    def saving():
+        try:
+            while next(loads, None) is not None:
+                more.save(tmp_path / "m")
+                recommender.save(tmp_path / "m")
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=saving)
+    thread.start()
+    while thread.is_alive():
+        found = Recommender.load(tmp_path / "m")
+        assert found.num_users in (60, 61) and len(found.users) == found.user_emb.size(0)
+    assert errors == []
 
 
 def test_a_missing_folder_is_named(tmp_path):

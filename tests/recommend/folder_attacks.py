@@ -1,0 +1,149 @@
+"""Loads crafted folders, each in a process of its own with little memory; prints what happened.
+
+``python -m tests.recommend.folder_attacks <folder>`` saves a recommender there, and prints a JSON
+object by the name of the attack: seconds, megabytes that were taken and the error.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from gtc_pyg.datasets import PlantedPreferences
+from gtc_pyg.models import GTC
+from gtc_pyg.recommend import Recommender, manifest
+from gtc_pyg.transforms import ItemKNNGraph
+
+MEMORY = 256 * 2**20
+
+
+def settings(**changes):
+    def spoil(path):
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        config["model"] |= changes
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    return spoil
+
+
+def text(content):
+    return lambda path: (path / "config.yaml").write_text(content)
+
+
+def tensors(**changes):
+    def spoil(path):
+        save_file({**load_file(path / "model.safetensors"), **changes}, path / "model.safetensors")
+
+    return spoil
+
+
+def header(content, size=None):
+    def spoil(path):
+        start = (len(content) if size is None else size).to_bytes(8, "little")
+        (path / "model.safetensors").write_bytes(start + content)
+
+    return spoil
+
+
+def table(name, columns, **options):
+    def spoil(path):
+        made = pa.table(columns() if callable(columns) else columns)
+        options_ = pa.ipc.IpcWriteOptions(**options)
+        with (
+            pa.OSFile(str(path / name), "wb") as file,
+            pa.ipc.new_file(file, made.schema, options=options_) as writer,
+        ):
+            writer.write_table(made)
+
+    return spoil
+
+
+def titles(size):
+    return lambda: {"item": list(range(20)), "title": ["x" * size] * 20}
+
+
+def categories():
+    indices = pa.array([0] * 20, pa.int32())
+    return {"item": list(range(20)), "kind": pa.DictionaryArray.from_arrays(indices, ["x" * 10**7])}
+
+
+HEAD = "format: gtc-pyg recommender\nformat_version: 2\n"
+EMPTY = '{"x":{"dtype":"F32","shape":[0,1000000000000],"data_offsets":[0,0]}}'
+MANY = ",".join(f'"x{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(18_000))
+ATTACKS = {
+    "nothing": lambda path: None,
+    "long titles, compressed": table("items.arrow", titles(15 * 10**6), compression="zstd"),
+    "2e8 rows": table("users.arrow", {"user": pa.nulls(2 * 10**8)}),
+    "1e5 columns": table("items.arrow", {f"c{i}": pa.nulls(20) for i in range(100_000)}),
+    "long categories": table("items.arrow", categories),
+    "filter_channels: 16000": settings(filter_channels=16_000),
+    "hidden_channels: 60000": settings(hidden_channels=60_000),
+    "num_users: 1e12": settings(num_users=10**12),
+    "num_steps: 1e9": settings(num_steps=10**9),
+    "50 modalities of 1e6": settings(in_channels={f"m{i}": 10**6 for i in range(50)}),
+    "1000 modalities": settings(in_channels={f"m{i}": 1 for i in range(1000)}),
+    "1e6 layers": settings(num_layers=10**6),
+    "1e6 layers on items": settings(num_item_layers=10**6),
+    "1e6 steps": settings(num_sampling_steps=10**6, start_step=10**6, num_steps=10**6),
+    "1 MB of YAML": text(HEAD + "a: [" + "[]," * 350_000 + "]"),
+    "16 KB of YAML": text(HEAD + "a: [" + "?," * 8000 + "]"),
+    "aliases": text(HEAD + "a: &a [1,1,1,1]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b,*b]"),
+    "a header of 1e12 bytes": header(b"{}", 10**12),
+    "a header of 2 MB": header(b"{" + b" " * 2**21 + b"}"),
+    "18,000 tensors": header(f"{{{MANY}}}".encode()),
+    "a tensor of no bytes": header(EMPTY.encode()),
+    "1e12 users of width 0": tensors(user_emb=torch.empty(10**12, 0), item_emb=torch.empty(20, 0)),
+}
+
+
+def attack(path: Path, spoil) -> dict[str, object]:
+    """What loading does in a process that may take so much memory and no more."""
+    place = path.with_name("crafted")
+    shutil.copytree(path, place)
+    spoil(place)
+    if spoil is not ATTACKS["nothing"]:
+        manifest.write_sums(place)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begun, error = time.process_time(), ""
+        try:
+            Recommender.load(place)
+        except BaseException as caught:
+            error = f"{type(caught).__name__}: {caught!s:.300}"
+        seconds = time.process_time() - begun
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        found = {"seconds": round(seconds, 2), "megabytes": round(grown, 1), "error": error}
+        os.write(writing, json.dumps(found).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    shutil.rmtree(place)
+    return json.loads(said) if said else {"error": "the process ended"}
+
+
+def saved(path: Path) -> Path:
+    data = PlantedPreferences(20, 20, ["image"], mean_degree=6.0, transform=ItemKNNGraph(k=2))
+    widths = {"image": data.features["image"].size(1)}
+    return Recommender(GTC(20, 20, widths, hidden_channels=4), data).save(path)
+
+
+if __name__ == "__main__":
+    path = saved(Path(sys.argv[1]) / "saved")
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps({name: attack(path, spoil) for name, spoil in ATTACKS.items()}, indent=1))
