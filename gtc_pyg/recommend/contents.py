@@ -1,4 +1,4 @@
-r"""What a folder's tensors must be, told by their shapes before they are read, and by themselves."""
+r"""What the tensors of a folder must be: their shapes, before they are read, and their values."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from gtc_pyg.recommend import contents, manifest
 from gtc_pyg.recommend.exchange import recover, replacing
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.lists import Lists
-from gtc_pyg.recommend.manifest import CONFIG, FILES, FORMAT, ITEMS, SUMS, TENSORS, USERS
+from gtc_pyg.recommend.manifest import FILES, FORMAT, ITEMS, SUMS, TENSORS, USERS
 from gtc_pyg.recommend.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def _load(cls: type[Recommender], path: Path) -> Recommender:
     config = manifest.checked(path)
     try:
         return _read(cls, path, config)
+    except MemoryError:
+        raise
     except Exception as error:  # hostile tables and settings can raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise  # cannot be read, whatever is in it; Arrow's own have no number

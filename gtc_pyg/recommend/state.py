@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-T, P, S = TypeVar("T"), ParamSpec("P"), TypeVar("S", bound="Stateful")
+T = TypeVar("T")
+P = ParamSpec("P")
+S = TypeVar("S", bound="Stateful")
 
 _changing = threading.RLock()
 _reading = threading.local()

@@ -1,4 +1,4 @@
-r"""Tables in Arrow's format without compression, which hold in memory what they hold in the file."""
+r"""Tables in Arrow's format without compression: as large in memory as in the file."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -79,39 +80,71 @@ def categories():
 HEAD = "format: gtc-pyg recommender\nformat_version: 2\n"
 EMPTY = '{"x":{"dtype":"F32","shape":[0,1000000000000],"data_offsets":[0,0]}}'
 MANY = ",".join(f'"x{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(18_000))
-ATTACKS = {
-    "nothing": lambda path: None,
-    "long titles, compressed": table("items.arrow", titles(15 * 10**6), compression="zstd"),
-    "2e8 rows": table("users.arrow", {"user": pa.nulls(2 * 10**8)}),
-    "1e5 columns": table("items.arrow", {f"c{i}": pa.nulls(20) for i in range(100_000)}),
-    "long categories": table("items.arrow", categories),
-    "filter_channels: 16000": settings(filter_channels=16_000),
-    "hidden_channels: 60000": settings(hidden_channels=60_000),
-    "num_users: 1e12": settings(num_users=10**12),
-    "num_steps: 1e9": settings(num_steps=10**9),
-    "50 modalities of 1e6": settings(in_channels={f"m{i}": 10**6 for i in range(50)}),
-    "1000 modalities": settings(in_channels={f"m{i}": 1 for i in range(1000)}),
-    "1e6 layers": settings(num_layers=10**6),
-    "1e6 layers on items": settings(num_item_layers=10**6),
-    "1e6 steps": settings(num_sampling_steps=10**6, start_step=10**6, num_steps=10**6),
-    "1 MB of YAML": text(HEAD + "a: [" + "[]," * 350_000 + "]"),
-    "16 KB of YAML": text(HEAD + "a: [" + "?," * 8000 + "]"),
-    "aliases": text(HEAD + "a: &a [1,1,1,1]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b,*b]"),
-    "a header of 1e12 bytes": header(b"{}", 10**12),
-    "a header of 2 MB": header(b"{" + b" " * 2**21 + b"}"),
-    "18,000 tensors": header(f"{{{MANY}}}".encode()),
-    "a tensor of no bytes": header(EMPTY.encode()),
-    "1e12 users of width 0": tensors(user_emb=torch.empty(10**12, 0), item_emb=torch.empty(20, 0)),
+ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing": (lambda path: None, ""),
+    "long titles, compressed": (
+        table("items.arrow", titles(15 * 10**6), compression="zstd"),
+        "a compressed table",
+    ),
+    "2e8 rows": (
+        table("users.arrow", {"user": pa.nulls(2 * 10**8)}),
+        "users.arrow has 200000000 rows, but there are 20",
+    ),
+    "1e5 columns": (
+        table("items.arrow", {f"c{i}": pa.nulls(20) for i in range(100_000)}),
+        "not found",
+    ),
+    "long categories": (
+        table("items.arrow", categories),
+        "items.arrow holds more than the folder is large",
+    ),
+    "filter_channels: 16000": (settings(filter_channels=16_000), "the settings make"),
+    "hidden_channels: 60000": (settings(hidden_channels=60_000), "the settings make"),
+    "num_users: 1e12": (settings(num_users=10**12), "more than anything in the weights"),
+    "num_steps: 1e9": (settings(num_steps=10**9), "more than anything in the weights"),
+    "50 modalities of 1e6": (
+        settings(in_channels={f"m{i}": 10**6 for i in range(50)}),
+        "more than anything in the weights",
+    ),
+    "1000 modalities": (
+        settings(in_channels={f"m{i}": 1 for i in range(1000)}),
+        "more than 1000 settings",
+    ),
+    "1e6 layers": (settings(num_layers=10**6), "num_layers is 1000000, more than 64"),
+    "1e6 layers on items": (
+        settings(num_item_layers=10**6),
+        "num_item_layers is 1000000, more than 64",
+    ),
+    "1e6 steps": (
+        settings(num_sampling_steps=10**6, start_step=10**6, num_steps=10**6),
+        "more than anything in the weights",
+    ),
+    "1 MB of YAML": (text(HEAD + "a: [" + "[]," * 350_000 + "]"), "more than 16384 bytes"),
+    "16 KB of YAML": (text(HEAD + "a: [" + "?," * 8000 + "]"), "'model'"),
+    "aliases": (
+        text(HEAD + "a: &a [1,1,1,1]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b,*b]"),
+        "aliases are not read",
+    ),
+    "a header of 1e12 bytes": (header(b"{}", 10**12), "has 1000000000000 bytes, more than 1048576"),
+    "a header of 2 MB": (
+        header(b"{" + b" " * 2**21 + b"}"),
+        "has 2097154 bytes, more than 1048576",
+    ),
+    "18,000 tensors": (header(f"{{{MANY}}}".encode()), "has 18000 tensors, more than 10000"),
+    "a tensor of no bytes": (header(EMPTY.encode()), "model.user_emb.weight is missing"),
+    "1e12 users of width 0": (
+        tensors(user_emb=torch.empty(10**12, 0), item_emb=torch.empty(20, 0)),
+        "no pair of tables",
+    ),
 }
 
 
-def attack(path: Path, spoil) -> dict[str, object]:
+def attack(path: Path, spoil: Callable[[Path], object]) -> dict[str, object]:
     """What loading does in a process that may take so much memory and no more."""
     place = path.with_name("crafted")
     shutil.copytree(path, place)
     spoil(place)
-    if spoil is not ATTACKS["nothing"]:
-        manifest.write_sums(place)
+    manifest.write_sums(place)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -146,4 +179,8 @@ def saved(path: Path) -> Path:
 if __name__ == "__main__":
     path = saved(Path(sys.argv[1]) / "saved")
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps({name: attack(path, spoil) for name, spoil in ATTACKS.items()}, indent=1))
+        print(
+            json.dumps(
+                {name: attack(path, spoil) for name, (spoil, _) in ATTACKS.items()}, indent=1
+            )
+        )

@@ -147,7 +147,12 @@ def test_what_living_processes_write_is_not_removed(place):
 
 
 def test_what_is_of_another_place_is_left_alone(place):
-    names = (".place.x.abcdefgh.old", ".place.abc.old", ".place2.abcdefgh.part", "place.abcdefgh.old")
+    names = (
+        ".place.x.abcdefgh.old",
+        ".place.abc.old",
+        ".place2.abcdefgh.part",
+        "place.abcdefgh.old",
+    )
     for name in names:
         (place.parent / name).mkdir()
     recover(place)

@@ -22,7 +22,10 @@ def impatient():
 
 
 def changes(dataset, number):
-    users, content = {f"new{number}": [1000, 997], f"newer{number}": [994]}, content_of(dataset, [1])
+    users, content = (
+        {f"new{number}": [1000, 997], f"newer{number}": [994]},
+        content_of(dataset, [1]),
+    )
     return lambda r: r.add_users(users), lambda r: r.add_items([2000 + number], content)
 
 
@@ -36,9 +39,9 @@ READS = {
     "write": lambda r, tmp: pd.read_parquet(
         r.write(tmp / f"{threading.get_ident()}.parquet", k=60, users_at_once=16, progress=False)
     ),
-    "save": lambda r, tmp: Recommender.load(
-        r.save(tmp / f"m{threading.get_ident()}")
-    ).recommend(k=60),
+    "save": lambda r, tmp: Recommender.load(r.save(tmp / f"m{threading.get_ident()}")).recommend(
+        k=60
+    ),
 }
 
 

@@ -92,7 +92,11 @@ def category(text, size):
         ([pa.nulls(3, pa.struct([]))], {}, r"'0' has the type struct<>"),
         ([pa.nulls(3, pa.string_view())], {}, r"'0' has the type string_view"),
         ([pa.nulls(3, pa.list_view(pa.bool_()))], {}, r"'0' has the type list_view"),
-        ([pa.nulls(3, pa.run_end_encoded(pa.int32(), pa.string()))], {}, r"has the type run_end_enc"),
+        (
+            [pa.nulls(3, pa.run_end_encoded(pa.int32(), pa.string()))],
+            {},
+            r"has the type run_end_enc",
+        ),
     ],
 )
 def test_what_grows_when_read_is_refused(tmp_path, columns, options, message):
