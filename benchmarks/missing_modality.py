@@ -12,7 +12,7 @@ The modality is removed from a share of the items, drawn by the seed, and put ba
     mean      the mean of the items that have it
     learned   zeros for the item graph, a learned vector for the model
     ridge     a ridge regression from a spectral embedding of the interactions
-    fill      gtc_pyg.models.modality_filler.ModalityFiller
+    fill      gtc_pyg.imputation.modality_filler.ModalityFiller
     content   the same, but zeros for the item graph, which leaves such items alone
 
 Then the item graph is built of what came out, and GTC is trained with the settings of the example

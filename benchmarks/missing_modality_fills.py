@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
-from gtc_pyg.models import ModalityFiller
+from gtc_pyg.imputation import ModalityFiller
 
 REMOVED = {"lfm2k": "text", "tiktok": "image"}
 TRAINED = ["complete", "zero", "mean", "fill"]

@@ -53,6 +53,7 @@ model = GTC(
     dataset.num_items,
     in_channels={name: x.size(1) for name, x in features.items()},
 ).to(device)
+model.prepare(edges, weights)
 optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
 loader = InteractionLoader(train, dataset.num_users, dataset.num_items, seed=args.seed)
 generator = torch.Generator(device).manual_seed(args.seed)

@@ -12,10 +12,10 @@ from torch.nn import Embedding, Linear, ModuleDict
 
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.distributed import own_rows, world_size
+from gtc_pyg.graph.csr_graph import SampledNodes
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
 from gtc_pyg.models import GTC, LightGCN
-from gtc_pyg.models.csr_graph import SampledNodes
 from gtc_pyg.row_wise_embedding import RowWiseEmbedding, distribute_tables
 from gtc_pyg.transforms import ItemKNNGraph
 from tests.two_processes import in_two_processes

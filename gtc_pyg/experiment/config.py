@@ -11,21 +11,55 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import yaml
-from yaml.nodes import MappingNode, Node
+from torch.nn import Module
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gtc_pyg.experiment.settings import DEFAULTS, MODELS, Settings
+from gtc_pyg.models.registry import OF_THE_DATA, PARTS, arguments_of, build_model
 
-_OF_THE_DATA = ("num_users", "num_items", "in_channels")
+_MOVED = {
+    "score_scale": "ranking: {scale: ...}",
+    "num_negatives": "ranking: {class: SampledSoftmax, num_negatives: ...}",
+    "item_bias": "heads: [{class: ItemBias}]",
+    **{
+        f"low_pass_{name}": f"heads: [{{class: SpectralHead, {name}: ...}}]"
+        for name in ("strength", "channels", "debiasing", "regularization")
+    },
+    **{
+        name: f"content_filter: {{{new}: ...}}"
+        for name, new in {
+            "hidden_channels": "channels",
+            "filter_channels": "hidden_channels",
+            "condition": "condition",
+            "num_steps": "num_steps",
+            "start_step": "start_step",
+            "num_sampling_steps": "num_sampling_steps",
+            "user_ids": "user_ids",
+            "content_strength": "strength",
+            "content_batch_size": "loss_batch_size",
+        }.items()
+    },
+    **{
+        f"{name}_weight": f"loss_weights: {{{name}: ...}}"
+        for name in ("diffusion", "filter", "total_correlation")
+    },
+    "similarity_gate": "fusion: {class: UniformGate}",
+    "product_scale": "alignment: {product_scale: ...}",
+    "filter_in": "nothing: the filter acts in the messages",
+    "negatives": "alignment: {negatives: ...}",
+    "schedule": "nothing: the schedule is linear",
+}  # arguments of a GTC before it was made of parts, and where they are now
 _LARGEST = 10_000_000  # of the integers that size a model
 _RANGES = {  # the least, the most, and in words
     "lr": (math.ulp(0.0), math.inf, "a number above 0"),
     "epochs": (1, math.inf, "an integer, at least 1"),
     "patience": (0, math.inf, "an integer, at least 0"),
-    "batch_size": (1, math.inf, "an integer, at least 1"),
+    "batch_size": (1, math.inf, "an integer, at least 1, or null"),
     "weight_averaging": (0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)"),
 }
 
@@ -54,11 +88,14 @@ def read_settings(path: str | Path, base: Mapping[str, Settings] = DEFAULTS) -> 
 
         gtc:
           lr: 2e-3
-          model: {score_scale: 1.5, item_bias: true}
+          model:
+            ranking: {class: SampledSoftmax, num_negatives: 1024, scale: 1.5}
+            heads: [{class: SpectralHead, channels: 256}, {class: ItemBias}]
         lightgcn:
           epochs: 200
 
-    What is not in the file is as in :obj:`base`, argument by argument. Aliases and tags of one's
+    What is not in the file is as in :obj:`base`, argument by argument, in parts of the same class,
+    too; a list of heads is taken whole. Aliases and tags of one's
     own are not needed: an unknown tag is refused, and nothing in a file is run.
 
     Args:
@@ -98,37 +135,96 @@ def _read(
                 values[key] = _value(path, entry, f"{name}.{key}", hints[key], _RANGES.get(key))
         start = base.get(name) or DEFAULTS[name]
         if "model" in entries:
-            values["model"] = {**start.model, **_arguments(path, name, entries["model"])}
+            found = _arguments(path, f"{name}.model", entries["model"], MODELS[name])
+            values["model"] = _merged(start.model, found)
         made = replace(start, **values)
         _check_model(path, entries.get("model", node), name, made)
         yield name, made
 
 
-def _arguments(path: Path, name: str, node: Node) -> dict[str, Any]:
-    hints = typing.get_type_hints(MODELS[name].__init__)
-    known = [key for key in hints if key not in (*_OF_THE_DATA, "return")]
-    where = f"{name}.model."
-    found = _entries(path, node, where, known)
-    return {
-        key: _value(path, entry, f"{where}{key}", hints[key], None) for key, entry in found.items()
-    }
+def _arguments(path: Path, where: str, node: Node, cls: type[Module]) -> dict[str, Any]:
+    r"""Arguments of a model or part; those that are parts themselves likewise."""
+    hints = typing.get_type_hints(cls.__init__)
+    known = [key for key in arguments_of(cls) if key not in OF_THE_DATA]
+    if where.count("."):  # not the model itself
+        known.append("class")
+    out: dict[str, Any] = {}
+    for key, entry in _entries(path, node, f"{where}.", known, _MOVED).items():
+        what = f"{where}.{key}"
+        if key == "class":
+            out[key] = cls.__name__
+        elif key in PARTS:
+            out[key] = _parts(path, what, entry, key)
+        else:
+            out[key] = _value(path, entry, what, hints[key], None)
+    return out
+
+
+def _parts(path: Path, what: str, node: Node, argument: str) -> Any:
+    r"""A part, a list of them (heads), or none."""
+    if isinstance(node, SequenceNode) and argument == "heads":
+        return [_parts(path, f"{what}[{i}]", entry, argument) for i, entry in enumerate(node.value)]
+    if isinstance(node, MappingNode) and (argument != "heads" or what.endswith("]")):
+        classes = PARTS[argument]
+        named = [value for key, value in node.value if key.value == "class"]
+        name = named[0].value if named else next(iter(classes))
+        if name not in classes:
+            raise ValueError(
+                f"{_at(path, named[0])}: {what}.class is {_shown(named[0])}, expected "
+                f"{' or '.join(classes)}"
+            )
+        found = _arguments(path, what, node, classes[name])
+        return {"class": name, **found} if named else found
+    if argument == "alignment" and isinstance(node, ScalarNode) and node.tag.endswith(":null"):
+        return None
+    form = "a list of mappings" if argument == "heads" else "a mapping"
+    raise ValueError(
+        f"{_at(path, node)}: {what} is {_shown(node)}, expected {form} with the class, one of "
+        f"{', '.join(PARTS[argument])}, and its arguments"
+    )
+
+
+def _merged(base: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Arguments with others before them, in parts of the same class one by one."""
+    out = dict(base)
+    for key, value in found.items():
+        old = out.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same = value.get("class") in (None, old.get("class"))
+            value = _merged(old, value) if same else value
+        out[key] = value
+    return out
 
 
 def _check_model(path: Path, node: Node, name: str, settings: Settings) -> None:
     r"""Makes a small model, which refuses what is out of range."""
-    narrow = {
-        key: min(x, 8) for key, x in settings.model.items() if key.endswith("_channels") and x
-    }
-    names = [*(settings.modalities or ["content"]), *settings.model.get("incomplete", ())]
-    sizes: list[Any] = [1, 1] if name == "lightgcn" else [1, 1, dict.fromkeys(names, 1)]
+    widths = dict.fromkeys(settings.modalities or ["content"], 1)
+    given = {"class": MODELS[name].__name__, **_narrow(settings.model)}
     try:
         with torch.random.fork_rng(devices=[]):
-            MODELS[name](*sizes, **{**settings.model, **narrow})
+            build_model(given, num_users=1, num_items=1, in_channels=widths, incomplete=[])
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"{_at(path, node)}: {name}.model: {error}") from error
 
 
-def _entries(path: Path, node: Node, where: str, known: Iterable[str]) -> dict[str, Node]:
+def _narrow(settings: Any) -> Any:
+    if isinstance(settings, list | tuple):
+        return [_narrow(entry) for entry in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    return {
+        key: min(x, 8) if key.endswith("channels") and x else _narrow(x)
+        for key, x in settings.items()
+    }
+
+
+def _entries(
+    path: Path,
+    node: Node,
+    where: str,
+    known: Iterable[str],
+    moved: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Node]:
     r"""The keys of a mapping, known ones and each once."""
     of = where.removesuffix(".") or "the file"
     if not isinstance(node, MappingNode):
@@ -136,6 +232,11 @@ def _entries(path: Path, node: Node, where: str, known: Iterable[str]) -> dict[s
     found: dict[str, Node] = {}
     for key_node, value in node.value:
         key, names = key_node.value, list(known)
+        if isinstance(key, str) and key in moved and key not in names:
+            raise ValueError(
+                f"{_at(path, key_node)}: {where}{key} is the form of an earlier version, now "
+                f"{moved[key]}"
+            )
         if not isinstance(key, str) or key not in names:
             close = get_close_matches(str(key), names, 1)
             hint = f" in {of}" + (f"; did you mean {close[0]!r}?" if close else "")
@@ -184,6 +285,10 @@ def _at(path: Path, node: Node) -> str:
 def _fits(value: Any, hint: Any) -> bool:
     if isinstance(hint, types.UnionType):
         return any(_fits(value, part) for part in hint.__args__)
+    if typing.get_origin(hint) is Mapping:
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _fits(entry, hint.__args__[1]) for key, entry in value.items()
+        )
     if typing.get_origin(hint) is Sequence:
         return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     if isinstance(value, bool):
@@ -198,6 +303,8 @@ def _words(hint: Any) -> str:
         return " or ".join(_words(part) for part in hint.__args__)
     if typing.get_origin(hint) is Sequence:
         return "a list of names"
+    if typing.get_origin(hint) is Mapping:
+        return "a mapping of names to numbers"
     plain = {
         int: f"an integer from 0 to {_LARGEST:,}",
         float: "a number, at least 0",

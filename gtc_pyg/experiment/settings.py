@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -9,32 +9,29 @@ import torch
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment.rows import _reset_peak
 from gtc_pyg.lightning import FitResult, fit
-from gtc_pyg.loader import GraphInputs
-from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
+from gtc_pyg.models import GraphRecommender, registry
+from gtc_pyg.models.registry import MODELS
 from gtc_pyg.transforms import ItemKNNGraph
 
-MODELS: dict[str, Callable[..., GraphRecommender]] = {
-    "lightgcn": LightGCN,
-    "freedom": FREEDOM,
-    "mgcn": MGCN,
-    "gtc": GTC,
-}
-NAMES = {"gtc": "GTC", "mgcn": "MGCN", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
+NAMES = {name: cls.__name__ for name, cls in MODELS.items()}
 
 
 @dataclass(frozen=True)
 class Settings:
-    r"""How one model is trained on one dataset; chosen on validation."""
+    r"""How one model is trained on one dataset; ``Settings()`` are the defaults of
+    :func:`gtc_pyg.lightning.fit` and of the model, for data of unknown size."""
 
-    lr: float = 1e-3
-    epochs: int = 100
-    patience: int = 10
-    batch_size: int = 2048
+    lr: float = 2e-3
+    epochs: int = 200
+    patience: int = 20
+    batch_size: int | None = None
     modalities: Sequence[str] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
-    spectral_start: bool = False
-    """Whether ID embeddings start from the training interactions."""
-    weight_averaging: float = 0.0
+    """Arguments of the model; a part is a mapping of its ``class`` and arguments, as
+    :func:`gtc_pyg.models.registry.settings_of` tells them."""
+    spectral_start: bool = True
+    """As in :func:`gtc_pyg.lightning.fit`."""
+    weight_averaging: float = 0.99
     """As in :func:`gtc_pyg.lightning.fit`."""
 
 
@@ -42,40 +39,45 @@ DEFAULTS = {
     "gtc": Settings(
         lr=0.002,
         epochs=45,
+        patience=10,
+        batch_size=2048,
         model={
+            "content_filter": {"strength": 0.3},
+            "ranking": {"class": "SampledSoftmax", "num_negatives": 1024, "scale": 1.5},
+            "heads": [
+                {"class": "SpectralHead", "channels": 256, "strength": 1.5},
+                {"class": "ItemBias"},
+            ],
             "edge_dropout": 0.5,
-            "content_strength": 0.3,
-            "score_scale": 1.5,
-            "num_negatives": 1024,
-            "item_bias": True,
-            "low_pass_strength": 1.0,
-            "low_pass_channels": 256,
         },
-        spectral_start=True,
         weight_averaging=0.99,
     ),
     "mgcn": Settings(
         lr=0.001,
         epochs=200,
         patience=20,
+        batch_size=2048,
         model={"num_layers": 3, "contrast_weight": 0.01},
-        spectral_start=True,
         weight_averaging=0.99,
     ),
     "freedom": Settings(
         lr=0.0005,
         epochs=400,
         patience=40,
+        batch_size=2048,
         model={"edge_dropout": 0.6, "modality_weight": 0.01},
+        spectral_start=False,
+        weight_averaging=0.0,
     ),
     "lightgcn": Settings(
         lr=0.0005,
         epochs=200,
         patience=20,
+        batch_size=2048,
         model={"num_layers": 4, "regularization": 1e-3},
-        spectral_start=True,
         weight_averaging=0.995,
     ),
+    "spectral": Settings(model={"channels": 256, "num_item_layers": 1}),
 }
 r"""The default preset, for data without settings of its own.
 
@@ -106,39 +108,30 @@ def build_model(
     name: str,
     dataset: InteractionDataset,
     modalities: Sequence[str] | None = None,
-    spectral_start: bool = False,
     **settings: Any,
 ) -> GraphRecommender:
     r"""A recommender by name, sized for a dataset.
 
     Args:
-        name: ``'gtc'``, ``'mgcn'``, ``'freedom'`` or ``'lightgcn'``.
-        dataset: Gives the numbers of users and items and the widths of the content.
+        name: One of :data:`gtc_pyg.models.registry.MODELS`.
+        dataset: Gives the numbers of users and items, the widths of the content, and which of it
+            some items lack.
         modalities: Content to use; all of it where ``None``.
-        spectral_start: Whether ID embeddings start from the training interactions
-            (:meth:`~gtc_pyg.models.GraphRecommender.start_from`).
-        **settings: Arguments of the model. GTC's ``incomplete`` is that of the dataset where it is
-            not given.
+        **settings: Arguments of the model, as :attr:`Settings.model` has them.
 
     Raises:
-        ValueError: For an unknown model.
+        ValueError: For an unknown model, part or argument.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}, expected one of {', '.join(MODELS)}")
-    sizes: list[Any] = [dataset.num_users, dataset.num_items]
-    if name != "lightgcn":
-        names = dataset.modalities if modalities is None else modalities
-        sizes.append({m: dataset.features[m].size(1) for m in names})
-        if name == "gtc":
-            lacking = [m for m in dataset.incomplete if m in names]
-            settings = {"incomplete": lacking, **settings}
-    model = MODELS[name](*sizes, **settings)
-    if spectral_start:
-        model.start_from(dataset[0]["user", "rates", "item"].edge_index)
-    if model.low_pass is not None:
-        inputs = GraphInputs.from_data(dataset[0], [])
-        model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
-    return model
+    names = dataset.modalities if modalities is None else modalities
+    return registry.build_model(
+        {"class": MODELS[name].__name__, **settings},
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        in_channels={m: dataset.features[m].size(1) for m in names},
+        incomplete=[m for m in dataset.incomplete if m in names],
+    )
 
 
 def train(
@@ -154,11 +147,9 @@ def train(
         **more: Further arguments of :func:`gtc_pyg.lightning.fit`, which go before the settings'.
     """
     torch.manual_seed(seed)
-    model = build_model(
-        model_name, dataset, settings.modalities, settings.spectral_start, **settings.model
-    )
+    model = build_model(model_name, dataset, settings.modalities, **settings.model)
     _reset_peak()
-    named = ("lr", "epochs", "batch_size", "patience", "weight_averaging", "modalities")
-    chosen = {key: getattr(settings, key) for key in named}
+    chosen = {key.name: getattr(settings, key.name) for key in fields(settings)}
+    del chosen["model"]
     options: dict[str, Any] = {**chosen, "seed": seed, **more}
     return fit(model, dataset, **options)

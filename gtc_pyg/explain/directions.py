@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtc_pyg.models import GTC
-from gtc_pyg.models.content import Features, present_rows
-from gtc_pyg.models.csr_graph import CSRGraph
-from gtc_pyg.models.filtered import Filtered
+from gtc_pyg.graph import CSRGraph, Features
+from gtc_pyg.graph.content import present_rows
+from gtc_pyg.models import GTC, FilteredContent
 from gtc_pyg.nn import ModalityEncoder
 
 
@@ -25,8 +24,8 @@ class FilterDirections(NamedTuple):
         \bar J_h = \frac{1}{I} \sum_i \frac{\partial h_i}{\partial f_i},
 
     with :math:`\hat x_{ui} = \text{base}_i + V (g_u \odot h_i)`
-    (:class:`~gtc_pyg.models.Filtered`); gates and conditions stay as they are. The strength of a
-    direction :math:`d` is :math:`|G d|^2`, and what the user's gate changes in it is
+    (:class:`~gtc_pyg.models.FilteredContent`); gates and conditions stay as they are. The strength
+    of a direction :math:`d` is :math:`|G d|^2`, and what the user's gate changes in it is
 
     .. math::
         d^\top \Delta \, d, \qquad \Delta = \frac{G(g_u)^\top G(g_u) - G(\bar g)^\top G(\bar g)}
@@ -80,7 +79,7 @@ def response(model: GTC, features: Features, graph: CSRGraph, name: str) -> Resp
         graph: The interactions.
         name: The modality.
     """
-    encoder = cast(ModalityEncoder, model.filter.encoders[name])
+    encoder = cast(ModalityEncoder, model.content_filter.encoders[name])
     raw, rows = features[name].detach(), present_rows(features, name)
     with torch.inference_mode(False), torch.enable_grad():
         # A view of users is made of content without a gradient: gates and conditions stay.
@@ -101,7 +100,7 @@ def response(model: GTC, features: Features, graph: CSRGraph, name: str) -> Resp
 
 
 @torch.no_grad()
-def filter_directions(response: Response, own: Filtered, k: int) -> FilterDirections:
+def filter_directions(response: Response, own: FilteredContent, k: int) -> FilterDirections:
     r"""What one user's filter keeps and drops.
 
     Args:

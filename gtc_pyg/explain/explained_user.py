@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtc_pyg.explain.components import Components
 from gtc_pyg.explain.directions import FilterDirections, Response, filter_directions
-from gtc_pyg.functional import normalize_rows
-from gtc_pyg.models import GTC
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, CSRGraph
-from gtc_pyg.models.filtered import Filtered, gated
-from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.graph import CSRGraph
+from gtc_pyg.models import FilteredContent
+from gtc_pyg.models.components import Components
+from gtc_pyg.models.heads import Heads
 
 
 class ScoreParts(NamedTuple):
@@ -67,42 +65,25 @@ class ExplainedUser:
     @torch.no_grad()
     def __init__(
         self,
-        model: GraphRecommender,
         components: Components,
+        heads: Heads,
+        num_item_layers: int,
         graph: CSRGraph,
         start: Tensor,
         response: Callable[[str], Response],
     ) -> None:
-        self.components = c = components
-        self._response = response
-        self.items = graph[ITEM_TO_USER].col_indices()
+        self.components, self._response = components, response
+        self._heads = [head for head in heads if not head.in_loss]
+        self._biases = heads.in_loss
+        self._num_item_layers = num_item_layers
+        self.items = graph.user_items
         """Their items, ascending ``[N]``."""
-        self.filtered: dict[str, Filtered] = {}
+        own, past, filtered = components.of_user(graph, start)
+        self.filtered: Mapping[str, FilteredContent] = filtered
         """Content of the items, filtered for this user, by modality."""
-        num = max(1, self.items.numel())
-        own, past = c.told.new_zeros(c.told.shape[1:]), c.told[self.items] / num**0.5
-        own[0] = c.start * start
-        low_pass, factors = None, []
-        if isinstance(model, GTC):
-            item_emb = normalize_rows(model.item_emb.weight)
-            self.filtered = model.filter.of_new_users(
-                c.filtered, graph, item_emb, start.view(1, -1)
-            )
-            for k, f in enumerate(self.filtered.values(), start=1):
-                x = gated(f.base[self.items], f.h[self.items], f.gate, f.to_content) / num
-                length = x.sum(dim=0).norm()
-                weight = model.content_strength * f.weight * (length > 1e-12) / length.clamp(1e-12)
-                if model.filter_in != "score":
-                    past[:, k] += weight * x
-                if model.filter_in != "messages":
-                    factors.append(f.user_factors(weight * x))
-            if c.low_pass is not None:
-                weight = c.low_pass.weight_of(torch.tensor(num))
-                low_pass = weight * c.low_pass.told[self.items]
-        nothing = None if low_pass is None else low_pass.new_zeros(low_pass.size(1))
-        self._own = c.scale * _beside(own, nothing, [x.new_zeros(x.size(1)) for x in factors])
-        self._past = c.scale * _beside(past, low_pass, factors)
-        self._in_score = bool(factors)
+        columns = [head.past(graph, self.items) for head in self._heads]
+        self._past = _beside(past, columns)
+        self._own = F.pad(own, (0, self._past.size(-1) - own.size(-1)))
 
     @torch.no_grad()
     def score_parts(self, item: int | Tensor) -> ScoreParts:
@@ -116,32 +97,21 @@ class ExplainedUser:
         Raises:
             ValueError: For an item that does not exist, or an embedding of another width.
         """
-        c = self.components
         everything = self._own + self._past.sum(dim=0)
-        rows, bias = self.items[:0], everything.new_zeros(())
+        bias = everything.new_zeros(())
         if isinstance(item, Tensor):
-            width = everything.size(1) + (c.bias is not None)
+            width = everything.size(1) + len(self._biases)
             if item.shape != (width,):
                 raise ValueError(f"'item' must be a row or [{width}] (got {list(item.shape)})")
-            bias = bias if c.bias is None else item[-1]
+            bias = item[-1] if self._biases else bias
             emb = item[: everything.size(1)]
             own, past, itself = (x @ emb for x in (self._own, self._past, everything))
-            similar = itself.new_zeros(0, itself.numel())
+            rows, similar = self.items[:0], itself.new_zeros(0, itself.numel())
         else:
-            check_row("item", item, c.told.size(0))
-            bias = bias if c.bias is None else c.bias[item].detach()
-            rows, weight = c.neighbors(item)
-            factors = [torch.cat([f.base[item], f.h[item]]) for f in self.filtered.values()]
-            of_item = of_near = None
-            if c.low_pass is not None and c.low_pass_item is not None:
-                scale = c.low_pass.item_scale[item]
-                of_item = scale * c.low_pass_item[item]
-                of_near = scale * c.low_pass_item[rows] * weight.view(-1, 1)
-            alone = _beside(c.itself[item], of_item, factors if self._in_score else [])
-            near = _beside(c.spread[rows] * weight.view(-1, 1, 1), of_near, [], alone.size(1))
-            other = rows != item  # over its neighbours an item reaches itself: that is its own
-            alone = alone + near[~other].sum(dim=0)
-            rows, near = rows[other], near[other]
+            check_row("item", item, self.components.graph.num_items)
+            for head in self._biases:
+                bias = head.items(self.components.graph, self._num_item_layers)[item, 0]
+            alone, rows, near = self._of_item(item)
             whole = alone + near.sum(dim=0)
             own, past = _halves(self._own, whole), _halves(self._past, whole)
             itself, similar = _halves(alone, everything), _halves(near, everything)
@@ -149,7 +119,7 @@ class ExplainedUser:
         first, nearest = _descending(past), _descending(similar)
         return ScoreParts(
             score=by_source.sum() + bias,
-            sources=c.sources,
+            sources=self.components.sources,
             by_source=by_source,
             bias=bias,
             own=own,
@@ -159,6 +129,23 @@ class ExplainedUser:
             similar_items=rows[nearest],
             similar=similar[nearest],
         )
+
+    def _of_item(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        """An item's own part ``[S, K]``, similar items ``[R]``, what they give ``[R, S, K]``."""
+        graph = self.components.graph
+        parts = [head.item_parts(graph, self._num_item_layers, item) for head in self._heads]
+        itself, own_rows, own_near = self.components.of_item(item)
+        alone = _beside(itself, [x for x, _, _ in parts])
+        rows, place = torch.cat([own_rows, *(r for _, r, _ in parts)]).unique(return_inverse=True)
+        places = place.split([own_rows.numel(), *(r.numel() for _, r, _ in parts)])
+        near = own_near.new_zeros(rows.numel(), *alone.shape)
+        start = own_near.size(-1)
+        near[..., :start].index_add_(0, places[0], own_near)
+        for (_, _, x), at in zip(parts, places[1:], strict=True):
+            near[:, 0, start : start + x.size(-1)].index_add_(0, at, x)
+            start += x.size(-1)
+        other = rows != item  # over its neighbours an item reaches itself: that is its own
+        return alone + near[~other].sum(dim=0), rows[other], near[other]
 
     def directions(self, name: str, k: int = 5) -> FilterDirections:
         r"""What of a modality's content the user's filter keeps and drops.
@@ -183,20 +170,12 @@ def _descending(parts: Tensor) -> Tensor:
     return parts.sum(dim=-1).argsort(descending=True, stable=True)
 
 
-def _beside(
-    x: Tensor, low_pass: Tensor | None, factors: Sequence[Tensor], width: int = 0
-) -> Tensor:
-    """``[..., S, D]`` and beside it ``[..., W]``: low-pass columns in the first source,
-    and what modalities have, each in its own."""
-    columns = [*enumerate(factors, start=1)]
-    if low_pass is not None:
-        columns.insert(0, (0, low_pass))
-    start = x.size(-1)
-    width = max(width, start + sum(f.size(-1) for _, f in columns))
-    out = F.pad(x, (0, width - start))
-    for k, f in columns:
-        out[..., k, start : start + f.size(-1)] = f
-        start += f.size(-1)
+def _beside(x: Tensor, columns: Sequence[Tensor]) -> Tensor:
+    """``[..., S, D]``, and beside it columns ``[..., C]`` of heads in the first source."""
+    start, width = x.size(-1), sum(c.size(-1) for c in columns)
+    out = F.pad(x, (0, width))
+    if columns:
+        out[..., 0, start:] = torch.cat(list(columns), dim=-1)
     return out
 
 

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
-from gtc_pyg.explain.components import item_components
 from gtc_pyg.explain.directions import Response, response
-from gtc_pyg.explain.explained_user import ExplainedUser, ScoreParts, check_row
-from gtc_pyg.functional import normalize_rows
-from gtc_pyg.models import GTC
-from gtc_pyg.models.csr_graph import ITEM_TO_USER
-from gtc_pyg.models.graph_recommender import (
-    EdgeIndexDict,
-    EdgeWeightDict,
-    Features,
-    GraphRecommender,
-)
-from gtc_pyg.models.user_embedder import UserEmbedder, new_users
+from gtc_pyg.explain.explained_user import ExplainedUser, check_row
+from gtc_pyg.graph import EdgeIndexDict, EdgeWeightDict, Features
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER
+from gtc_pyg.inductive import UserEmbedder
+from gtc_pyg.inductive.user_embedder import new_users
+from gtc_pyg.models import GTC, GraphRecommender
 
 
 class Explainer:
@@ -26,16 +22,14 @@ class Explainer:
     are, :math:`h_u = \sum_k h_u^k`, :math:`h_i = \sum_k h_i^k` and
 
     .. math::
-        y_{ui} = \alpha \sum_{k, l} \langle h_u^k, h_i^l \rangle
-        + \alpha \sum_m \langle p_u^m, \hat x_{ui}^m \rangle + b_i,
+        y_{ui} = \alpha \sum_{k, l} \langle h_u^k, h_i^l \rangle + b_i .
 
-    the second sum only where ``filter_in`` puts the filter into the score. What two sources do
-    together, one on the user's side and one on the item's, belongs half to each (the Shapley value
-    of the sources):
+    What two sources do together, one on the user's side and one on the item's, belongs half to each
+    (the Shapley value of the sources):
 
     .. math::
         \text{by\_source}_k = \frac{\alpha}{2} \Big( \langle h_u^k, h_i \rangle
-        + \langle h_u, h_i^k \rangle \Big) + \alpha \langle p_u^k, \hat x_{ui}^k \rangle .
+        + \langle h_u, h_i^k \rangle \Big) .
 
     Everything a user gets comes from their own ID embedding or over one of their items :math:`j`,
 
@@ -49,18 +43,19 @@ class Explainer:
     item gets is its own or comes from the item graph. What a past item knows it may have from its
     other users, the user included: the part says over which item it came.
 
-    What a :class:`~gtc_pyg.models.LowPass` says is a part of ``'interactions'``, and on
-    the user's side of the items that say it.
+    The columns of a :class:`~gtc_pyg.models.SpectralHead` belong to ``'interactions'``, and on the
+    user's side to the items that they come from.
 
-    LightGCN and FREEDOM have one source, ``'interactions'``, and the same formulas without content;
-    FREEDOM's content is in its item graph alone, that is, in ``similar``.
+    LightGCN, FREEDOM and SpectralFilter have one source, ``'interactions'``, and the same formulas
+    without content; FREEDOM's content is in its item graph alone, that is, in ``similar``. An MGCN
+    has the modalities as sources, too: its attention and gates are taken as they are, so that its
+    content is a weighted sum.
 
     All that is the same for all pairs is computed here, ``3 S`` tables ``[I, D]``; a pair takes
     milliseconds.
 
     Args:
-        model: A trained :class:`~gtc_pyg.models.GTC`, :class:`~gtc_pyg.models.FREEDOM` or
-            :class:`~gtc_pyg.models.LightGCN`. Its weights must not change afterwards.
+        model: A trained recommender. Its weights must not change afterwards.
         features: Content of each modality ``[I, F_m]``.
         edge_index_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
         edge_weight_dict: As in :meth:`~gtc_pyg.models.GTC.forward`.
@@ -70,7 +65,7 @@ class Explainer:
         >>> from gtc_pyg.datasets import PlantedPreferences
         >>> from gtc_pyg.models import GTC
         >>> data = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)[0]
-        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0)
+        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0, heads=[])
         >>> explainer = Explainer(model, {"image": data["item"].x_image}, data.edge_index_dict)
         >>> parts = explainer.user(3).score_parts(7)
         >>> parts.sources
@@ -90,7 +85,7 @@ class Explainer:
     ) -> None:
         self.model, self.features = model, features
         self.graph = model.csr_graph(edge_index_dict, edge_weight_dict)
-        self.components = item_components(model, features, self.graph)
+        self.components = model.components(features, self.graph)
         self._embedder = user_embedder
         self._responses: dict[str, Response] = {}
 
@@ -102,8 +97,7 @@ class Explainer:
             user: Row of a user of the model; or, for one who came after training, rows of their
                 items, each counted once.
             user_emb: Of such a user, their row of the model's ``user_emb`` ``[D]`` where it is
-                known; predicted as :class:`~gtc_pyg.models.user_embedder.UserEmbedder` does where
-                ``None``.
+                known; predicted as :class:`~gtc_pyg.inductive.UserEmbedder` does where ``None``.
 
         Raises:
             ValueError: For a user or an item that does not exist.
@@ -117,24 +111,23 @@ class Explainer:
             first, last = to_user.crow_indices()[user : user + 2].tolist()
             items, user_emb = to_user.col_indices()[first:last], table[user]
         graph = new_users(torch.stack([torch.zeros_like(items), items]), 1, self.graph.num_items)
+        embedder = self._embedder
+        if embedder is None:
+            embedder = self._embedder = self.model.user_embedder(self.features, self.graph)
         if user_emb is None:
-            if self._embedder is None:
-                self._embedder = self.model.user_embedder(self.features, self.graph)
-            start = self._embedder.start(graph)[0]
+            start = embedder.predict_user_emb(graph)[0]
         elif user_emb.shape != table.shape[1:]:
             raise ValueError(f"'user_emb' must be [{table.size(1)}] (got {list(user_emb.shape)})")
         else:
-            start = normalize_rows(user_emb) if self.components.unit else user_emb
-        return ExplainedUser(self.model, self.components, graph, start, self.response)
-
-    def score_parts(self, user: int | Tensor, item: int | Tensor) -> ScoreParts:
-        r"""What the score of a pair is made of.
-
-        Args:
-            user: As in :meth:`user`, which serves several items of the same user.
-            item: As in :meth:`ExplainedUser.score_parts`.
-        """
-        return self.user(user).score_parts(item)
+            start = embedder.transform(user_emb)
+        return ExplainedUser(
+            self.components,
+            self.model.heads,
+            self.model.num_item_layers,
+            graph,
+            start,
+            self.response,
+        )
 
     def response(self, name: str) -> Response:
         r"""How the filter of a modality responds to content; computed once, for all users.
@@ -148,27 +141,6 @@ class Explainer:
                 f"model filters (got {name!r})"
             )
         if name not in self._responses:
-            assert isinstance(self.model, GTC)
-            self._responses[name] = response(self.model, self.features, self.graph, name)
+            model = cast(GTC, self.model)  # it filters content
+            self._responses[name] = response(model, self.features, self.graph, name)
         return self._responses[name]
-
-
-def score_parts(
-    model: GraphRecommender,
-    features: Features,
-    edge_index_dict: EdgeIndexDict,
-    user: int | Tensor,
-    item: int | Tensor,
-    edge_weight_dict: EdgeWeightDict | None = None,
-) -> ScoreParts:
-    r"""What the score of one pair is made of; :class:`Explainer` serves many pairs.
-
-    Args:
-        model: As in :class:`Explainer`.
-        features: As in :class:`Explainer`.
-        edge_index_dict: As in :class:`Explainer`.
-        user: As in :meth:`Explainer.user`.
-        item: As in :meth:`ExplainedUser.score_parts`.
-        edge_weight_dict: As in :class:`Explainer`.
-    """
-    return Explainer(model, features, edge_index_dict, edge_weight_dict).score_parts(user, item)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gtc_pyg.graph import EdgeIndexDict, EdgeWeightDict, Features
+from gtc_pyg.graph.content import content_of, present_rows
 from gtc_pyg.models import GTC
-from gtc_pyg.models.content import content_of, present_rows
-from gtc_pyg.models.graph_recommender import EdgeIndexDict, EdgeWeightDict, Features
 
 __all__ = ["filter_relevance", "filter_share", "score_share"]
 
@@ -45,7 +45,7 @@ def filter_relevance(
     Example:
         >>> from gtc_pyg.datasets import PlantedPreferences
         >>> data = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)[0]
-        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0)
+        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0, heads=[])
         >>> content = {"image": data["item"].x_image}
         >>> filter_relevance(model, content, data.edge_index_dict, "image", slice(0, 8)).shape
         torch.Size([30])
@@ -99,7 +99,7 @@ def filter_share(
     Example:
         >>> from gtc_pyg.datasets import PlantedPreferences
         >>> data = PlantedPreferences(30, 20, ["image"], mean_degree=6.0)[0]
-        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0)
+        >>> model = GTC(30, 20, {"image": 32}, num_item_layers=0, heads=[])
         >>> content = {"image": data["item"].x_image}
         >>> filter_share(model, content, data.edge_index_dict, "image").shape
         torch.Size([30])
@@ -112,8 +112,11 @@ def filter_share(
         for key, f in filtered.items():
             gate = None if f.gate is None else f.gate[filter_of]
             filtered[key] = f._replace(gate=gate, weight=f.weight[filter_of])
-    deaf = filtered[name]._replace(weight=torch.zeros_like(filtered[name].weight))
-    whole, other = (model._embed(f, graph)[:2] for f in (filtered, {**filtered, name: deaf}))
+    silent = filtered[name]._replace(weight=torch.zeros_like(filtered[name].weight))
+    whole, other = (
+        model.with_heads(*model.after_filter(f, graph)[:2], graph)
+        for f in (filtered, {**filtered, name: silent})
+    )
     return _share(whole, other)
 
 
@@ -172,8 +175,8 @@ def _erase(model: GTC, features: Features, name: str, columns: slice | Tensor) -
 
 
 def _check_name(model: GTC, name: str) -> None:
-    if name not in model.filter.encoders:
-        raise ValueError(f"'name' must be one of {list(model.filter.encoders)} (got {name!r})")
+    if name not in model.modalities:
+        raise ValueError(f"'name' must be one of {list(model.modalities)} (got {name!r})")
 
 
 def _check_of(model: GTC, argument: str, users: Tensor | None) -> None:

@@ -12,9 +12,7 @@ from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.evaluation import ranking_metrics
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.loader import GraphInputs, InteractionBatch
-from gtc_pyg.models import FREEDOM, GraphRecommender, LightGCN
-
-_MEANS_OF_ROWS = (LightGCN, FREEDOM)
+from gtc_pyg.models import GraphRecommender
 
 
 class RecommenderModule(LightningModule):
@@ -30,7 +28,7 @@ class RecommenderModule(LightningModule):
     together, and each ranks for its share of the users:
 
     - With the whole graph, a step is that of one process. Where the loss is a mean over the rows of
-      the batch (LightGCN, FREEDOM), each process takes its share of them. GTC's and any
+      the batch (``loss_is_mean``, BPR), each process takes its share of them. GTC's and any
       other recommender's may compare rows with one another or draw noise for each, so every process
       computes the whole batch from the same random numbers.
     - With sampled graphs, each process takes its share of the batch and draws its own neighbours
@@ -80,9 +78,12 @@ class RecommenderModule(LightningModule):
         for ranker in self.data.rankers.values():
             ranker.to(self.device)
 
+    def on_validation_start(self) -> None:
+        if not hasattr(self, "inputs"):  # without a training before
+            self._move_data()
+
     def on_train_start(self) -> None:
-        if self.model.low_pass is not None:
-            self.model.low_pass.check()  # now, and not after an epoch
+        self.model.heads.check()  # now, and not after an epoch
 
     def on_train_epoch_start(self) -> None:
         self.generator = torch.Generator(device=self.device)
@@ -102,7 +103,7 @@ class RecommenderModule(LightningModule):
         else:
             triple, features, graph = batch, self.inputs.features, self.graph
             size, weight = triple.user.numel(), 1.0
-            if type(self.model) in _MEANS_OF_ROWS:
+            if self.model.loss_is_mean and self.model.ranking.num_negatives == 1:
                 share, weight = own_rows(size)
                 triple = InteractionBatch(*(rows[share] for rows in batch))
         parts = self.model.loss(*triple, features, graph, generator=self.generator)

@@ -21,6 +21,7 @@ from torch import Tensor
 from gtc_pyg.distributed import world_size
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models.registry import plain_value
 
 KEY = "gtc_pyg"
 _NO_MATTER = ("logger", "default_root_dir", "profiler", "detect_anomaly")
@@ -127,10 +128,9 @@ def settings_of(
         data: Digests of interactions, content and graphs.
         options: Arguments of :func:`~gtc_pyg.lightning.fit`. Of ``trainer_kwargs`` the plain ones.
     """
-    settings: dict[str, Any] = {"model": type(model).__name__, "start": model.start}
-    arguments = model.current_arguments()
-    for name, parameter in inspect.signature(type(model)).parameters.items():
-        settings[f"model's {name}"] = arguments.get(name, parameter.default)
+    settings: dict[str, Any] = {"model": type(model).__name__, "start": model.init_method}
+    for name in inspect.signature(type(model)).parameters:
+        settings[f"model's {name}"] = plain_value(getattr(model, name, None))
     settings |= {name: value for name, value in options.items() if name != "trainer_kwargs"}
     plain = (bool, int, float, str)
     for name, value in dict(options["trainer_kwargs"] or {}).items():

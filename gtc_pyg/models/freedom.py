@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Embedding, Linear, ModuleDict
+from torch.nn import Linear, ModuleDict
 
-from gtc_pyg.models.content import check_widths, content_of
-from gtc_pyg.models.graph_recommender import (
-    CSRGraph,
-    EdgeIndexDict,
-    EdgeWeightDict,
-    Features,
-    GraphRecommender,
-)
-from gtc_pyg.models.user_embedder import UserSide, propagated_side
+from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
+from gtc_pyg.graph.content import check_widths, content_of
+from gtc_pyg.inductive.user_embedder import PropagatedUsers
+from gtc_pyg.models.components import Components
+from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.models.heads import Head
+from gtc_pyg.nn import RankingLoss
 
 
 class FREEDOM(GraphRecommender):
@@ -41,7 +40,11 @@ class FREEDOM(GraphRecommender):
         num_item_layers: Layers :math:`L'` on the item graph.
         modality_weight: Weight of the modalities' BPR losses.
         edge_dropout: Share of the interactions pruned each epoch.
+        ranking: As in :class:`~gtc_pyg.models.GraphRecommender`.
+        heads: As in :class:`~gtc_pyg.models.GraphRecommender`.
     """
+
+    loss_is_mean = True
 
     def __init__(
         self,
@@ -53,14 +56,14 @@ class FREEDOM(GraphRecommender):
         num_item_layers: int = 1,
         modality_weight: float = 1e-3,
         edge_dropout: float = 0.8,
+        ranking: RankingLoss | None = None,
+        heads: Sequence[Head] = (),
     ) -> None:
-        super().__init__(num_users, num_items, edge_dropout)
+        super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
         check_widths(in_channels, least=0)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.modality_weight = modality_weight
-        self.user_emb = Embedding(num_users, hidden_channels)
-        self.item_emb = Embedding(num_items, hidden_channels)
         self.projections = ModuleDict(
             {
                 name: Linear(width, hidden_channels, bias=False)
@@ -70,8 +73,9 @@ class FREEDOM(GraphRecommender):
         self.reset_parameters()
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.projections)
+    def in_channels(self) -> dict[str, int]:
+        r"""Width of each modality's content."""
+        return {name: cast(Linear, lin).in_features for name, lin in self.projections.items()}
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
@@ -80,13 +84,7 @@ class FREEDOM(GraphRecommender):
         for projection in self.projections.values():
             cast(Linear, projection).reset_parameters()
 
-    def forward(
-        self,
-        features: Features,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+    def embed(self, features: Features, graph: CSRGraph) -> tuple[Tensor, Tensor]:
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
         out = graph.layer_mean(torch.cat([e_user, e_item]), self.num_layers)
         user_emb, item_emb = out.split([graph.num_users, graph.num_items])
@@ -94,9 +92,6 @@ class FREEDOM(GraphRecommender):
         for _ in range(self.num_item_layers):
             h = graph.smooth(h)
         return user_emb, item_emb + h
-
-    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
-        return propagated_side(graph, self.user_emb, self.item_emb, self.num_layers)
 
     def loss(
         self,
@@ -109,8 +104,8 @@ class FREEDOM(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        user_emb, item_emb = self(features, graph)
-        parts = {"ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item)}
+        user_emb, item_emb = self.embed(features, graph)
+        parts = {"ranking": self.rank_loss(user_emb, item_emb, user, pos_item, neg_item, graph)}
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
@@ -118,6 +113,15 @@ class FREEDOM(GraphRecommender):
             # The difference is projected, and not both: half of the products.
             gap = x.index_select(0, pos_item) - x.index_select(0, neg_item)
             score = (u * projection(gap)).sum(dim=-1)
-            content = content + self.bpr(score, torch.zeros_like(score))
+            content = content - F.logsigmoid(score).mean()
         parts["modalities"] = self.modality_weight * content
         return parts
+
+    def user_adapter(self, features: Features, graph: CSRGraph) -> PropagatedUsers:
+        user, item = self.user_emb.weight, self.item_emb.weight
+        return PropagatedUsers(graph, user, item, self.num_layers, self.ranking.scale)
+
+    def components(self, features: Features, graph: CSRGraph) -> Components:
+        user, item = self.user_emb.weight, self.item_emb.weight
+        layers = self.num_layers, self.num_item_layers
+        return Components(graph, user, [item], *layers, item.unsqueeze(1), self.ranking.scale)

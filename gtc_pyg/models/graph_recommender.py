@@ -1,80 +1,109 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from typing import Any, Self
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 from torch_geometric.data import HeteroData
-from torch_geometric.nn.models.lightgcn import BPRLoss
 
-from gtc_pyg.functional import check_least, normalize_rows, spectral_factors
-from gtc_pyg.models.content import Features
-from gtc_pyg.models.csr_graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, SampledNodes
-from gtc_pyg.models.item_embedder import ItemEmbedder, ItemSide
-from gtc_pyg.models.low_pass import LowPass
-from gtc_pyg.models.make_graph import make_graph, pruned
-from gtc_pyg.models.user_embedder import UserEmbedder, UserSide
+from gtc_pyg.functional import check_least, normalize_rows, select_columns, spectral_factors
+from gtc_pyg.graph import (
+    CSRGraph,
+    EdgeIndexDict,
+    EdgeWeightDict,
+    Features,
+    SampledNodes,
+    make_graph,
+    pruned,
+)
+from gtc_pyg.graph.row_history import RowHistory
+from gtc_pyg.inductive import ItemEmbedder, UserEmbedder
+from gtc_pyg.inductive.item_embedder import ItemAdapter
+from gtc_pyg.inductive.user_embedder import UserAdapter
+from gtc_pyg.models.components import Components
+from gtc_pyg.models.heads import Head, Heads, ItemBias
+from gtc_pyg.nn import BPR, RankingLoss
 
 
 class GraphRecommender(Module):
     r"""What every recommender here has in common.
 
     :meth:`forward` turns content and graph into one embedding per user and item, ranked by inner
-    product; :meth:`loss` gives the named parts that training adds up; :meth:`training_graph` the
-    graph of one epoch. No attribute of the model is written; what :meth:`loss` keeps from step to
-    step within an epoch is in that graph's ``history``.
+    product; :meth:`loss` gives the named parts that training adds up. A model of its own kind
+    writes :meth:`embed` and :meth:`loss`; heads, the start of the embeddings and what is asked
+    after training are here. Neither of the two writes an attribute of the model; what a loss keeps
+    from step to step within an epoch is in the history of :meth:`training_graph`.
 
     Args:
         num_users: Number of users :math:`U`.
         num_items: Number of items :math:`I`.
+        hidden_channels: Width :math:`D` of the ID embeddings.
+        ranking: The ranking loss: :class:`~gtc_pyg.nn.BPR` (where ``None``) or
+            :class:`~gtc_pyg.nn.SampledSoftmax`.
+        heads: Columns beside the embeddings: :class:`~gtc_pyg.models.SpectralHead`,
+            :class:`~gtc_pyg.models.ItemBias`.
         edge_dropout: Share of the training interactions that :meth:`training_graph` prunes, popular
             ones first (:func:`gtc_pyg.functional.degree_sensitive_sample`).
     """
 
     num_item_layers = 0
-    user_emb: Embedding
-    item_emb: Embedding
-    item_bias: Embedding | None
-    """Where there is one, it is the last column of the item embeddings."""
-    start: str = "random"
+    """Layers of the model on the item graph."""
+    loss_is_mean = False
+    """Whether the loss is a mean over the rows of a batch, so that shares of it may be added."""
+    trainable = True
+    """Whether there are weights to train."""
+    init_method = "random"
     """What the ID embeddings start from; a run that goes on must have had the same."""
-    arguments: dict[str, Any]
-    """What the model was made with, by name: ``type(model)(**model.arguments)`` is another one."""
+    prepared: Tensor
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
-        arguments = {name: value for name, value in bound.items() if value is not self}
-        object.__setattr__(self, "arguments", arguments)
-        return self
-
-    def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        hidden_channels: int = 64,
+        ranking: RankingLoss | None = None,
+        heads: Sequence[Head] = (),
+        edge_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         check_least(1, num_users=num_users, num_items=num_items)
         if not 0 <= edge_dropout < 1:
             raise ValueError(f"'edge_dropout' must lie in [0, 1) (got {edge_dropout})")
         self.num_users = num_users
         self.num_items = num_items
+        self.hidden_channels = hidden_channels
         self.edge_dropout = edge_dropout
-        self.item_bias = None
-        self.low_pass: LowPass | None = None
-        self.bpr = BPRLoss()
+        self.user_emb = Embedding(num_users, hidden_channels)
+        self.item_emb = Embedding(num_items, hidden_channels)
+        self.heads = Heads(heads, num_users, num_items)
+        self.ranking = BPR() if ranking is None else ranking
+        self.register_buffer("prepared", torch.tensor(False))
 
-    def current_arguments(self) -> dict[str, Any]:
-        r"""What makes the model as it is: ``arguments``, and plain ones as the attributes are now.
+    @property
+    def in_channels(self) -> Mapping[str, int]:
+        r"""Width of each modality's content that it reads."""
+        return {}
 
-        Of classes that keep their arguments as attributes of the same names, as all here do.
-        """
-        out, plain = dict(self.arguments), (bool, int, float, str)
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            value, now = out.get(name, parameter.default), getattr(self, name, None)
-            if isinstance(value, plain) and isinstance(now, plain) and now != value:
-                out[name] = now
-        return out
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        r"""The content that it reads."""
+        return tuple(self.in_channels)
+
+    @property
+    def item_bias(self) -> Embedding | None:
+        r"""The bias of :class:`~gtc_pyg.models.ItemBias`, the last column of the items' embeddings;
+        ``None`` without that head."""
+        biases = [head.bias for head in self.heads if isinstance(head, ItemBias)]
+        return biases[0] if biases else None
+
+    def tables(self) -> Iterator[tuple[str, str, Embedding]]:
+        r"""Embeddings with a row for each user or item: name, ``'user'`` or ``'item'``, table."""
+        yield "user_emb", "user", self.user_emb
+        yield "item_emb", "item", self.item_emb
+        if self.item_bias is not None:
+            yield "item_bias", "item", self.item_bias
 
     def forward(
         self,
@@ -94,6 +123,16 @@ class GraphRecommender(Module):
 
         Returns:
             User embeddings ``[num_users, K]`` and item embeddings ``[num_items, K]``.
+        """
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        return self.with_heads(*self.embed(features, graph), graph)
+
+    def embed(self, features: Features, graph: CSRGraph) -> tuple[Tensor, Tensor]:
+        r"""The model's own embeddings ``[U, D]`` and ``[I, D]``, without heads.
+
+        Args:
+            features: As in :meth:`forward`.
+            graph: What :meth:`csr_graph` gives.
         """
         raise NotImplementedError
 
@@ -120,73 +159,94 @@ class GraphRecommender(Module):
         """
         raise NotImplementedError
 
-    @torch.no_grad()
-    def user_embedder(
+    def with_heads(
         self,
-        features: Features,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> UserEmbedder:
-        r"""What embeds users who came after training, see
-        :class:`~gtc_pyg.models.UserEmbedder`.
+        user_emb: Tensor,
+        item_emb: Tensor,
+        graph: CSRGraph,
+        in_loss: bool = False,
+        user: Tensor | None = None,
+        item: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""Embeddings scaled as the ranking loss says, with the columns of the heads.
 
         Args:
-            features: As in :meth:`forward`.
-            edge_index_dict: As in :meth:`forward`: what the model was trained on.
-            edge_weight_dict: As in :meth:`forward`.
-
-        Raises:
-            NotImplementedError: Of a model that does not say how it makes a user of items
-                (``_user_side``).
+            user_emb: Users by the model itself ``[N, D]``.
+            item_emb: Items by the model itself ``[I, D]``.
+            graph: The graph that they are of.
+            in_loss: Whether for the loss, which sees some of the heads.
+            user: Who the users are, ascending ``[N]``; all users of the graph where ``None``.
+            item: Which items they are, ascending; all items of the graph where ``None``.
         """
-        graph = self._whole_graph(edge_index_dict, edge_weight_dict)
-        return UserEmbedder(self._user_side(features, graph), graph)
+        scale, heads = self.ranking.scale, self.heads.in_loss if in_loss else self.heads
+        users = [user_emb if scale == 1 else scale * user_emb]
+        users += [head.users(graph, user) for head in heads]
+        beside = [head.items(graph, self.num_item_layers) for head in heads]
+        if not beside:
+            return users[0], item_emb
+        items = [item_emb, *(x if item is None else x.index_select(0, item) for x in beside)]
+        return torch.cat(users, dim=-1), torch.cat(items, dim=-1)
 
-    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
-        """How users are made of the items that ``graph`` gives them."""
-        raise NotImplementedError(f"{type(self).__name__} cannot embed users who were not trained")
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        r"""The content that it reads."""
-        return ()
-
-    @torch.no_grad()
-    def item_embedder(
+    def rank_loss(
         self,
-        features: Features,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> ItemEmbedder:
-        r"""What embeds items that nobody has touched, see
-        :class:`~gtc_pyg.models.ItemEmbedder`.
+        user_emb: Tensor,
+        item_emb: Tensor,
+        row: Tensor,
+        pos_item: Tensor,
+        neg_item: Tensor,
+        graph: CSRGraph,
+        user: Tensor | None = None,
+        item: Tensor | None = None,
+    ) -> Tensor:
+        r"""The ranking loss of the model's own embeddings and the heads that losses see.
 
         Args:
-            features: As in :meth:`forward`.
-            edge_index_dict: As in :meth:`forward`: what the model was trained on.
+            user_emb: Users by the model itself ``[N, D]``.
+            item_emb: Items by the model itself ``[I, D]``.
+            row: A row of ``user_emb`` for each pair ``[B]``.
+            pos_item: A row of ``item_emb`` for each pair ``[B]``.
+            neg_item: Likewise ``[B]``.
+            graph: The graph that they are of.
+            user: Who the users are, ascending ``[N]``; all users of the graph where ``None``.
+            item: Which items they are, ascending ``[M]``; all items of the graph where ``None``.
+        """
+        shared = self.ranking.num_negatives > 1
+        if shared and user is None:  # scores of the batch's users alone
+            user, row = row.unique(return_inverse=True)
+            user_emb = user_emb.index_select(0, user)
+        user_emb, item_emb = self.with_heads(user_emb, item_emb, graph, True, user, item)
+        known = graph.items_of(user)[0] if shared else None
+        if known is not None and item is not None:
+            known = select_columns(known, item)
+        return self.ranking(user_emb, item_emb, row, pos_item, neg_item, known)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+        spectral_start: bool = True,
+    ) -> None:
+        r"""Finds in closed form what training starts from; the second call does nothing.
+
+        ID embeddings start from the interactions (:meth:`start_from`) and heads are fitted.
+        :func:`gtc_pyg.lightning.fit` calls it; a loop of your own does so before its first step.
+
+        Args:
+            edge_index_dict: As in :meth:`forward`: the whole graph of training.
             edge_weight_dict: As in :meth:`forward`.
+            spectral_start: Whether ID embeddings start from the interactions.
 
         Raises:
-            ValueError: Of a model that reads no content, or a sampled graph.
+            ValueError: For a sampled graph.
         """
-        if not self.modalities:
-            raise ValueError(
-                f"{type(self).__name__} reads no content, so it cannot embed items without "
-                f"interactions: train a GTC or a FREEDOM"
-            )
+        if bool(self.prepared):
+            return
         graph = self._whole_graph(edge_index_dict, edge_weight_dict)
-        return ItemEmbedder(features, self.modalities, self._item_side(features, graph), graph)
-
-    def _item_side(self, features: Features, graph: CSRGraph) -> ItemSide:
-        return ItemSide(self(features, graph)[1])
-
-    def _whole_graph(
-        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
-    ) -> CSRGraph:
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        if graph.nodes is not None:
-            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
-        return graph
+        if spectral_start:
+            self.start_from(graph.interactions)
+        self.heads.fit(graph, self.num_item_layers)
+        self.prepared.fill_(True)
 
     @torch.no_grad()
     def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
@@ -202,32 +262,94 @@ class GraphRecommender(Module):
         """
         if not 0 < length < float("inf"):
             raise ValueError(f"'length' must be positive and finite (got {length})")
-        self.start = f"spectral, length {length:g}"
-        channels = self.user_emb.embedding_dim
-        tables = spectral_factors(edge_index, self.num_users, self.num_items, channels)
+        self.init_method = f"spectral, length {length:g}"
+        tables = spectral_factors(edge_index, self.num_users, self.num_items, self.hidden_channels)
         for embedding, factors in zip((self.user_emb, self.item_emb), tables, strict=True):
             start = length * normalize_rows(factors)
             known = start.norm(dim=1, keepdim=True) > 0
             weight = embedding.weight[:, : factors.size(1)]
             weight.copy_(torch.where(known, start.to(weight), weight))
 
-    def fit_low_pass(
-        self,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> None:
-        r"""Finds what a :class:`~gtc_pyg.models.LowPass` adds, in a model that has one.
+    def components(self, features: Features, graph: CSRGraph) -> Components:
+        r"""What scores are sums of, for explanations; the heads aside.
 
         Args:
-            edge_index_dict: As in :meth:`forward`: the whole graph of training.
+            features: As in :meth:`forward`.
+            graph: The whole graph of training.
+
+        Raises:
+            TypeError: Of a model that does not say.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not say what its scores are sums of, so they cannot be "
+            f"explained"
+        )
+
+    @torch.no_grad()
+    def user_embedder(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> UserEmbedder:
+        r"""What embeds users who came after training, see
+        :class:`~gtc_pyg.inductive.UserEmbedder`.
+
+        Args:
+            features: As in :meth:`forward`.
+            edge_index_dict: As in :meth:`forward`: what the model was trained on.
             edge_weight_dict: As in :meth:`forward`.
 
         Raises:
-            ValueError: For a sampled graph.
+            NotImplementedError: Of a model that has no :meth:`user_adapter`.
         """
-        if self.low_pass is not None:
-            graph = self._whole_graph(edge_index_dict, edge_weight_dict)
-            self.low_pass.fit(graph, self.num_item_layers)
+        graph = self._whole_graph(edge_index_dict, edge_weight_dict)
+        return UserEmbedder(self.user_adapter(features, graph), graph, self.heads)
+
+    def user_adapter(self, features: Features, graph: CSRGraph) -> UserAdapter:
+        r"""How users are made of the items that a graph gives them."""
+        raise NotImplementedError(f"{type(self).__name__} cannot embed users who were not trained")
+
+    @torch.no_grad()
+    def item_embedder(
+        self,
+        features: Features,
+        edge_index_dict: EdgeIndexDict,
+        edge_weight_dict: EdgeWeightDict | None = None,
+    ) -> ItemEmbedder:
+        r"""What embeds items that nobody has touched, see
+        :class:`~gtc_pyg.inductive.ItemEmbedder`.
+
+        Args:
+            features: As in :meth:`forward`.
+            edge_index_dict: As in :meth:`forward`: what the model was trained on.
+            edge_weight_dict: As in :meth:`forward`.
+
+        Raises:
+            ValueError: Of a model that reads no content, or a sampled graph.
+        """
+        if not self.modalities:
+            raise ValueError(
+                f"{type(self).__name__} reads no content, so it cannot embed items without "
+                f"interactions: train a GTC or a FREEDOM"
+            )
+        graph = self._whole_graph(edge_index_dict, edge_weight_dict)
+        adapter = self.item_adapter(features, graph)
+        return ItemEmbedder(
+            features, self.modalities, adapter, graph, self.heads, self.num_item_layers
+        )
+
+    def item_adapter(self, features: Features, graph: CSRGraph) -> ItemAdapter:
+        r"""What items are, as far as new ones can be predicted from content."""
+        return ItemAdapter(self.embed(features, graph)[1])
+
+    def _whole_graph(
+        self, edge_index_dict: EdgeIndexDict, edge_weight_dict: EdgeWeightDict | None
+    ) -> CSRGraph:
+        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        if graph.nodes is not None:
+            raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        return graph
 
     def csr_graph(
         self,
@@ -243,14 +365,15 @@ class GraphRecommender(Module):
             nodes: Of a sub-graph, whose edges and content are by position in these.
 
         Raises:
-            ValueError: As :func:`~gtc_pyg.models.make_graph.make_graph` says.
+            ValueError: As :func:`~gtc_pyg.graph.make_graph` says.
         """
         if isinstance(edge_index_dict, CSRGraph):
             return edge_index_dict
         sizes = self.num_users, self.num_items
         if nodes is not None:
             sizes = nodes.user_id.numel(), nodes.item_id.numel()
-        return make_graph(edge_index_dict, edge_weight_dict, *sizes, self.num_item_layers, nodes)
+        hops = max(self.num_item_layers, self.heads.num_hops(self.num_item_layers))
+        return make_graph(edge_index_dict, edge_weight_dict, *sizes, hops, nodes)
 
     def subgraph(self, batch: HeteroData) -> CSRGraph:
         r"""The sampled graph of a batch of :class:`~gtc_pyg.loader.SubgraphLoader`."""
@@ -270,21 +393,13 @@ class GraphRecommender(Module):
     ) -> CSRGraph:
         r"""The graph of one epoch: CSR once, so that steps need not sort, and pruned.
 
-        It has a ``history``, see :class:`~gtc_pyg.models.csr_graph.CSRGraph`: make another one each
+        It has a history, see :class:`~gtc_pyg.graph.row_history.RowHistory`: make another one each
         epoch, and after weights were drawn or loaded anew.
         """
-        if self.low_pass is not None:
-            self.low_pass.check()  # now, and not after an epoch
+        self.heads.check()  # now, and not after an epoch
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if self.edge_dropout > 0:
             graph = pruned(graph, self.edge_dropout, generator)
         graph = copy.copy(graph)  # with what derives from it
-        graph.history = WeakKeyDictionary()
+        graph.history = RowHistory()
         return graph
-
-    def _rank_loss(
-        self, user_emb: Tensor, item_emb: Tensor, user: Tensor, pos: Tensor, neg: Tensor
-    ) -> Tensor:
-        u = user_emb.index_select(0, user)
-        pos_emb, neg_emb = item_emb.index_select(0, torch.cat([pos, neg])).chunk(2)
-        return self.bpr((u * pos_emb).sum(-1), (u * neg_emb).sum(-1))

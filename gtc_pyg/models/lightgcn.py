@@ -1,17 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn import Embedding
 
-from gtc_pyg.models.graph_recommender import (
-    CSRGraph,
-    EdgeIndexDict,
-    EdgeWeightDict,
-    Features,
-    GraphRecommender,
-)
-from gtc_pyg.models.user_embedder import UserSide, propagated_side
+from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
+from gtc_pyg.inductive.user_embedder import PropagatedUsers
+from gtc_pyg.models.components import Components
+from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.models.heads import Head
+from gtc_pyg.nn import RankingLoss
 
 
 class LightGCN(GraphRecommender):
@@ -27,8 +26,12 @@ class LightGCN(GraphRecommender):
         hidden_channels: Width of the embeddings.
         num_layers: Number of propagation layers.
         regularization: Weight of the squared length of the batch's embeddings.
+        ranking: As in :class:`~gtc_pyg.models.GraphRecommender`.
+        heads: As in :class:`~gtc_pyg.models.GraphRecommender`.
         edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
     """
+
+    loss_is_mean = True
 
     def __init__(
         self,
@@ -37,35 +40,26 @@ class LightGCN(GraphRecommender):
         hidden_channels: int = 64,
         num_layers: int = 2,
         regularization: float = 1e-4,
+        ranking: RankingLoss | None = None,
+        heads: Sequence[Head] = (),
         edge_dropout: float = 0.0,
     ) -> None:
-        super().__init__(num_users, num_items, edge_dropout)
+        super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
         self.num_layers = num_layers
         self.regularization = regularization
-        self.user_emb = Embedding(num_users, hidden_channels)
-        self.item_emb = Embedding(num_items, hidden_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
-        fan = self.num_users + self.num_items + self.user_emb.embedding_dim
+        fan = self.num_users + self.num_items + self.hidden_channels
         for embedding in (self.user_emb, self.item_emb):  # Glorot's, as of one table
             torch.nn.init.uniform_(embedding.weight, -((6 / fan) ** 0.5), (6 / fan) ** 0.5)
 
-    def forward(
-        self,
-        features: Features,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+    def embed(self, features: Features, graph: CSRGraph) -> tuple[Tensor, Tensor]:
         ego = torch.cat([graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")])
         out = graph.layer_mean(ego, self.num_layers)
         user_emb, item_emb = out.split([graph.num_users, graph.num_items])
         return user_emb, item_emb
-
-    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
-        return propagated_side(graph, self.user_emb, self.item_emb, self.num_layers)
 
     def loss(
         self,
@@ -78,10 +72,18 @@ class LightGCN(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
-        user_emb, item_emb = self(features, graph)
+        user_emb, item_emb = self.embed(features, graph)
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
         ego = torch.cat([e_user[user], e_item[pos_item], e_item[neg_item]])
         return {
-            "ranking": self._rank_loss(user_emb, item_emb, user, pos_item, neg_item),
+            "ranking": self.rank_loss(user_emb, item_emb, user, pos_item, neg_item, graph),
             "regularization": self.regularization * 0.5 * ego.pow(2).sum() / user.numel(),
         }
+
+    def user_adapter(self, features: Features, graph: CSRGraph) -> PropagatedUsers:
+        user, item = self.user_emb.weight, self.item_emb.weight
+        return PropagatedUsers(graph, user, item, self.num_layers, self.ranking.scale)
+
+    def components(self, features: Features, graph: CSRGraph) -> Components:
+        user, item = self.user_emb.weight, self.item_emb.weight
+        return Components(graph, user, [item], self.num_layers, scale=self.ranking.scale)

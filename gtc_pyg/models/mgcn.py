@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Embedding, Linear, ModuleDict, Sequential, Sigmoid, Tanh
+from torch.nn import Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
 from gtc_pyg.functional import contrast, normalize_rows, spmm
-from gtc_pyg.models.content import check_widths, content_of
-from gtc_pyg.models.csr_graph import USER_TO_ITEM, CSRGraph
-from gtc_pyg.models.graph_recommender import (
-    EdgeIndexDict,
-    EdgeWeightDict,
-    Features,
-    GraphRecommender,
-)
-from gtc_pyg.models.user_embedder import UserSide, item_degree, propagated_side
+from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
+from gtc_pyg.graph.content import check_widths, content_of
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
+from gtc_pyg.inductive.user_embedder import PropagatedUsers, item_degree
+from gtc_pyg.models.components import Components
+from gtc_pyg.models.graph_recommender import GraphRecommender
+from gtc_pyg.models.heads import Head
+from gtc_pyg.nn import RankingLoss
 
 
 class MGCN(GraphRecommender):
@@ -61,6 +60,8 @@ class MGCN(GraphRecommender):
         contrast_weight: Weight of the contrast.
         temperature: :math:`\tau`.
         regularization: Weight of the squared length of the batch's embeddings.
+        ranking: As in :class:`~gtc_pyg.models.GraphRecommender`.
+        heads: As in :class:`~gtc_pyg.models.GraphRecommender`.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class MGCN(GraphRecommender):
         contrast_weight: float = 0.01,
         temperature: float = 0.2,
         regularization: float = 1e-4,
+        ranking: RankingLoss | None = None,
+        heads: Sequence[Head] = (),
     ) -> None:
-        super().__init__(num_users, num_items)
+        super().__init__(num_users, num_items, hidden_channels, ranking, heads)
         check_widths(in_channels)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
@@ -85,8 +88,6 @@ class MGCN(GraphRecommender):
         self.temperature = temperature
         self.regularization = regularization
         k, names = hidden_channels, list(in_channels)
-        self.user_emb = Embedding(num_users, k)
-        self.item_emb = Embedding(num_items, k)
         self.purifiers = ModuleDict(
             {m: Sequential(Linear(in_channels[m], k), Linear(k, k), Sigmoid()) for m in names}
         )
@@ -98,8 +99,10 @@ class MGCN(GraphRecommender):
         self.reset_parameters()
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.purifiers)
+    def in_channels(self) -> dict[str, int]:
+        r"""Width of each modality's content."""
+        first = {name: cast(Sequential, part)[0] for name, part in self.purifiers.items()}
+        return {name: cast(Linear, lin).in_features for name, lin in first.items()}
 
     def reset_parameters(self) -> None:
         r"""Draws all weights anew."""
@@ -109,13 +112,7 @@ class MGCN(GraphRecommender):
             if isinstance(module, Linear):
                 module.reset_parameters()
 
-    def forward(
-        self,
-        features: Features,
-        edge_index_dict: EdgeIndexDict,
-        edge_weight_dict: EdgeWeightDict | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+    def embed(self, features: Features, graph: CSRGraph) -> tuple[Tensor, Tensor]:
         ids, content = self._views(features, graph)
         user_emb, item_emb = (ids + content).split([graph.num_users, graph.num_items])
         return user_emb, item_emb
@@ -138,7 +135,7 @@ class MGCN(GraphRecommender):
         user_emb, item_emb = (ids + content).split([users.numel(), items.numel()])
         batch = torch.cat([user_emb[row], item_emb[column]])
         parts = {
-            "ranking": self._rank_loss(user_emb, item_emb, row, pos, neg),
+            "ranking": self.rank_loss(user_emb, item_emb, row, pos, neg, graph, users, items),
             "regularization": self.regularization * 0.5 * batch.pow(2).sum() / user.numel(),
         }
         if self.contrast_weight > 0:
@@ -148,25 +145,24 @@ class MGCN(GraphRecommender):
             parts["contrast"] = self.contrast_weight * (of_users + of_items)
         return parts
 
-    def _user_side(self, features: Features, graph: CSRGraph) -> UserSide:
-        side = propagated_side(graph, self.user_emb, self.item_emb, self.num_layers)
-        shares = self._purified(features, graph) * item_degree(graph, side.item.dtype).rsqrt()
+    def user_adapter(self, features: Features, graph: CSRGraph) -> _FusedUsers:
+        return _FusedUsers(self, graph, self.purified(features, graph))
 
-        def embed(new: CSRGraph, start: Tensor) -> Tensor:
-            ids, degree = side.embed(new, start), new.num_items_of_users.to(start.dtype)
-            content = degree.sqrt().view(-1, 1) * new.mean_of_items(shares)
-            return ids + self._fuse(ids, content.unflatten(1, (len(self.purifiers), -1)))
+    def components(self, features: Features, graph: CSRGraph) -> Components:
+        return _FusedComponents(self, features, graph)
 
-        return side._replace(embed=embed)
-
-    def _purified(self, features: Features, graph: CSRGraph) -> Tensor:
-        """Items' content of all modalities, side by side, ``[I, M K]``."""
+    def purify(self, features: Features, graph: CSRGraph) -> Tensor:
+        r"""Items' content of all modalities, gated by their IDs, side by side, ``[I, M K]``."""
         e_item = graph.rows(self.item_emb, "item")
         purified = [
             e_item * purifier(content_of(features, name, graph.num_items))
             for name, purifier in self.purifiers.items()
         ]
-        out = torch.cat(purified, dim=1)  # for one product
+        return torch.cat(purified, dim=1)  # for one product
+
+    def purified(self, features: Features, graph: CSRGraph) -> Tensor:
+        r"""The same, smoothed over the item graph."""
+        out = self.purify(features, graph)
         for _ in range(self.num_item_layers):
             out = graph.smooth(out)
         return out
@@ -181,7 +177,7 @@ class MGCN(GraphRecommender):
         """Behaviour and fused content, users above items; all, or those asked for, ascending."""
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
         ids = graph.layer_mean(torch.cat([e_user, e_item]), self.num_layers)
-        of_items = self._purified(features, graph)
+        of_items = self.purified(features, graph)
         user_degree = graph.num_items_of_users
         item_degree = graph[USER_TO_ITEM].crow_indices().diff()
         if graph.nodes is not None:  # not all of their neighbours are sampled
@@ -193,10 +189,10 @@ class MGCN(GraphRecommender):
             of_items, user_degree = of_items.index_select(0, items), user_degree[users]
         of_users = of_users * user_degree.to(ids.dtype).sqrt().view(-1, 1)
         content = torch.cat([of_users, of_items]).unflatten(1, (len(self.purifiers), -1))
-        return ids, self._fuse(ids, content)
+        return ids, self.fuse(ids, content)
 
-    def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:
-        """``[N, K]`` and ``[N, M, K]`` to ``[N, K]``."""
+    def fuse(self, ids: Tensor, content: Tensor) -> Tensor:
+        r"""Fuses content ``[N, M, K]`` by the behaviour ``[N, K]``, ``[N, K]``."""
         if self.query is None:
             return content.squeeze(1)
         shared = (self.query(content).softmax(dim=1) * content).sum(dim=1)
@@ -204,7 +200,72 @@ class MGCN(GraphRecommender):
         own = torch.stack(gates, dim=1) * (content - shared.unsqueeze(1))
         return shared + own.mean(dim=1)
 
+    def fusion_weights(self, ids: Tensor, content: Tensor) -> Tensor:
+        r"""What :meth:`fuse` multiplies the content with, before it adds up, ``[N, M, K]``."""
+        if self.query is None:
+            return torch.ones_like(content)
+        share = self.query(content).softmax(dim=1)
+        gates = [cast(Linear, lin)(ids).sigmoid() for lin in self.preferences.values()]
+        gate = torch.stack(gates, dim=1)
+        return share * (1 - gate.mean(dim=1, keepdim=True)) + gate / gate.size(1)
+
     def _contrast(self, content: Tensor, ids: Tensor) -> Tensor:
         content, ids = normalize_rows(content), normalize_rows(ids)
         own = torch.arange(ids.size(0), device=ids.device).view(-1, 1)
         return contrast(content, ids, ids, ids.new_tensor(1 / self.temperature), own)
+
+
+class _FusedUsers(PropagatedUsers):
+    """Users of an MGCN: what is propagated to them, and the content of their items."""
+
+    def __init__(self, model: MGCN, graph: CSRGraph, content: Tensor) -> None:
+        user, item = model.user_emb.weight, model.item_emb.weight
+        super().__init__(graph, user, item, model.num_layers, model.ranking.scale)
+        self.model = model
+        self.content_messages = content * item_degree(graph, item.dtype).rsqrt()
+
+    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
+        ids, degree = self.propagate(new, start), new.num_items_of_users.to(start.dtype)
+        content = degree.sqrt().view(-1, 1) * new.mean_of_items(self.content_messages)
+        content = content.unflatten(1, (len(self.model.purifiers), -1))
+        return self.scale * (ids + self.model.fuse(ids, content))
+
+
+class _FusedComponents(Components):
+    """Sources of an MGCN: gates and attention as they are, content is a weighted sum."""
+
+    def __init__(self, model: MGCN, features: Features, graph: CSRGraph) -> None:
+        user, item, scale = model.user_emb.weight, model.item_emb.weight, model.ranking.scale
+        nothing = torch.zeros_like(item)
+        of_items = [item, *(nothing for _ in model.modalities)]
+        super().__init__(
+            graph, user, of_items, model.num_layers, scale=scale, modalities=model.modalities
+        )
+        self.model, self.num_item_layers = model, model.num_item_layers
+        self.content = model.purify(features, graph).unflatten(1, (len(model.modalities), -1))
+        self.users = _FusedUsers(model, graph, model.purified(features, graph))
+        self.item_ids = graph.layer_mean(torch.cat([user, item]), model.num_layers)
+        self.item_ids = self.item_ids[graph.num_users :]
+
+    def of_user(self, new: CSRGraph, start: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
+        own, past, filtered = super().of_user(new, start)
+        content = self.users.content_messages[new.user_items].unflatten(1, self.content.shape[1:])
+        content = content / max(1, len(content)) ** 0.5
+        ids = self.users.propagate(new, start.view(1, -1))
+        weight = self.model.fusion_weights(ids, content.sum(dim=0, keepdim=True))
+        past[:, 1:] += self.scale * weight * content
+        return own, past, filtered
+
+    def of_item(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        itself, (rows, share) = self.itself[item].clone(), self._reached(item)
+        near = self.itself.new_zeros(rows.numel(), *itself.shape)
+        near[:, 1:] = self.content[rows] * share.view(-1, 1, 1)
+        ids, whole = self.item_ids[item].view(1, -1), near[:, 1:].sum(dim=0, keepdim=True)
+        near[:, 1:] *= self.model.fusion_weights(ids, whole)
+        return itself, rows, near
+
+    def _reached(self, item: int) -> tuple[Tensor, Tensor]:
+        if self.num_item_layers > 0:
+            return self.graph.neighbors(item, self.num_item_layers)
+        rows = torch.tensor([item], device=self.content.device)
+        return rows, self.content.new_ones(1)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,21 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, spmm
 
+import gtc_pyg.functional as fn
 from gtc_pyg.functional import check_ids, check_least
 
 CONDITIONS = ("item", "neighbors", "user")
+
+
+class Condition(NamedTuple):
+    r"""What :meth:`ConditionalDenoiser.encode_condition` makes of interactions."""
+
+    emb: Tensor
+    """The items' conditions :math:`c`, ``[I, C]``."""
+    gate: Tensor | None
+    r"""The mean gate of each item's users :math:`\bar g`, ``[I, H]`` (``'user'`` only)."""
+    user_gate: Tensor | None
+    """The gate of each user that was given :math:`g`, ``[N, H]`` (``'user'`` only)."""
 
 
 class ConditionalDenoiser(MessagePassing):
@@ -130,38 +143,74 @@ class ConditionalDenoiser(MessagePassing):
                 f"{list(x_t.shape)})"
             )
         self._check_times(t, num_items)
-        cond, gate = self.encode_condition(x, edge_index, edge_weight)
-        return self.noise(self.hidden(x_t, t, cond), gate)
+        cond = self.encode_condition(x, edge_index, edge_weight)
+        return self.noise(self.hidden(x_t, t, cond.emb), cond.gate)
 
     def encode_condition(
-        self, x: tuple[Tensor, Tensor], edge_index: Adj, edge_weight: OptTensor = None
-    ) -> tuple[Tensor, Tensor | None]:
-        r"""The condition :math:`c` ``[I, C]`` and the mean gate ``[I, H]`` (``'user'`` only)."""
+        self,
+        x: tuple[Tensor, Tensor],
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        transposed: OptTensor = None,
+        complete: Callable[[Tensor], Tensor] | None = None,
+    ) -> Condition:
+        r"""Passes messages from users to items: conditions and gates.
+
+        Args:
+            x: User and item embeddings, as in :meth:`forward`.
+            edge_index: As in :meth:`forward`.
+            edge_weight: As in :meth:`forward`.
+            transposed: ``edge_index``, a CSR tensor, transposed: saves autograd from doing so.
+            complete: For training with few of many users: ``x[0]`` then holds the embeddings of
+                ``N`` users alone, ``transposed`` their rows ``[N, |I|]``, and ``complete`` turns
+                their messages (:meth:`user_messages`) into those of all users. Gradients reach the
+                ``N`` users. Needs ``aggr='sum'`` and a CSR ``edge_index``.
+        """
         self._check_embeddings(x)
         x_user, x_item = x
         if self.condition == "item":
-            return x_item, None
-        size = (x_user.size(0), x_item.size(0))
+            return Condition(x_item, None, None)
+        message = rows = self.user_messages(x_user)
+        if complete is not None:
+            if self.aggr != "sum" or transposed is None:
+                raise ValueError("'complete' needs aggr='sum' and 'transposed'")
+            message = complete(rows)
+        size = (message.size(0), x_item.size(0))
         edge_index = self._check_adjacency(edge_index, size, edge_weight)
         if self.aggr == "mean":
             self._check_weights(edge_index, edge_weight)
-        message = x_user
-        if self.condition == "user":
-            # The gate's offset from 1 is averaged, so that items without users get exactly 1.
-            message = torch.cat([message, self.gate(x_user) - 1], dim=-1)
-        if self.aggr == "mean":
-            message = torch.cat([message, x_user.new_ones(size[0], 1)], dim=-1)
+            message = torch.cat([message, message.new_ones(size[0], 1)], dim=-1)
         # Sums are never half precision: in bfloat16 the 257th user would not count.
         message = message.to(torch.promote_types(message.dtype, torch.float))
-        # propagate_type: (x: OptPairTensor, edge_weight: OptTensor)
-        out = self.propagate(edge_index, x=(message, None), edge_weight=edge_weight, size=size)
+        # propagate_type: (x: OptPairTensor, edge_weight: OptTensor, transposed: OptTensor, rows: OptTensor) # noqa
+        out = self.propagate(
+            edge_index,
+            x=(message, None),
+            edge_weight=edge_weight,
+            transposed=transposed,
+            rows=None if complete is None else rows,
+            size=size,
+        )
         if self.aggr == "mean":
             out, total = out[:, :-1], out[:, -1:]
             out = out / torch.where(total == 0, 1, total)
         out = out.to(x_item.dtype)
-        cond = x_item + out[:, : self.cond_channels]
-        gate = 1 + out[:, self.cond_channels :] if self.condition == "user" else None
-        return cond, gate
+        emb = x_item + out[:, : self.cond_channels]
+        if self.condition != "user":
+            return Condition(emb, None, None)
+        user_gate = 1 + rows[:, self.cond_channels :]
+        return Condition(emb, 1 + out[:, self.cond_channels :], user_gate)
+
+    def user_messages(self, x_user: Tensor) -> Tensor:
+        r"""What users send to their items ``[N, C]``, with ``'user'`` ``[N, C + H]``.
+
+        Args:
+            x_user: User embeddings ``[N, C]``.
+        """
+        if self.condition != "user":
+            return x_user
+        # The gate's offset from 1 is averaged, so that items without users get exactly 1.
+        return torch.cat([x_user, self.gate(x_user) - 1], dim=-1)
 
     def _check_embeddings(self, x: tuple[Tensor, Tensor]) -> None:
         if not isinstance(x, tuple) or len(x) != 2:
@@ -260,7 +309,11 @@ class ConditionalDenoiser(MessagePassing):
 
     def noise(self, h: Tensor, gate: Tensor | None = None) -> Tensor:
         r"""The noise :math:`W_o (g \odot h) + b_o`, ``[N, D]``; :math:`g = 1` where ``None``."""
-        return self.lin_out(h if gate is None else gate * h)
+        return torch.nn.functional.linear(h if gate is None else gate * h, *self.noise_map())
+
+    def noise_map(self) -> tuple[Tensor, Tensor]:
+        r"""The map from gated features to noise: :math:`W_o` ``[D, H]`` and :math:`b_o` ``[D]``."""
+        return self.lin_out.weight, self.lin_out.bias
 
     def time_features(self, t: Tensor | int, x: Tensor) -> Tensor:
         r"""Sinusoidal features of time, ``[1 or N, H]``, in the type of ``x``."""
@@ -276,7 +329,13 @@ class ConditionalDenoiser(MessagePassing):
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
-    def message_and_aggregate(self, adj_t: Adj, x: OptPairTensor) -> Tensor:
+    def message_and_aggregate(
+        self, adj_t: Adj, x: OptPairTensor, transposed: OptTensor, rows: OptTensor
+    ) -> Tensor:
+        if rows is not None:
+            return fn.spmm_learning(adj_t, x[0], rows, transposed)
+        if transposed is not None:
+            return fn.spmm(adj_t, transposed, x[0])
         # A sum whatever 'aggr' is: a mean is divided by the sum of the weights.
         if isinstance(adj_t, Tensor) and adj_t.dtype != x[0].dtype:
             adj_t = adj_t.to(x[0].dtype)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,9 +8,8 @@ from torch_geometric.typing import Adj, OptTensor
 
 from gtc_pyg.functional import check_least
 from gtc_pyg.nn.conditional_denoiser import ConditionalDenoiser
+from gtc_pyg.nn.ddim_sampler import DDIMSampler
 from gtc_pyg.nn.noise_schedule import NoiseSchedule
-
-PREDICTIONS = ("noise", "velocity")
 
 
 class ModalityEncoder(Module):
@@ -129,15 +126,8 @@ class ModalityEncoder(Module):
         r"""Encodes the content and generates what is absent (ours).
 
         An absent row starts as pure noise, :math:`x_{t_0} \sim \mathcal N(0, I)` at the schedule's
-        last time, and takes deterministic (`DDIM <https://arxiv.org/abs/2010.02502>`_) steps to
-        :math:`t = 0`, with :math:`\hat x` shortened to the length :math:`\sqrt D` of encoded rows
-        where it is longer:
-
-        .. math::
-            \hat x = \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon}{\sqrt{\bar\alpha_t}},
-            \qquad
-            x_{t'} = \sqrt{\bar\alpha_{t'}}\, \hat x + \sqrt{1 - \bar\alpha_{t'}}
-            \frac{x_t - \sqrt{\bar\alpha_t}\, \hat x}{\sqrt{1 - \bar\alpha_t}}.
+        last time, and takes the clipped steps of a :class:`~gtc_pyg.nn.DDIMSampler` to
+        :math:`t = 0`.
 
         The item's **other** modalities belong into its embedding, what the interactions say into
         its users'. The start fits a schedule that ends near pure noise (``'cosine'``) alone.
@@ -155,11 +145,7 @@ class ModalityEncoder(Module):
             edge_weight: Their weights.
             num_steps: Steps from pure noise to the content.
             num_samples: Draws that are averaged.
-            prediction: What the denoiser predicts: the ``'noise'`` :math:`\epsilon`, or the
-                ``'velocity'`` :math:`v = \sqrt{\bar\alpha_t}\, \epsilon - \sqrt{1 - \bar\alpha_t}\,
-                x` (`Salimans and Ho <https://arxiv.org/abs/2202.00512>`_), which tells the content
-                at pure noise too, :math:`\hat x = \sqrt{\bar\alpha_t}\, x_t -
-                \sqrt{1 - \bar\alpha_t}\, v`.
+            prediction: What the denoiser predicts, as in :class:`~gtc_pyg.nn.DDIMSampler`.
             generator: Draws the noise.
 
         Returns:
@@ -172,10 +158,9 @@ class ModalityEncoder(Module):
             raise ValueError(
                 f"'mask' must be bool [{x.size(0)}] (got {mask.dtype} {list(mask.shape)})"
             )
-        if prediction not in PREDICTIONS:
-            raise ValueError(f"'prediction' must be one of {PREDICTIONS} (got {prediction!r})")
         if not 1 <= num_steps <= schedule.num_steps:
             raise ValueError(f"'num_steps' must lie in [1, {schedule.num_steps}] (got {num_steps})")
+        sampler = DDIMSampler(schedule, schedule.num_steps, num_steps, prediction, clip=True)
         check_least(1, num_samples=num_samples)
         if denoiser.channels != self.out_channels:
             raise ValueError(
@@ -187,23 +172,12 @@ class ModalityEncoder(Module):
         out = self(torch.where(mask.view(-1, 1), x, 0.0))
         if not bool(absent.any()):
             return out
-        cond, gate = denoiser.encode_condition(emb, edge_index, edge_weight)
+        cond, gate, _ = denoiser.encode_condition(emb, edge_index, edge_weight)
         cond, gate = cond[absent], None if gate is None else gate[absent]
-        times = torch.linspace(schedule.num_steps, 0, num_steps + 1).round().long().tolist()
         total = torch.zeros_like(out[absent])
         for _ in range(num_samples):
-            x_t = schedule.sample_noise(total, generator)
-            for t, t_next in pairwise(times):
-                signal, sigma = schedule.levels(t, x_t)
-                told = denoiser.noise(denoiser.hidden(x_t, t, cond), gate)
-                if prediction == "noise":
-                    start = schedule.predict_start(x_t, t, told)
-                else:
-                    start = signal * x_t - sigma * told
-                length = start.norm(dim=1, keepdim=True).clamp(min=1e-12)
-                start = start * (self.out_channels**0.5 / length).clamp(max=1)
-                x_t = schedule.add_noise(start, t_next, (x_t - signal * start) / sigma)
-            total = total + x_t
+            noise = schedule.sample_noise(total, generator)
+            total = total + sampler(denoiser, noise, cond, gate)
         out[absent] = F.layer_norm(total / num_samples, (self.out_channels,))
         return out
 

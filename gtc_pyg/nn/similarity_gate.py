@@ -25,7 +25,6 @@ class SimilarityGate(Module):
 
     Args:
         normalized: Whether all inputs are of unit length, which is then not computed again.
-        uniform: Whether all count alike, however similar they are; for comparison.
 
     Shapes:
         - **input:** ID embeddings :math:`(N, D)`, one or more modalities :math:`(N, D)`
@@ -42,10 +41,9 @@ class SimilarityGate(Module):
         ValueError: Where there is no modality, or one has another shape than the embeddings.
     """
 
-    def __init__(self, normalized: bool = False, uniform: bool = False) -> None:
+    def __init__(self, normalized: bool = False) -> None:
         super().__init__()
         self.normalized = normalized
-        self.uniform = uniform
 
     def reset_parameters(self) -> None:
         r"""Does nothing: there are no weights."""
@@ -57,31 +55,14 @@ class SimilarityGate(Module):
             x: ID embeddings ``[N, D]``.
             modalities: Filtered content, each ``[N, D]``.
         """
-        if x.dim() != 2:
-            raise ValueError(f"'x' must be [N, D] (got {list(x.shape)})")
-        if isinstance(modalities, Tensor):
-            raise ValueError(
-                f"'modalities' must be a list or tuple of tensors, as in gate(x, [image]) (got a "
-                f"tensor {list(modalities.shape)})"
-            )
-        if len(modalities) == 0:
-            raise ValueError("'modalities' must hold one or more (got 0)")
-        for i, modality in enumerate(modalities):
-            if modality.shape != x.shape:
-                raise ValueError(
-                    f"'modalities' must have the shape of 'x', {list(x.shape)} (number {i} has "
-                    f"{list(modality.shape)})"
-                )
+        _check(x, modalities)
         candidates = [x, *modalities]
         unit = candidates if self.normalized else [self._unit(c) for c in candidates]
         own = unit[0].detach()  # its cosine with itself is 1, or 0 of zeros: no gradient
         pairs = [(own, own), *((unit[0], u) for u in unit[1:])]
         cosine = torch.stack([(a * b).sum(dim=-1) for a, b in pairs], dim=-1)
-        weight = (torch.zeros_like(cosine) if self.uniform else cosine).softmax(dim=-1)
-        out = x
-        for k, candidate in enumerate(candidates):
-            out = torch.addcmul(out, weight[:, k : k + 1], candidate)
-        return out, weight
+        weight = cosine.softmax(dim=-1)
+        return _weighted(candidates, weight), weight
 
     @staticmethod
     def _unit(x: Tensor) -> Tensor:
@@ -91,5 +72,52 @@ class SimilarityGate(Module):
         return F.normalize(upcast(x), dim=-1).to(x.dtype)
 
     def __repr__(self) -> str:
-        on = [name for name in ("normalized", "uniform") if getattr(self, name)]
-        return f"{self.__class__.__name__}({', '.join(f'{name}=True' for name in on)})"
+        on = "normalized=True" if self.normalized else ""
+        return f"{self.__class__.__name__}({on})"
+
+
+class UniformGate(Module):
+    r"""Fuses the ID embedding with each modality at equal weights, for comparison.
+
+    .. math:: z_i = e_i + \frac{1}{M + 1} \sum_k r_i^k, \qquad r_i^0 = e_i
+
+    Shapes and errors are those of :class:`SimilarityGate`.
+    """
+
+    def forward(self, x: Tensor, modalities: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        r"""Fuses.
+
+        Args:
+            x: ID embeddings ``[N, D]``.
+            modalities: Filtered content, each ``[N, D]``.
+        """
+        _check(x, modalities)
+        candidates = [x, *modalities]
+        weight = x.new_zeros(x.size(0), len(candidates)).softmax(dim=-1)
+        return _weighted(candidates, weight), weight
+
+
+def _weighted(candidates: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """The first and the weighted sum of all ``[N, D]``."""
+    out = candidates[0]
+    for k, candidate in enumerate(candidates):
+        out = torch.addcmul(out, weight[:, k : k + 1], candidate)
+    return out
+
+
+def _check(x: Tensor, modalities: Sequence[Tensor]) -> None:
+    if x.dim() != 2:
+        raise ValueError(f"'x' must be [N, D] (got {list(x.shape)})")
+    if isinstance(modalities, Tensor):
+        raise ValueError(
+            f"'modalities' must be a list or tuple of tensors, as in gate(x, [image]) (got a "
+            f"tensor {list(modalities.shape)})"
+        )
+    if len(modalities) == 0:
+        raise ValueError("'modalities' must hold one or more (got 0)")
+    for i, modality in enumerate(modalities):
+        if modality.shape != x.shape:
+            raise ValueError(
+                f"'modalities' must have the shape of 'x', {list(x.shape)} (number {i} has "
+                f"{list(modality.shape)})"
+            )

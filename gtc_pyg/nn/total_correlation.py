@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 import torch.distributed as dist
@@ -180,6 +181,38 @@ class TotalCorrelationLoss(Module):
             f"{self.__class__.__name__}(negatives={self.negatives!r}, "
             f"chunk_size={self.chunk_size}, product_scale={self.product_scale!r})"
         )
+
+
+class PairwiseInfoNCE(TotalCorrelationLoss):
+    r"""Aligns views pair by pair, for comparison: the mean of InfoNCE over all pairs.
+
+    The same loss of two views at a time, with the same candidates and the same learned scale; see
+    `"Representation Learning with Contrastive Predictive Coding"
+    <https://arxiv.org/abs/1807.03748>`_. Arguments, shapes and errors are those of
+    :class:`TotalCorrelationLoss`.
+    """
+
+    def forward(
+        self,
+        tensors: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""The mean over pairs; a row counts in the pairs of which it has both.
+
+        Args:
+            tensors: Two or more tensors ``[N, D]``.
+            masks: As in :class:`TotalCorrelationLoss`.
+            generator: Draws the permutations.
+        """
+        if len(tensors) < 2:
+            raise ValueError(f"'tensors' must hold two or more (got {len(tensors)})")
+        masks = [None] * len(tensors) if masks is None else masks
+        losses = [
+            super(PairwiseInfoNCE, self).forward([a, b], [mask_a, mask_b], generator)
+            for (a, mask_a), (b, mask_b) in combinations(zip(tensors, masks, strict=True), 2)
+        ]
+        return torch.stack(losses).mean()
 
 
 def _complete_rows(

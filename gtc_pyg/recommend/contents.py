@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
 from gtc_pyg.models import GraphRecommender
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, USER_TO_ITEM
 
 MOST_HEADER, MOST_TENSORS = 2**20, 10_000
 MOST_DEPTH, MOST_SETTINGS = 8, 1000

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import Embedding
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
 from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.models import GTC, GraphRecommender
-from gtc_pyg.models.csr_graph import USER_TO_ITEM
+from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models.registry import build_model, settings_of
 from gtc_pyg.recommend.interactions import Interactions, as_frame
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -111,24 +111,19 @@ def warm_started(
     """
     old = recommender.model
     for name in old.modalities:
-        expected, found = old.arguments["in_channels"][name], dataset.features.get(name)
+        expected, found = old.in_channels[name], dataset.features.get(name)
         if found is None or found.size(1) != expected:
             raise ValueError(
                 f"'dataset' must have content {name!r} [I, {expected}], as the model was trained "
                 f"with (got {list(dataset.modalities) if found is None else list(found.shape)})"
             )
-    arguments = {
-        **old.current_arguments(),
-        "num_users": dataset.num_users,
-        "num_items": dataset.num_items,
-    }
-    lacking = [name for name in dataset.incomplete if name in old.modalities]
-    if "incomplete" in arguments or (lacking and isinstance(old, GTC)):
-        arguments["incomplete"] = list(dict.fromkeys([*arguments.get("incomplete", ()), *lacking]))
-    model = type(old)(**arguments)
-    state, tables = model.state_dict(), {"user_emb", "item_emb", "item_bias"}
-    for name, value in old.state_dict().items():
-        if name.split(".")[0] not in {*tables, "low_pass"}:
+    settings = _with_gaps(settings_of(old), dataset)
+    model = build_model(settings | {"num_users": dataset.num_users, "num_items": dataset.num_items})
+    state, given = model.state_dict(), dict(old.state_dict())
+    of_rows = {id(table.weight) for _, _, table in old.tables()}
+    tables = {name for name, weight in old.named_parameters() if id(weight) in of_rows}
+    for name, value in given.items():
+        if name not in tables and state[name].shape == value.shape:
             state[name].copy_(value)
     ids = {
         "user": (recommender.users, dataset.user_ids),
@@ -140,12 +135,9 @@ def warm_started(
         rows[kind] = found.masked_fill(found >= getattr(old, f"num_{kind}s"), -1)
     edge_index = dataset[0]["user", "rates", "item"].edge_index
     with torch.no_grad():
-        for kind, table in (("item", "item_emb"), ("user", "user_emb"), ("item", "item_bias")):
-            embedding: Embedding | None = getattr(model, table)
-            if embedding is not None:
-                trained: Tensor = getattr(old, table).weight
-                has = rows[kind] >= 0
-                embedding.weight[has] = trained[rows[kind][has]]
+        for (_, kind, table), (_, _, trained) in zip(model.tables(), old.tables(), strict=True):
+            has = rows[kind] >= 0
+            table.weight[has] = trained.weight[rows[kind][has]]
         _begin(
             model.item_emb.weight,
             model.user_emb.weight,
@@ -157,11 +149,21 @@ def warm_started(
         _begin(model.user_emb.weight, model.item_emb.weight, rows["user"], everybody, edge_index)
         trained_rows = torch.cat([rows["user"], rows["item"]]) >= 0
         _turn(model.user_emb.weight, model.item_emb.weight, trained_rows, edge_index, turn)
-    if model.low_pass is not None:
-        grown = GraphInputs.from_data(dataset[0], [])
-        model.fit_low_pass(grown.edge_index_dict, grown.edge_weight_dict)
-    model.start = "trained before"
+    grown = GraphInputs.from_data(dataset[0], [])
+    model.prepared.fill_(False)
+    model.prepare(grown.edge_index_dict, grown.edge_weight_dict, spectral_start=False)
+    model.init_method = "trained before"
     return model
+
+
+def _with_gaps(settings: dict[str, Any], dataset: InteractionDataset) -> dict[str, Any]:
+    """Settings of a model that takes the gaps of a grown dataset's content, too."""
+    part = settings.get("content_filter")
+    if part is None:
+        return settings
+    lacking = [name for name in dataset.incomplete if name in part["in_channels"]]
+    incomplete = list(dict.fromkeys([*part["incomplete"], *lacking]))
+    return {**settings, "content_filter": {**part, "incomplete": incomplete}}
 
 
 def _begin(table: Tensor, others: Tensor, row: Tensor, other_row: Tensor, edges: Tensor) -> None:

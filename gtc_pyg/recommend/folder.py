@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gtc_pyg import models
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.models import GraphRecommender
+from gtc_pyg.models.registry import MODELS, build_model, settings_of
 from gtc_pyg.recommend import contents, manifest
 from gtc_pyg.recommend.exchange import recover, replacing
 from gtc_pyg.recommend.ids import Ids
@@ -33,6 +31,10 @@ MOST_CELLS = 2**24
 
 def save(recommender: Recommender, path: Path) -> Path:
     r"""Writes the folder beside its place and exchanges them; see :meth:`Recommender.save`."""
+    if type(recommender.model) not in MODELS.values():
+        raise ValueError(
+            f"only models of gtc_pyg.models can be saved (got {type(recommender.model)})"
+        )
     settings = settings_of(recommender.model)
     path = Path(os.path.realpath(path))  # a link stays one
     with told(path), replacing(path, lambda: check_place(path)) as beside:
@@ -132,7 +134,7 @@ def _read(cls: type[Recommender], path: Path, config: Mapping[str, Any]) -> Reco
     held = contents.read_header(path / TENSORS)
     contents.check_settings([settings, names, config["edge_types"]], held)
     with torch.device("meta"):
-        model = model_of(settings)
+        model = build_model(settings)
     contents.check_weights(model, held)
     widths = settings.get("in_channels", {})
     num_users, num_items = contents.check_shapes(held, model, widths, names, edge_types)
@@ -183,34 +185,6 @@ def _tensors(recommender: Recommender) -> dict[str, Tensor]:
         name: x.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, x in out.items()
     }
-
-
-def settings_of(model: GraphRecommender) -> dict[str, Any]:
-    r"""What makes a model as it is, as plain data; :func:`model_of` makes another one."""
-    name = type(model).__name__
-    if getattr(models, name, None) is not type(model):
-        raise ValueError(f"only models of gtc_pyg.models can be saved (got {type(model)})")
-    return {"class": name, **_plain(model.current_arguments())}
-
-
-def model_of(settings: Mapping[str, Any]) -> GraphRecommender:
-    r"""A model made of what :func:`settings_of` gave."""
-    arguments = dict(settings)
-    cls = getattr(models, str(arguments.pop("class")), None)
-    if not (isinstance(cls, type) and issubclass(cls, GraphRecommender)):
-        raise ValueError(f"unknown model {settings['class']!r}")
-    model: GraphRecommender = cls(**arguments)
-    return model
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def _umask() -> int:

@@ -72,7 +72,7 @@ def checked(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path / CONFIG}: 'format_version' is {version}, and this gtc-pyg ({__version__}) "
             f"reads {FORMAT_VERSION}: load it with gtc-pyg {_shown(entries.get('gtc_pyg'))}, which "
-            f"saved it"
+            f"saved it, or train and save it again"
         )
     missing = [name for name in (*FILES, SUMS) if not (path / name).is_file()]
     if missing:

@@ -13,11 +13,11 @@ from torch import Tensor
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.explain import Explainer
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
+from gtc_pyg.inductive.item_embedder import ItemEmbedder
+from gtc_pyg.inductive.user_embedder import UserEmbedder
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
-from gtc_pyg.models.csr_graph import USER_TO_ITEM
-from gtc_pyg.models.item_embedder import ItemEmbedder
-from gtc_pyg.models.user_embedder import UserEmbedder
 from gtc_pyg.recommend import explanation, folder
 from gtc_pyg.recommend.content import joined, read_content
 from gtc_pyg.recommend.continuing import continued
@@ -39,7 +39,7 @@ class Recommender(Lists):
     reads content.
 
     Args:
-        model: A trained recommender; it is copied.
+        model: A trained recommender; it is copied. Heads that were not fitted are.
         dataset: What it was trained on.
         modalities: Content that it was trained with; all of it where ``None``.
         seen: Splits whose interactions count as seen, which ``exclude_seen`` leaves out. Messages
@@ -73,7 +73,9 @@ class Recommender(Lists):
             if has != needed:
                 raise ValueError(f"'model' was made for {has} {kind}s, 'dataset' has {needed}")
         inputs = GraphInputs.from_data(dataset[0], modalities).to(torch.device("cpu"))
-        self._set_model(copy.deepcopy(model), inputs)
+        model = copy.deepcopy(model)
+        model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
+        self._set_model(model, inputs)
         with torch.no_grad():
             user_emb, item_emb = self.model(*self._inputs)
         if self._cold:

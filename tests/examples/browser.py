@@ -7,81 +7,56 @@ The picture has an item of the history dropped and the reasons of the second ite
 """
 
 import argparse
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from selenium.webdriver import Chrome, ChromeOptions, Keys
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium")
 FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--disable-dev-shm-usage --force-device-scale-factor=1"
+    "--headless --no-sandbox --disable-gpu --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run --disable-quic"
 )
+LIMIT = 120_000
+"""Milliseconds to wait for an element, on however busy a machine."""
 
 
 @contextmanager
-def chromium(width: int = 1280, height: int = 900) -> Iterator[Chrome]:
-    """A browser of that size, of its own profile, that logs its console and its requests."""
-    with tempfile.TemporaryDirectory() as profile:
-        options = ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        browser = Chrome(options, Service(DRIVER))
+def chromium() -> Iterator[Browser]:
+    """The system's browser; each of its pages has a profile of its own."""
+    expect.set_options(timeout=LIMIT)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS.split(), timeout=LIMIT
+        )
         try:
-            resize(browser, width, height)
             yield browser
         finally:
-            browser.quit()
+            browser.close()
 
 
-def resize(browser: Chrome, width: int, height: int, scheme: str = "light") -> None:
-    """Sets the page's size (windows cannot be as narrow as a telephone) and its colours."""
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
+def open_page(
+    browser: Browser, width: int = 1280, height: int = 900, scheme: str = "light"
+) -> Page:
+    """An empty page of that size and those colours."""
+    size = {"width": width, "height": height}
+    page = browser.new_page(viewport=size, color_scheme=scheme)
+    page.set_default_timeout(LIMIT)
+    return page
 
 
-def requests(browser: Chrome) -> list[str]:
-    """Addresses asked for since the last call."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [e["request"]["url"] for e in sent]
-
-
-def press(browser: Chrome, *keys: str) -> None:
-    """Keys to what has the focus."""
-    for key in keys:
-        browser.switch_to.active_element.send_keys(key)
-
-
-def text(browser: Chrome, css: str) -> str:
-    return browser.find_element(By.CSS_SELECTOR, css).text
-
-
-def wait(browser: Chrome, css: str, held: str) -> str:
+def says(page: Page, css: str, held: str) -> None:
     """Waits until the text of an element holds another."""
-    waiting = WebDriverWait(browser, 30)
-    waiting.until(lambda _: held in text(browser, css), f"{css} never held {held!r}")
-    return text(browser, css)
+    expect(page.locator(css)).to_contain_text(held)
 
 
-def pick_user(browser: Chrome, user: str) -> None:
-    """Picks a user with the keyboard, from the field of users on."""
-    browser.find_element(By.ID, "user").send_keys(user)
-    wait(browser, "#user-options", user)
-    press(browser, Keys.ARROW_DOWN, Keys.ENTER)
-    wait(browser, "#status", f"User {user}")
+def pick_user(page: Page, user: str) -> None:
+    """Picks a user by their whole id and waits for their list."""
+    page.locator("#user").fill(user)
+    page.locator("#user").press("Enter")
+    says(page, "#status", f"User {user}:")
 
 
 def main() -> None:
@@ -95,15 +70,17 @@ def main() -> None:
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
     args = parser.parse_args()
     with chromium() as browser:
-        resize(browser, *args.size, args.scheme)
-        browser.get(args.url)
-        pick_user(browser, args.user)
-        browser.find_element(By.CSS_SELECTOR, "#history button").click()
-        wait(browser, "#status", "Dropped")
-        wait(browser, "#legend", "interactions")
-        browser.find_element(By.CSS_SELECTOR, "#list > :nth-child(2) button").click()
-        browser.execute_script("window.scrollTo(0, 0)")
-        browser.save_screenshot(args.out)
+        page = open_page(browser, *args.size, args.scheme)
+        page.goto(args.url)
+        pick_user(page, args.user)
+        page.locator("#history button").first.click()
+        says(page, "#status", "Dropped")
+        says(page, "#legend", "interactions")
+        second = page.locator("#list > :nth-child(2)")
+        second.locator("button").first.click()
+        expect(second.locator(".details")).to_contain_text("made of")
+        page.evaluate("window.scrollTo(0, 0)")
+        page.screenshot(path=args.out)
     print(f"{args.out}: {os.path.getsize(args.out):,} bytes")
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gtc_pyg.explain import Components, item_components
+from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import FREEDOM, MGCN, GraphRecommender, LightGCN
-from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
 from tests.explain.scores import SWITCHES, embeddings, gtc_of
 from tests.models.graphs import csr_of
 

@@ -13,8 +13,8 @@ from torch.nn import Module
 
 from gtc_pyg.explain import score_parts
 from gtc_pyg.functional import normalize_rows
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import GTC, LightGCN
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from tests.explain.scores import SWITCHES, assert_adds_up, embeddings, explainer_of, gtc_of
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.explain import Explainer, score_parts
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
 from gtc_pyg.models import FREEDOM, GraphRecommender, LightGCN
-from gtc_pyg.models.csr_graph import USER_TO_ITEM
 from tests.explain.scores import SWITCHES, assert_adds_up, embeddings, explainer_of, gtc_of
 from tests.models.graphs import arguments
 

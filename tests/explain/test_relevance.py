@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.explain import filter_relevance, filter_share, score_share
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
 from gtc_pyg.models import GTC, GraphRecommender
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, USER_TO_ITEM
 
 CONDITIONS = ["item", "neighbors", "user"]
 

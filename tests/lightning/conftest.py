@@ -1,15 +1,9 @@
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.lightning import FitResult, GraphInputs, fit
-from gtc_pyg.models import GTC, GraphRecommender
-from gtc_pyg.transforms import ItemKNNGraph
-
-
-@pytest.fixture(scope="session")
-def dataset() -> PlantedPreferences:
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
+from gtc_pyg.models import GTC, ContentFilter, GraphRecommender
+from gtc_pyg.nn import BPR
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +11,10 @@ def make_gtc():
     def make(dataset, **settings) -> GTC:
         torch.manual_seed(0)
         widths = {name: x.size(1) for name, x in dataset.features.items()}
-        return GTC(dataset.num_users, dataset.num_items, widths, hidden_channels=16, **settings)
+        plain = {"ranking": BPR(), "heads": [], "edge_dropout": 0.0}
+        content_filter = ContentFilter(widths, channels=16)
+        sizes = dataset.num_users, dataset.num_items, widths
+        return GTC(*sizes, content_filter, **{**plain, **settings})
 
     return make
 

@@ -1,14 +1,7 @@
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.transforms import ItemKNNGraph
-
-
-@pytest.fixture(scope="module")
-def dataset() -> PlantedPreferences:
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
 
 def test_presence_masks_travel_with_the_content(dataset):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 from gtc_pyg.loader import SubgraphLoader
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 from tests.models.graphs import hetero_of
 
 pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")

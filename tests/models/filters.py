@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gtc_pyg.graph.csr_graph import CSRGraph
 from gtc_pyg.models import ContentFilter
-from gtc_pyg.models.csr_graph import CSRGraph
-from gtc_pyg.models.filtered import Filtered
+from gtc_pyg.models.gtc.filtered_content import Filtered
 from tests.models.graphs import recommender, seeded
 
 CONDITIONS = ["item", "neighbors", "user"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 from gtc_pyg.models import GTC, GraphRecommender
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 
 MODALITIES = [("image",), ("image", "text"), ("image", "text", "sound")]
 FILTER_IN = ["messages", "score", "both"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import FREEDOM
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from tests.models.graphs import arguments
 
 

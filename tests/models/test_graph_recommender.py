@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from gtc_pyg.experiment import MODELS
 from gtc_pyg.functional import spectral_factors
+from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import GraphRecommender, LightGCN
-from gtc_pyg.models.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
 from tests.models.graphs import MODALITIES, csr_of, recommender
 from tests.models.graphs import arguments as given
 

@@ -8,8 +8,8 @@ import torch
 import torch_geometric.nn
 from torch import Tensor
 
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM
 from gtc_pyg.models import LightGCN
-from gtc_pyg.models.csr_graph import USER_TO_ITEM
 
 
 def model_of(graph: SimpleNamespace, num_layers: int = 2) -> LightGCN:

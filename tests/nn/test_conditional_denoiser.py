@@ -84,7 +84,7 @@ def test_a_mean_knows_no_unit_of_weight_and_no_edge_of_weight_zero() -> None:
     torch.testing.assert_close(denoiser.encode_condition(x, EDGES, 8 * WEIGHTS), expected)
     more, weight = torch.cat([EDGES, EDGES[:, :3]], dim=1), torch.cat([WEIGHTS, torch.zeros(3)])
     torch.testing.assert_close(denoiser.encode_condition(x, more, weight), expected)
-    cond, gate = denoiser.encode_condition(x, EDGES, torch.zeros(7))
+    cond, gate, _ = denoiser.encode_condition(x, EDGES, torch.zeros(7))
     assert torch.equal(cond, x[1])
     assert torch.equal(gate, torch.ones(NUM_ITEMS, H))
 
@@ -144,7 +144,7 @@ def test_items_without_users_see_themselves_alone(
     to_adj: Callable[..., Any], condition: str
 ) -> None:
     denoiser, (x, _, _) = denoiser_of(condition), inputs()
-    cond, gate = denoiser.encode_condition(x, to_adj(EDGES, NUM_USERS, NUM_ITEMS))
+    cond, gate, _ = denoiser.encode_condition(x, to_adj(EDGES, NUM_USERS, NUM_ITEMS))
     assert torch.equal(cond[3], x[1][3])
     assert gate is None or torch.equal(gate[3], torch.ones(H))
     assert (gate is None) == (condition != "user")
@@ -282,7 +282,7 @@ def test_half_precision_counts_all_users() -> None:
     x_user = torch.tensor([2.0] * 400 + [0.0] * 400, dtype=torch.bfloat16).view(-1, 1).expand(-1, C)
     edges = torch.stack([torch.arange(800), torch.zeros(800, dtype=torch.long)])
     x_item = torch.zeros(1, C, dtype=torch.bfloat16)
-    cond, _ = denoiser.encode_condition((x_user, x_item), edges)
+    cond, _, _ = denoiser.encode_condition((x_user, x_item), edges)
     assert torch.equal(cond, torch.ones_like(cond))
 
 

@@ -133,7 +133,7 @@ def test_fill_equals_a_loop_from_the_equation(prediction: str, condition: str) -
         content(), MASK, denoiser, schedule, emb, EDGE_INDEX,
         num_steps=7, num_samples=2, prediction=prediction, generator=seeded(),
     )  # fmt: skip
-    cond, gate = denoiser.encode_condition(emb, EDGE_INDEX)
+    cond, gate, _ = denoiser.encode_condition(emb, EDGE_INDEX)
     draws = [torch.randn(2, CHANNELS, generator=g) for g in [seeded()] for _ in range(2)]
     times = [50, 43, 36, 29, 21, 14, 7, 0]
     for place, row in enumerate([1, 4]):

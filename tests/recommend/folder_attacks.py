@@ -20,17 +20,17 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter
 from gtc_pyg.recommend import Recommender, manifest
 from gtc_pyg.transforms import ItemKNNGraph
 
 MEMORY = 256 * 2**20
 
 
-def settings(**changes):
+def settings(part=None, **changes):
     def spoil(path):
         config = yaml.safe_load((path / "config.yaml").read_text())
-        config["model"] |= changes
+        (config["model"] if part is None else config["model"][part]).update(changes)
         (path / "config.yaml").write_text(yaml.safe_dump(config))
 
     return spoil
@@ -98,10 +98,16 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
         table("items.arrow", categories),
         "items.arrow holds more than the folder is large",
     ),
-    "filter_channels: 16000": (settings(filter_channels=16_000), "the settings make"),
-    "hidden_channels: 60000": (settings(hidden_channels=60_000), "the settings make"),
+    "hidden_channels: 16000": (
+        settings("content_filter", hidden_channels=16_000),
+        "the settings make",
+    ),
+    "channels: 60000": (settings("content_filter", channels=60_000), "the settings make"),
     "num_users: 1e12": (settings(num_users=10**12), "more than anything in the weights"),
-    "num_steps: 1e9": (settings(num_steps=10**9), "more than anything in the weights"),
+    "num_steps: 1e9": (
+        settings("content_filter", num_steps=10**9),
+        "more than anything in the weights",
+    ),
     "50 modalities of 1e6": (
         settings(in_channels={f"m{i}": 10**6 for i in range(50)}),
         "more than anything in the weights",
@@ -116,8 +122,8 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
         "num_item_layers is 1000000, more than 64",
     ),
     "1e6 steps": (
-        settings(num_sampling_steps=10**6, start_step=10**6, num_steps=10**6),
-        "more than anything in the weights",
+        settings("content_filter", num_sampling_steps=10**6),
+        "num_sampling_steps is 1000000, more than 1000",
     ),
     "1 MB of YAML": (text(HEAD + "a: [" + "[]," * 350_000 + "]"), "more than 16384 bytes"),
     "16 KB of YAML": (text(HEAD + "a: [" + "?," * 8000 + "]"), "'model'"),
@@ -131,7 +137,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
         "has 2097154 bytes, more than 1048576",
     ),
     "18,000 tensors": (header(f"{{{MANY}}}".encode()), "has 18000 tensors, more than 10000"),
-    "a tensor of no bytes": (header(EMPTY.encode()), "model.user_emb.weight is missing"),
+    "a tensor of no bytes": (header(EMPTY.encode()), "model.prepared is missing"),
     "1e12 users of width 0": (
         tensors(user_emb=torch.empty(10**12, 0), item_emb=torch.empty(20, 0)),
         "no pair of tables",
@@ -173,7 +179,7 @@ def attack(path: Path, spoil: Callable[[Path], object]) -> dict[str, object]:
 def saved(path: Path) -> Path:
     data = PlantedPreferences(20, 20, ["image"], mean_degree=6.0, transform=ItemKNNGraph(k=2))
     widths = {"image": data.features["image"].size(1)}
-    return Recommender(GTC(20, 20, widths, hidden_channels=4), data).save(path)
+    return Recommender(GTC(20, 20, widths, ContentFilter(widths, channels=4)), data).save(path)
 
 
 if __name__ == "__main__":

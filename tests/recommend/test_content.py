@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.recommend.content import joined, read_content
 from tests.recommend.parts import content_of
@@ -37,7 +37,9 @@ def test_one_item_that_has_all_of_an_incomplete_modality(dataset, mask):
 
     some.__class__ = Some
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    recommender = Recommender(GTC(60, 40, widths, 16, incomplete=["image"]), some)
+    recommender = Recommender(
+        GTC(60, 40, widths, ContentFilter(widths, 16, incomplete=["image"])), some
+    )
     for ids, names in (([7], ["image", "text"]), ([8], ["image"])):
         content = {name: x[:1] for name, x in dataset.features.items() if name in names}
         recommender.add_items(ids, {**content, **mask})

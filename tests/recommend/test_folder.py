@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
-from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
+from gtc_pyg.models import GTC, LightGCN
+from gtc_pyg.models.registry import MODELS
 from gtc_pyg.recommend import Recommender, exchange, folder, manifest
 from gtc_pyg.recommend.tables import write_table
 from tests.recommend import folder_attacks
@@ -42,16 +43,17 @@ def test_what_was_saved_answers_the_same(recommender, tmp_path):
         assert torch.equal(loaded.model.state_dict()[name], value)
 
 
-@pytest.mark.parametrize("kind", [LightGCN, FREEDOM, MGCN, GTC])
+@pytest.mark.parametrize("kind", MODELS.values())
 def test_every_model_comes_back(dataset, tmp_path, kind):
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = kind(60, 40) if kind is LightGCN else kind(60, 40, widths, hidden_channels=8)
+    model = kind(60, 40) if kind is LightGCN else kind(60, 40, widths)
     recommender = Recommender(model, dataset)
     state = torch.random.get_rng_state()
     loaded = Recommender.load(recommender.save(tmp_path / "m"))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert type(loaded.model) is kind
     assert_frame_equal(loaded.recommend(k=3), recommender.recommend(k=3))
+    assert_frame_equal(loaded.fold_in([1000, 997]), recommender.fold_in([1000, 997]))
 
 
 def test_a_new_process_with_other_threads_gives_the_same_lists(recommender, tmp_path):
@@ -134,9 +136,11 @@ def rewrite(path, name, make):
     manifest.write_sums(path)
 
 
-def model(path, **changes):
-    settings = yaml.safe_load((path / "config.yaml").read_text())["model"]
-    edit(path, model={**settings, **changes})
+def settings_in(path, part=None, **changes):
+    """Changes settings of the model, or of a part of it."""
+    made = yaml.safe_load((path / "config.yaml").read_text())["model"]
+    (made if part is None else made[part]).update(changes)
+    edit(path, model=made)
 
 
 def tensors(path, **changes):
@@ -164,19 +168,37 @@ INSIDE = [
         ),
         r"users.arrow has 1 rows, but there are 60",
     ),
-    (lambda p: model(p, **{"class": "os.system"}), r"unknown model 'os.system'"),
-    (lambda p: model(p, **{"class": "GraphRecommender"}), r"damaged"),
+    (
+        lambda p: settings_in(p, **{"class": "os.system"}),
+        r"must be of the class LightGCN .*'os.system'",
+    ),
+    (lambda p: settings_in(p, **{"class": "GraphRecommender"}), r"damaged"),
     (lambda p: edit(p, model={}), r"damaged"),
-    (lambda p: model(p, num_users=61), r"user_emb.weight is float32 \[60, 16\], .*make .*\[61, 16"),
-    (lambda p: model(p, num_users=10**12), r"num_users is 1000000000000, more than anything"),
-    (lambda p: model(p, filter_channels=16000), r"the settings make"),
-    (lambda p: model(p, num_steps=599), r"alpha_bar is float64 \[601\], the settings make"),
-    (lambda p: model(p, num_layers=65), r"num_layers is 65, more than 64"),
-    (lambda p: model(p, num_sampling_steps=1001), r"num_sampling_steps is 1001, more than 1000"),
-    (lambda p: model(p, score_scale=float("nan")), r"score_scale is nan"),
-    (lambda p: model(p, score_scale=[[[[[[[[[1]]]]]]]]]), r"more than 1000 settings, or 8 in"),
-    (lambda p: model(p, condition=datetime.date(2020, 1, 1)), r"condition is of the type date"),
-    (lambda p: model(p, in_channels={"image": 31, "text": 32}), r"the settings make"),
+    (
+        lambda p: settings_in(p, num_users=61),
+        r"user_emb.weight is float32 \[60, 16\], .*make .*\[61, 16",
+    ),
+    (lambda p: settings_in(p, num_users=10**12), r"num_users is 1000000000000, more than anything"),
+    (lambda p: settings_in(p, "content_filter", hidden_channels=16000), r"the settings make"),
+    (
+        lambda p: settings_in(p, "content_filter", num_steps=599),
+        r"alpha_bar is float64 \[601\], the settings make",
+    ),
+    (lambda p: settings_in(p, num_layers=65), r"num_layers is 65, more than 64"),
+    (
+        lambda p: settings_in(p, "content_filter", num_sampling_steps=1001),
+        r"num_sampling_steps is 1001, more than 1000",
+    ),
+    (lambda p: settings_in(p, edge_dropout=float("nan")), r"edge_dropout is nan"),
+    (
+        lambda p: settings_in(p, edge_dropout=[[[[[[[[[1]]]]]]]]]),
+        r"more than 1000 settings, or 8 in",
+    ),
+    (
+        lambda p: settings_in(p, "content_filter", condition=datetime.date(2020, 1, 1)),
+        r"condition is of the type date",
+    ),
+    (lambda p: settings_in(p, in_channels={"image": 31, "text": 32}), r"'in_channels' is"),
     (
         lambda p: edit(p, features=["smell"]),
         r"model reads \['image', .* there are features \['smell",
@@ -352,31 +374,6 @@ def test_a_missing_folder_is_named(tmp_path):
         Recommender.load(tmp_path / "m")
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_item_layers": 0, "filter_in": "both"}])
-def test_arguments_make_another_one(changes):
-    model = GTC(5, 4, {"image": 3}, hidden_channels=8, **changes)
-    assert model.arguments == {
-        "num_users": 5,
-        "num_items": 4,
-        "in_channels": {"image": 3},
-        "hidden_channels": 8,
-        **changes,
-    }
-    assert repr(type(model)(**model.arguments)) == repr(model)
-    assert GraphRecommender(3, 4, 0.5).arguments == {
-        "num_users": 3,
-        "num_items": 4,
-        "edge_dropout": 0.5,
-    }
-
-
-def test_arguments_are_those_of_the_model_as_it_is():
-    model = GTC(5, 4, {"image": 3}, hidden_channels=8)
-    model.edge_dropout = 0.25
-    assert "edge_dropout" not in model.arguments
-    assert type(model)(**model.current_arguments()).edge_dropout == 0.25
-
-
 def test_what_else_lies_in_the_folder_is_not_lost(recommender, tmp_path):
     path = recommender.save(tmp_path / "m")
     (path / "notes.txt").write_text("mine")
@@ -405,10 +402,10 @@ def test_everybody_who_may_read_one_file_may_read_all(recommender, tmp_path):
 
 def test_attributes_set_after_the_model_was_made_are_saved(model, dataset, tmp_path):
     changed = copy.deepcopy(model)
-    changed.content_strength = 3.0
+    changed.content_filter.strength = 3.0
     recommender = Recommender(changed, dataset)
     loaded = Recommender.load(recommender.save(tmp_path / "m"))
-    assert loaded.model.content_strength == 3.0
+    assert loaded.model.content_filter.strength == 3.0
     assert_frame_equal(loaded.fold_in([1000, 997]), recommender.fold_in([1000, 997]))
 
 

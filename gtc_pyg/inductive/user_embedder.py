@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gtc_pyg.functional import check_ids, check_least, normalize_rows, ridge_map
+from gtc_pyg.graph.csr_graph import USER_TO_ITEM, CSRGraph
+from gtc_pyg.graph.make_graph import interactions_graph
+
+
+class UserAdapter(Protocol):
+    r"""How a model makes the embedding of a user, all items being as they were trained."""
+
+    user: Tensor
+    """Where trained users start, as the model propagates them ``[U, D]``."""
+    item: Tensor
+    """The items' ID embeddings ``[I, D]``, likewise."""
+
+    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
+        r"""Interactions of new users with the items, and their start ``[N, D]``, to ``[N, K]``."""
+
+    def transform(self, user_emb: Tensor) -> Tensor:
+        r"""Rows of the model's ``user_emb`` as it propagates them ``[N, D]``."""
+
+
+class Columns(Protocol):
+    r"""Further columns of users, from their items alone: the heads of a model."""
+
+    def users(self, graph: CSRGraph) -> Tensor:
+        r"""``[N, C]``."""
+
+
+class UserEmbedder:
+    r"""Embeds users who came after training from their items alone, in milliseconds (ours).
+
+    Items stay as they were trained. A user is what :meth:`GraphRecommender.forward` makes of a user
+    with these items, step by step: what is propagated to them, and in a
+    :class:`~gtc_pyg.models.GTC` their gates, weights of modalities and filtered content, and the
+    columns of heads. All of it depends on sums over their items, of rows that
+    are computed once.
+
+    One thing a new user lacks, an ID embedding :math:`e_u`. It is predicted from the mean direction
+    of the items' ID embeddings by a ridge regression, which trained users teach, with the penalty
+    of their lowest leave-one-out error:
+
+    .. math::
+        \hat e_u = A \, \frac{m_u}{|m_u|} + b, \qquad
+        m_u = \frac{1}{|N(u)|} \sum_{i \in N(u)} \frac{e_i}{|e_i|}
+
+    A user without items gets the mean :math:`e_u` of the trained users: what they then see is
+    nearly what is popular. ``docs/new_users.md`` has what was measured, and
+    ``benchmarks/notes.md`` what else was tried for :math:`e_u`.
+
+    Made by :meth:`GraphRecommender.user_embedder`, of a model as it is: after further training make
+    another one.
+
+    Args:
+        adapter: How the model makes a user.
+        graph: The interactions of training.
+        columns: What stands beside, of each user.
+
+    Raises:
+        ValueError: Where fewer than two users have interactions.
+    """
+
+    def __init__(
+        self, adapter: UserAdapter, graph: CSRGraph, columns: Iterable[Columns] = ()
+    ) -> None:
+        self.num_items = graph.num_items
+        self._adapter, self._columns = adapter, list(columns)
+        self._unit = normalize_rows(adapter.item)
+        trained = graph.num_items_of_users > 0
+        if int(trained.sum()) < 2:
+            raise ValueError(
+                f"'edge_index_dict' must hold interactions of at least two users, to learn from "
+                f"(got {int(trained.sum())})"
+            )
+        direction = normalize_rows(graph.mean_of_items(self._unit))[trained]
+        self._mean = adapter.user[trained].mean(dim=0)
+        self._predict = ridge_map(direction, adapter.user[trained])
+
+    @torch.no_grad()
+    def __call__(
+        self, edge_index: Tensor, num_users: int, user_emb: Tensor | None = None
+    ) -> Tensor:
+        r"""Embeddings to be ranked by, like the users of :meth:`GraphRecommender.forward`.
+
+        Args:
+            edge_index: Interactions ``[2, E]``: positions among the new users, rows of the items.
+                Their order does not matter, and what stands twice counts once.
+            num_users: Number of new users :math:`N`; not all of them need items.
+            user_emb: Rows of the model's ``user_emb``, ``[N, D]``, where they are known: with those
+                of trained users and their training interactions the result is that of
+                :meth:`GraphRecommender.forward`. Predicted where ``None``.
+
+        Returns:
+            ``[N, K]``.
+
+        Raises:
+            ValueError: For an item that the model has no row for, a position that is not below
+                ``num_users``, or tensors of another shape.
+        """
+        graph = new_users(edge_index.to(self._unit.device), num_users, self.num_items)
+        if user_emb is None:
+            start = self.predict_user_emb(graph)
+        elif user_emb.shape != (num_users, self._mean.numel()):
+            raise ValueError(
+                f"'user_emb' must be [{num_users}, {self._mean.numel()}], a row for each user (got "
+                f"{list(user_emb.shape)})"
+            )
+        else:
+            start = self._adapter.transform(user_emb)
+        own = self._adapter.embed(graph, start)
+        return torch.cat([own, *(columns.users(graph) for columns in self._columns)], dim=-1)
+
+    def transform(self, user_emb: Tensor) -> Tensor:
+        r"""Rows of the model's ``user_emb`` as it propagates them, of the same shape."""
+        return self._adapter.transform(user_emb)
+
+    @torch.no_grad()
+    def predict_user_emb(self, graph: CSRGraph) -> Tensor:
+        r"""The predicted ID embeddings, as the model propagates them.
+
+        Args:
+            graph: What :func:`new_users` gives.
+
+        Returns:
+            ``[N, D]``.
+        """
+        start = self._predict(normalize_rows(graph.mean_of_items(self._unit)))
+        return torch.where((graph.num_items_of_users > 0).view(-1, 1), start, self._mean)
+
+
+def new_users(edge_index: Tensor, num_users: int, num_items: int) -> CSRGraph:
+    r"""The interactions of users who are in no graph yet, each of them once.
+
+    Args:
+        edge_index: Positions of the users and rows of the items ``[2, E]``.
+        num_users: Number of users.
+        num_items: Number of items.
+    """
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+        raise ValueError(
+            f"'edge_index' must be [2, E] of whole numbers, users and items (got "
+            f"{edge_index.dtype} {list(edge_index.shape)})"
+        )
+    check_least(0, num_users=num_users)
+    user, item = edge_index
+    check_ids(user, num_users, "'edge_index' holds user")
+    check_ids(item, num_items, "'edge_index' holds item")
+    pairs = (user * num_items + item).unique()
+    edge_index = torch.stack([pairs // num_items, pairs % num_items])
+    return interactions_graph(edge_index, num_users, num_items)
+
+
+class PropagatedUsers:
+    r"""Users of LightGCN's mean over the layers, the items' layers being as they were trained.
+
+    .. math::
+        z_u = \frac{1}{L + 1} \Big( e_u + \frac{1}{\sqrt{|N(u)|}} \sum_{i \in N(u)} t_i \Big),
+        \qquad t_i = \frac{1}{\sqrt{|N(i)|}} \sum_{l=0}^{L-1} h_i^{(l)}
+
+    Args:
+        graph: The interactions of training.
+        user: Where its users start ``[U, D]``.
+        item: Where its items start ``[I, D]``.
+        num_layers: :math:`L`.
+        scale: Factor on the result.
+    """
+
+    def __init__(
+        self, graph: CSRGraph, user: Tensor, item: Tensor, num_layers: int, scale: float = 1.0
+    ) -> None:
+        self.user, self.item = user, item
+        self.num_layers, self.scale = num_layers, scale
+        self.item_messages: Tensor | None = None
+        if num_layers > 0:
+            ego = torch.cat([user, item])
+            layers = num_layers * graph.layer_mean(ego, num_layers - 1)[graph.num_users :]
+            self.item_messages = layers * item_degree(graph, ego.dtype).rsqrt()
+
+    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
+        return self.scale * self.propagate(new, start)
+
+    def propagate(self, new: CSRGraph, start: Tensor) -> Tensor:
+        r""":math:`z_u`, ``[N, D]``."""
+        if self.item_messages is None:
+            return start.clone()
+        degree = new.num_items_of_users.to(start.dtype).view(-1, 1)
+        received = degree.sqrt() * new.mean_of_items(self.item_messages)
+        return (start + received) / (self.num_layers + 1)
+
+    def transform(self, user_emb: Tensor) -> Tensor:
+        return user_emb
+
+
+def item_degree(graph: CSRGraph, dtype: torch.dtype) -> Tensor:
+    r"""Number of users of each item, 1 where there are none, ``[I, 1]``."""
+    degree = graph[USER_TO_ITEM].crow_indices().diff()
+    return degree.clamp(min=1).to(dtype).view(-1, 1)
