@@ -292,7 +292,7 @@ class Recommender(Lists):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recommender:
-        r"""Reads what :meth:`save` wrote.
+        r"""Reads what :meth:`save` wrote, by at most a few times the memory that its files take.
 
         Args:
             path: The folder.
