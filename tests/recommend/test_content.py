@@ -37,9 +37,7 @@ def test_one_item_that_has_all_of_an_incomplete_modality(dataset, mask):
 
     some.__class__ = Some
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    recommender = Recommender(
-        GTC(60, 40, widths, ContentFilter(widths, 16, incomplete=["image"])), some
-    )
+    recommender = Recommender(GTC(60, 40, widths, ContentFilter(widths, 16, incomplete=["image"])), some)
     for ids, names in (([7], ["image", "text"]), ([8], ["image"])):
         content = {name: x[:1] for name, x in dataset.features.items() if name in names}
         recommender.add_items(ids, {**content, **mask})
