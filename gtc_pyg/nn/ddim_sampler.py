@@ -89,7 +89,7 @@ class DDIMSampler(Module):
         self.num_sampling_steps = num_sampling_steps
         self.prediction = prediction
         self.clip = clip
-        times = torch.linspace(start_step, 0, num_sampling_steps + 1).round()
+        times = torch.linspace(start_step, 0, num_sampling_steps + 1, device="cpu").round()
         self.times = [int(t) for t in times]
 
     def start(self, x: Tensor) -> Tensor:
