@@ -15,7 +15,7 @@ from torch_geometric.metrics import (
 )
 from torch_geometric.utils import cumsum
 
-from gtc_pyg.functional import SCORE_BYTES, inner_product_topk
+from gtc_pyg.functional import SCORE_BYTES, inner_product_topk, takes_numbers
 
 __all__ = ["KS", "METRICS", "GroupedEdges", "Ranker", "ranking_metrics", "evaluate"]
 
@@ -28,6 +28,7 @@ METRICS = {
 }
 
 
+@takes_numbers
 def ranking_metrics(ks: Sequence[int] = KS) -> LinkPredMetricCollection:
     r"""PyG's metrics under the names ``Recall@5`` ... ``MAP@20``."""
     return LinkPredMetricCollection(
@@ -72,6 +73,7 @@ class Ranker:
             :func:`~gtc_pyg.functional.inner_product_topk`.
     """
 
+    @takes_numbers
     def __init__(
         self,
         label_edge_index: Tensor,
@@ -115,6 +117,7 @@ class Ranker:
         metrics.update(pred, torch.stack(self.labels(users)))
 
 
+@takes_numbers
 @torch.no_grad()
 def evaluate(
     user_emb: Tensor,

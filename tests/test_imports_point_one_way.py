@@ -16,8 +16,8 @@ MAY_IMPORT = {
     "nn": {"functional"},
     "models": {"functional", "nn"},
     "transforms": {"functional"},
-    "loader": {"transforms", "distributed"},
-    "datasets": {"transforms"},
+    "loader": {"functional", "transforms", "distributed"},
+    "datasets": {"functional", "transforms"},
     "evaluation": {"functional"},
     "row_wise_embedding": {"distributed", "functional"},
 }

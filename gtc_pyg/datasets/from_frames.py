@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gtc_pyg.datasets.interaction_dataset import InteractionDataset
 from gtc_pyg.datasets.interaction_tables import InteractionTables
 from gtc_pyg.datasets.splits import RATIOS
+from gtc_pyg.functional import takes_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,7 @@ def from_frames(
         message = 'from_frames needs pandas: pip install "gtc-pyg[data]"'
         raise ModuleNotFoundError(message, name=error.name) from error
 
-    options = FrameOptions(
+    options = takes_numbers(FrameOptions)(
         user=user,
         item=item,
         rating=rating,

@@ -1,6 +1,13 @@
 r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
 
-from gtc_pyg.functional.checks import check_ids, check_least, check_one_of
+from gtc_pyg.functional.checks import (
+    check_ids,
+    check_least,
+    check_one_of,
+    plain_numbers,
+    takes_numbers,
+    whole_number,
+)
 from gtc_pyg.functional.contrast import (
     contrast,
     draw_permutations,
@@ -43,6 +50,9 @@ __all__ = [
     "check_ids",
     "check_least",
     "check_one_of",
+    "plain_numbers",
+    "takes_numbers",
+    "whole_number",
     "stack_interactions",
     "spmm",
     "spmm_learning",

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import own_share, world_size
 from gtc_pyg.evaluation import Ranker
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.loader import GraphInputs, InteractionLoader, SubgraphLoader
 
 
@@ -32,6 +33,7 @@ class InteractionDataModule(LightningDataModule):
         ValueError: For an unknown modality, or batches of fewer interactions than processes.
     """
 
+    @takes_numbers
     def __init__(
         self,
         dataset: InteractionDataset,

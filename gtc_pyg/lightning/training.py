@@ -24,6 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import rank
+from gtc_pyg.functional import takes_numbers, whole_number
 from gtc_pyg.lightning.checkpoints import CheckpointFiles, MovableCheckpoint, read_checkpoint
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.processes import process_options
@@ -92,6 +93,7 @@ class FitResult:
         )
 
 
+@takes_numbers
 def fit(
     model: GraphRecommender,
     dataset: InteractionDataset,
@@ -169,8 +171,10 @@ def fit(
         )
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 <= lr < math.inf:
         raise ValueError(f"'lr' must be a number, 0 or more (got {lr!r})")
-    if epochs < 1:
-        raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
+    whole_number(1, epochs=epochs)
+    whole_number(1, batch_size=batch_size)
+    whole_number(0, patience=patience)
+    whole_number(0, seed=seed)
     if not 0 <= weight_averaging < 1:
         raise ValueError(f"'weight_averaging' must lie in [0, 1) (got {weight_averaging})")
     if num_neighbors is not None and model.edge_dropout > 0:

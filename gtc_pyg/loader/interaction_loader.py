@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gtc_pyg.functional import takes_numbers
+
 
 class InteractionBatch(NamedTuple):
     r"""Triples for a pairwise ranking loss, each ``[B]``."""
@@ -35,6 +37,7 @@ class NegativeSampler:
         ValueError: For an id out of range, or a user who has every item.
     """
 
+    @takes_numbers
     def __init__(self, edge_index: Tensor, num_users: int, num_items: int) -> None:
         for name, ids, num in (
             ("user", edge_index[0], num_users),
@@ -88,6 +91,7 @@ class InteractionLoader:
         (2, torch.Size([2]))
     """
 
+    @takes_numbers
     def __init__(
         self,
         edge_index: Tensor,

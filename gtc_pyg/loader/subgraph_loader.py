@@ -12,6 +12,7 @@ from torch_geometric.sampler import EdgeSamplerInput
 from torch_geometric.typing import EdgeType
 
 from gtc_pyg.distributed import own_rows, rank
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.loader.interaction_loader import InteractionBatch, NegativeSampler
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
@@ -48,6 +49,7 @@ class SubgraphLoader:
         ImportError: Where neither torch-sparse nor pyg-lib is installed.
     """
 
+    @takes_numbers
     def __init__(
         self,
         data: HeteroData,

@@ -11,7 +11,13 @@ from torch.nn import Embedding, Module
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
-from gtc_pyg.functional import check_least, normalize_rows, spectral_factors
+from gtc_pyg.functional import (
+    check_least,
+    normalize_rows,
+    plain_numbers,
+    spectral_factors,
+    takes_numbers,
+)
 from gtc_pyg.models.content import Features
 from gtc_pyg.models.csr_graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, SampledNodes
 from gtc_pyg.models.item_embedder import ItemEmbedder, ItemSide
@@ -49,8 +55,13 @@ class GraphRecommender(Module):
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
         arguments = {name: value for name, value in bound.items() if value is not self}
-        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "arguments", plain_numbers(arguments))
         return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = takes_numbers(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, num_users: int, num_items: int, edge_dropout: float = 0.0) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce, degree
 from tqdm import tqdm
 
-from gtc_pyg.functional import check_least, inner_product_topk
+from gtc_pyg.functional import check_least, inner_product_topk, takes_numbers
 
 _CHUNK = 2048  # items per step of the progress bar
 
@@ -53,6 +53,7 @@ class ItemKNNGraph(BaseTransform):
             is empty, a weight is not positive and finite, or the data lacks a modality.
     """
 
+    @takes_numbers
     def __init__(
         self, k: int = 10, weights: Mapping[str, float] | None = None, progress: bool = False
     ) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_least, takes_numbers
 
 _WORD = re.compile(r"\w+")
 
 
+@takes_numbers
 def tfidf_embedding(
     texts: Sequence[str], dim: int = 256, min_count: int = 2, seed: int = 0
 ) -> Tensor:
