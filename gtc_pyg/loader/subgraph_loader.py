@@ -13,7 +13,11 @@ from torch_geometric.typing import EdgeType
 
 from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.functional import takes_numbers
-from gtc_pyg.loader.interaction_loader import InteractionBatch, NegativeSampler
+from gtc_pyg.loader.interaction_loader import (
+    InteractionBatch,
+    NegativeSampler,
+    without_full_users,
+)
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -70,6 +74,7 @@ class SubgraphLoader:
             self.edge_label_index = edge_label_index
         if self.edge_label_index.size(1) == 0:
             raise ValueError("'data' holds no interactions")
+        self.edge_label_index = without_full_users(self.edge_label_index, num_users, num_items)
         self.num_neighbors = (
             dict(num_neighbors) if isinstance(num_neighbors, Mapping) else list(num_neighbors)
         )
