@@ -81,9 +81,11 @@ def from_frames(
             ``dataset.items``. No item of :obj:`interactions` may be missing.
         features (dict): Modality to content: an array or tensor ``[n, F]`` with the rows of
             :obj:`items`; or, by item id, a DataFrame (ids as index or in the column :obj:`item`),
-            or a Series or dict of vectors. Items that are left out there lack
-            the modality: ``data['item'].has_<modality>`` says so, ``dataset.incomplete`` names it,
-            and GTC takes it as ``GTC(..., incomplete=dataset.incomplete)``.
+            or a Series, dict or column of vectors, which may be written as text such as
+            ``"[0.1, 0.2]"``. Any precision, and sparse content, become float32. Items that are left
+            out there lack the modality: ``data['item'].has_<modality>`` says so,
+            ``dataset.incomplete`` names it, and GTC takes it as
+            ``GTC(..., incomplete=dataset.incomplete)``.
         split (str): ``'random'``, for each user on their own
             (:func:`~gtc_pyg.datasets.splits.random_split`); ``'leave_last_out'``, each user's last
             interaction for test and the one before it for validation

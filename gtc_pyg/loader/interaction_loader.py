@@ -111,9 +111,9 @@ class NegativeSampler:
 class InteractionLoader:
     r"""Shuffled batches of (user, item, negative item) over the training interactions.
 
-    Users who have every item are left out, with a warning (:func:`without_full_users`).
-    An epoch sees every other interaction once, in an order that depends on ``seed`` and the number of the
-    epoch alone. All on the device of ``edge_index``; no Python loop over rows.
+    An epoch sees every interaction once, in an order that depends on ``seed`` and the number of the
+    epoch alone; those of users who have every item are left out, with a warning
+    (:func:`without_full_users`). All on the device of ``edge_index``; no Python loop over rows.
 
     Args:
         edge_index: Interactions ``[2, E]``, users and items.
