@@ -60,14 +60,14 @@ class Explanation:
         return out | {"own": self.own, "itself": self.itself}
 
     def __str__(self) -> str:
-        lines = [f"{_plain(self.item)!r} scores {self.score:.4g}"]
+        lines = [f"{_quoted(self.item)} scores {self.score:.4g}"]
         lines += [f"  {name:<14}{value:+.4g}" for name, value in self.sources.items()]
         for title, table in (
             ("past items", self.past_items),
             ("similar items", self.similar_items),
         ):
             shown = ", ".join(
-                f"{_plain(item)!r} {value:+.3g}"
+                f"{_quoted(item)} {value:+.3g}"
                 for item, value in zip(table["item"][:5], table["value"][:5], strict=True)
             )
             lines.append(f"  {title}: {shown or 'none'}")
@@ -178,6 +178,11 @@ def directions_of(
                 high, low = ([_plain(item) for item in end] for end in ends)
                 rows.append((name, kind, value, high, low))
     return pd.DataFrame(rows, columns=["modality", "kind", "by", "high", "low"])
+
+
+def _quoted(value: Any) -> str:
+    value = _plain(value)
+    return f"'{value}'" if isinstance(value, str) and value.isprintable() else repr(value)
 
 
 def _plain(value: Any) -> Any:
