@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ def plot_user(
     names: Sequence[str] | None = None,
     title: str = "",
     num_past: int = 10,
+    silent: Collection[str] = (),
 ) -> Figure:
     r"""Draws why some items are a user's: their history, the items' parts, the sources' shares.
 
@@ -38,6 +39,7 @@ def plot_user(
         names: Of ``items``; needed where some are no rows.
         title: Of the figure.
         num_past: How many past items are drawn, at most.
+        silent: Modalities whose content is the same for every item, to say so.
 
     Returns:
         A figure of matplotlib's that belongs to no window; ``savefig`` writes it.
@@ -83,14 +85,15 @@ def plot_user(
         text.set(text=name, **LITERAL)
 
     total = values[:, :-1].sum(dim=0)
-    share = total / total.sum()
+    share = total / total.sum() if total.sum() != 0 else total
     right.barh(range(len(sources)), share.numpy(), color=[f"C{k}" for k in range(len(sources))])
     ticks = list(sources)
     for k, name in enumerate(sources):
         if name in user.filtered:
             usual = float(user.components.filtered[name].weight.mean())
-            heard = float(user.filtered[name].weight[0]) / usual
-            ticks[k] = f"{name}\nheard {heard:.2f} ×"
+            heard = float(user.filtered[name].weight[0]) / usual if usual > 0 else 1.0
+            told = "says nothing" if name in silent else f"heard {heard:.2f} ×"
+            ticks[k] = f"{name}\n{told}"
     right.set_yticks(range(len(ticks)), ticks, **LITERAL)
     right.bar_label(right.containers[0], [f"{float(x):.0%}" for x in share], padding=3)
     right.invert_yaxis()

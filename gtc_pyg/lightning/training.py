@@ -200,6 +200,13 @@ def fit(
         exclude_validation=exclude_validation,
         seed=seed,
     )
+    silent = [name for name in data.inputs.silent() if name in model.modalities]
+    if silent:
+        warnings.warn(
+            f"content {', '.join(map(repr, silent))} is the same for every item that has it: the "
+            f"model cannot tell items apart by it, so leave it out of 'modalities' or mend it",
+            stacklevel=3,
+        )
     module = RecommenderModule(model, lr, seed)
     folder = Path(out).expanduser()
     files = CheckpointFiles(folder / "checkpoints" / name)

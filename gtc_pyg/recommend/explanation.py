@@ -48,7 +48,7 @@ class Explanation:
     ``kind`` (``'kept'`` or ``'dropped'``), ``by`` (how much more or less of the variance it lets
     through, as a share of all that the mean user's filter lets through of the modality: values are
     small, a hundredth is much) and the items at both ends of that direction of the content,
-    ``high`` and ``low``."""
+    ``high`` and ``low``. None of a modality whose content is the same for every item."""
 
     def to_dict(self) -> dict[str, Any]:
         r"""The same of plain lists and numbers, for JSON."""
@@ -120,6 +120,7 @@ def plot(
         names.__getitem__,
         [names[row] for row in rows.tolist()],
         title="" if user is None else f"Why these items: {user}",
+        silent=recommender.inputs.silent(),
     )
 
 
@@ -167,7 +168,7 @@ def directions_of(
         has = features.get(f"has_{name}", torch.ones(len(features[name]), dtype=torch.bool))
         present = has.nonzero().view(-1)
         x = features[name][present]
-        x = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-12)
+        x = (x - x.mean(dim=0)) / x.std(dim=0, correction=0).clamp(min=1e-12)
         for kind, vectors, by in (
             ("kept", found.kept, found.kept_by),
             ("dropped", found.dropped, found.dropped_by),

@@ -40,7 +40,8 @@ class ItemKNNGraph(BaseTransform):
 
     Different from FREEDOM: an item is its own neighbour even where more than :math:`k` items share
     its content, and an item without content (zeros, or ``has_<m>`` false) has itself as its only
-    neighbour and is no other item's, so fewer than :math:`k` may be left.
+    neighbour and is no other item's, so fewer than :math:`k` may be left. So has every item where
+    content is the same for all that have it.
 
     Args:
         k (int): The number of neighbours, the item itself included. (default: :obj:`10`)
@@ -88,6 +89,8 @@ class ItemKNNGraph(BaseTransform):
                 edge_index = coalesce(data[edge_type].edge_index, num_nodes=num_items)
             else:
                 x, mask = item[f"x_{modality}"], item.get(f"has_{modality}")
+                if same_everywhere(x, mask):
+                    mask = torch.zeros(num_items, dtype=torch.bool, device=x.device)
                 edge_index = _cosine_neighbors(x, self.k, mask, modality if self.progress else None)
             inv_sqrt = degree(edge_index[1], num_items).clamp(min=1.0).rsqrt()
             edge_indices.append(edge_index)
@@ -104,6 +107,17 @@ class ItemKNNGraph(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(k={self.k}, weights={self.weights})"
+
+
+def same_everywhere(x: Tensor, mask: Tensor | None = None) -> bool:
+    r"""Whether content is the same for every item that has it, so that none differs from another.
+
+    Args:
+        x: Content ``[num_items, F]``.
+        mask: Which items have it ``[num_items]``; all where ``None``.
+    """
+    x = x.detach() if mask is None else x.detach()[mask]
+    return x.size(0) == 0 or bool((x == x[0]).all())
 
 
 def _modalities(data: HeteroData) -> list[str]:
