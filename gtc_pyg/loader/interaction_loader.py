@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ class InteractionBatch(NamedTuple):
 
 @takes_numbers
 def without_full_users(
-    edge_index: Tensor, num_users: int, num_items: int, user_ids: Sequence[Any] | None = None
+    edge_index: Tensor, num_users: int, num_items: int, user_ids: Any = None
 ) -> Tensor:
     r"""Interactions to train on: without those of users who have every item, with a warning.
 
@@ -36,7 +36,7 @@ def without_full_users(
         edge_index: Interactions ``[2, E]``, users and items; repeated ones count once for this.
         num_users: Number of users.
         num_items: Number of items.
-        user_ids: Names users in the warning, by row; the rows themselves where ``None``.
+        user_ids: A sequence that names users in the warning, by row; the rows themselves where ``None``.
 
     Raises:
         ValueError: For an id out of range, or where no interaction is left.

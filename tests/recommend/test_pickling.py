@@ -32,7 +32,7 @@ CALLS: dict[str, Callable[[Recommender, Any], object]] = {
 CANNOT = {("lightgcn", "add_items"), ("mgcn", "explain"), ("mgcn", "plot_user")}
 CASES = [(name, call) for name in MODELS for call in CALLS if (name, call) not in CANNOT]
 WAYS = {
-    "pickle": lambda r: pickle.loads(pickle.dumps(r)),  # noqa: S301
+    "pickle": lambda r: pickle.loads(pickle.dumps(r)),
     "deepcopy": copy.deepcopy,
 }
 
