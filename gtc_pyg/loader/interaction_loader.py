@@ -36,7 +36,7 @@ def without_full_users(
         edge_index: Interactions ``[2, E]``, users and items; repeated ones count once for this.
         num_users: Number of users.
         num_items: Number of items.
-        user_ids: A sequence that names users in the warning, by row; the rows themselves where ``None``.
+        user_ids: A sequence that names users in the warning, by row; the rows where ``None``.
 
     Raises:
         ValueError: For an id out of range, or where no interaction is left.
