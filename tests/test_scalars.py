@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from gtc_pyg.datasets import PlantedPreferences, from_frames
+from gtc_pyg.datasets.splits import random_split
 from gtc_pyg.evaluation import Ranker, evaluate, ranking_metrics
 from gtc_pyg.functional import inner_product_topk
 from gtc_pyg.loader import InteractionLoader
+from gtc_pyg.nn import NoiseSchedule, TotalCorrelationLoss
 from gtc_pyg.recommend import ItemIndex
 from gtc_pyg.transforms import (
     ItemKNNGraph,
@@ -76,6 +78,20 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             from_frames(log(), features=CONTENT, rating="stars", weight="plays", **kwargs)
         ),
         {"min_rating": 2.0, "min_weight": 2.0, "ratios": (0.5, 0.25, 0.25), "seed": 3, "k_core": 2},
+    ),
+}
+CALLS |= {
+    "NoiseSchedule": (
+        lambda **kwargs: NoiseSchedule(**kwargs).alpha_bar.tolist(),
+        {"num_steps": 20, "beta_start": 0.25, "beta_end": 0.5},
+    ),
+    "TotalCorrelationLoss": (
+        lambda **kwargs: repr(TotalCorrelationLoss(**kwargs).state_dict()),
+        {"chunk_size": 8, "init_logit_scale": 0.5, "max_logit_scale": 2.0},
+    ),
+    "random_split": (
+        lambda **kwargs: random_split(np.arange(60) % 4, **kwargs).tolist(),
+        {"ratios": (0.5, 0.25, 0.25), "seed": 3},
     ),
 }
 CONTENT = {"text": pd.DataFrame(np.eye(30), index=[f"i{item}" for item in range(30)])}

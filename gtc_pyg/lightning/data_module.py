@@ -11,12 +11,8 @@ from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import own_share, world_size
 from gtc_pyg.evaluation import Ranker
 from gtc_pyg.functional import takes_numbers
-from gtc_pyg.loader import (
-    GraphInputs,
-    InteractionLoader,
-    SubgraphLoader,
-    without_full_users,
-)
+from gtc_pyg.loader import GraphInputs, InteractionLoader, SubgraphLoader
+from gtc_pyg.loader.interaction_loader import without_full_users
 
 
 class InteractionDataModule(LightningDataModule):

@@ -5,7 +5,6 @@ from gtc_pyg.loader.interaction_loader import (
     InteractionBatch,
     InteractionLoader,
     NegativeSampler,
-    without_full_users,
 )
 from gtc_pyg.loader.subgraph_loader import SubgraphLoader
 
@@ -15,5 +14,4 @@ __all__ = [
     "InteractionLoader",
     "NegativeSampler",
     "SubgraphLoader",
-    "without_full_users",
 ]

@@ -75,8 +75,7 @@ class NegativeSampler:
         num_items: Number of items.
 
     Raises:
-        ValueError: For an id out of range; when called for a user who has every item, see
-            :func:`without_full_users`.
+        ValueError: For an id out of range; when called for a user who has every item.
     """
 
     @takes_numbers
@@ -101,7 +100,7 @@ class NegativeSampler:
         if self._some_full and bool((num == 0).any()):
             raise ValueError(
                 f"user {int(user[num == 0][0])} has all {self.num_items} items in 'edge_index', so "
-                f"no negative exists: leave them out, by without_full_users"
+                f"no negative exists: leave them out"
             )
         r = torch.minimum((draw.to(user.device) * num).long(), num - 1)
         before = torch.searchsorted(self.keys, user * (self.num_items + 1) + r, right=True)
@@ -112,8 +111,8 @@ class InteractionLoader:
     r"""Shuffled batches of (user, item, negative item) over the training interactions.
 
     An epoch sees every interaction once, in an order that depends on ``seed`` and the number of the
-    epoch alone; those of users who have every item are left out, with a warning
-    (:func:`without_full_users`). All on the device of ``edge_index``; no Python loop over rows.
+    epoch alone; those of users who have every item are left out, with a warning. All on the
+    device of ``edge_index``; no Python loop over rows.
 
     Args:
         edge_index: Interactions ``[2, E]``, users and items.

@@ -199,6 +199,7 @@ class GraphRecommender(Module):
             raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
         return graph
 
+    @takes_numbers
     @torch.no_grad()
     def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
         r"""Lets ID embeddings start from the interactions, instead of at random.
