@@ -40,7 +40,7 @@ def dataset_of(content: pd.DataFrame):
 def trained(name: str, content: pd.DataFrame, out) -> Recommender:
     data = dataset_of(content)
     torch.manual_seed(0)
-    model = build_model(name, data, hidden_channels=8)
+    model = build_model(name, data)
     with pytest.warns(UserWarning, match="content 'silent' is the same for every item that has it"):
         result = fit(model, data, epochs=1, batch_size=32, progress=False, out=out)
     assert all(np.isfinite(list(row.values())).all() for row in result.history)
@@ -92,7 +92,7 @@ def test_baselines_train_and_rank(name: str, kind: str, tmp_path) -> None:
 
 def test_content_that_tells_items_apart_is_not_said_to_say_nothing(tmp_path) -> None:
     data = dataset_of(pd.DataFrame(np.eye(NUM_ITEMS)[:, :1], index=IDS))
-    model = build_model("gtc", data, hidden_channels=8)
+    model = build_model("gtc", data)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*same for every item")
         result = fit(model, data, epochs=1, batch_size=32, progress=False, out=tmp_path)
