@@ -13,9 +13,9 @@ from torch_geometric.metrics import (
     LinkPredPrecision,
     LinkPredRecall,
 )
-from torch_geometric.utils import cumsum
+from torch_geometric.utils import coalesce, cumsum
 
-from gtc_pyg.functional import SCORE_BYTES, check_edges, inner_product_topk
+from gtc_pyg.functional import SCORE_BYTES, check_edges, inner_product_topk, takes_numbers
 
 __all__ = ["KS", "METRICS", "GroupedEdges", "Ranker", "ranking_metrics", "evaluate"]
 
@@ -28,6 +28,7 @@ METRICS = {
 }
 
 
+@takes_numbers
 def ranking_metrics(ks: Sequence[int] = KS) -> LinkPredMetricCollection:
     r"""PyG's metrics under the names ``Recall@5`` ... ``MAP@20``."""
     return LinkPredMetricCollection(
@@ -66,13 +67,15 @@ class Ranker:
     r"""Ranks all items for batches of users and knows which of them count.
 
     Args:
-        label_edge_index: Held-out interactions ``[2, E]``; users without any are left out.
+        label_edge_index: Held-out interactions ``[2, E]``, of which repeated ones count once; users
+            without any are left out.
         exclude: Interactions that must not be recommended again (training, by option validation).
         num_users: Number of users.
         score_bytes: Memory for scores, see
             :func:`~gtc_pyg.functional.inner_product_topk`.
     """
 
+    @takes_numbers
     def __init__(
         self,
         label_edge_index: Tensor,
@@ -84,7 +87,7 @@ class Ranker:
         exclude = [check_edges(edges, num_users, None, "exclude") for edges in exclude]
         if label_edge_index.size(1) == 0:
             raise ValueError("'label_edge_index' holds no interactions to evaluate")
-        self.labels = GroupedEdges(label_edge_index, num_users)
+        self.labels = GroupedEdges(coalesce(label_edge_index.long()), num_users)
         self.seen = GroupedEdges(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
         self.score_bytes = score_bytes
@@ -128,6 +131,7 @@ class Ranker:
         metrics.update(pred, torch.stack(self.labels(users)))
 
 
+@takes_numbers
 @torch.no_grad()
 def evaluate(
     user_emb: Tensor,
@@ -143,7 +147,7 @@ def evaluate(
     Args:
         user_emb: ``[U, K]``.
         item_emb: ``[I, K]``.
-        label_edge_index: Held-out interactions ``[2, E]``.
+        label_edge_index: Held-out interactions ``[2, E]``; repeated ones count once.
         exclude: Interactions that are no candidates, each ``[2, E]``: those of training, and by
             option those of validation.
         ks: Lengths of the list.

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "models": {"functional", "nn", "graph", "inductive"},
     "transforms": {"functional"},
     "loader": {"functional", "transforms", "distributed"},
-    "datasets": {"transforms"},
+    "datasets": {"functional", "transforms"},
     "evaluation": {"functional"},
     "row_wise_embedding": {"distributed", "functional"},
 }

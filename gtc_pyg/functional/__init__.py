@@ -6,7 +6,14 @@ from gtc_pyg.functional.adjacency import (
     check_edges,
     free_to_read,
 )
-from gtc_pyg.functional.checks import check_ids, check_least, check_one_of
+from gtc_pyg.functional.checks import (
+    check_ids,
+    check_least,
+    check_one_of,
+    plain_numbers,
+    takes_numbers,
+    whole_number,
+)
 from gtc_pyg.functional.contrast import (
     contrast,
     draw_permutations,
@@ -56,6 +63,9 @@ __all__ = [
     "check_ids",
     "check_least",
     "check_one_of",
+    "plain_numbers",
+    "takes_numbers",
+    "whole_number",
     "stack_interactions",
     "spmm",
     "spmm_learning",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.functional.adjacency import check_edges
-from gtc_pyg.functional.checks import check_least
+from gtc_pyg.functional.checks import whole_number
 
 SCORE_BYTES = 2**24  # what stays in the cache of a CPU from the product to the top-k
 MIN_ITEMS = 2**14  # of a chunk, where there are as many: top-k of short rows is slow
@@ -51,7 +51,7 @@ def inner_product_topk(
         >>> inner_product_topk(torch.ones(1, 1), items, k=2)[1]
         tensor([[0, 2]])
     """
-    check_least(1, k=k)
+    k = whole_number(1, k=k)
     num_users, num_items, device = user_emb.size(0), item_emb.size(0), user_emb.device
     dtype = torch.promote_types(torch.result_type(user_emb, item_emb), torch.float32)
     rows, cols = _chunk_size(num_users, num_items, score_bytes // dtype.itemsize)

@@ -11,6 +11,7 @@ from torch_geometric.data import HeteroData
 
 from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.evaluation import ranking_metrics
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.loader import GraphInputs, InteractionBatch
 from gtc_pyg.models import GraphRecommender
@@ -41,6 +42,7 @@ class RecommenderModule(LightningModule):
         seed: Seeds noise, times, permutations and pruning.
     """
 
+    @takes_numbers
     def __init__(self, model: GraphRecommender, lr: float = 1e-3, seed: int = 0) -> None:
         super().__init__()
         self.model = model

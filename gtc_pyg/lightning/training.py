@@ -26,6 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import rank
+from gtc_pyg.functional import takes_numbers, whole_number
 from gtc_pyg.lightning.checkpoints import CheckpointFiles, MovableCheckpoint, read_checkpoint
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.processes import process_options
@@ -97,6 +98,7 @@ class FitResult:
         )
 
 
+@takes_numbers
 def fit(
     model: GraphRecommender,
     dataset: InteractionDataset,
@@ -185,8 +187,10 @@ def fit(
         )
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 <= lr < math.inf:
         raise ValueError(f"'lr' must be a number, 0 or more (got {lr!r})")
-    if epochs < 1:
-        raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
+    whole_number(1, epochs=epochs)
+    whole_number(1, batch_size=batch_size)
+    whole_number(0, patience=patience)
+    whole_number(0, seed=seed)
     if not 0 <= weight_averaging < 1:
         raise ValueError(f"'weight_averaging' must lie in [0, 1) (got {weight_averaging})")
     if num_neighbors is not None and model.edge_dropout > 0:
@@ -218,6 +222,13 @@ def fit(
     began = time.perf_counter()
     given = data.inputs.edge_index_dict, data.inputs.edge_weight_dict
     model.prepare(*given, spectral_start=spectral_start)
+    silent = [name for name in data.inputs.silent() if name in model.modalities]
+    if silent:
+        warnings.warn(
+            f"content {', '.join(map(repr, silent))} is the same for every item that has it: the "
+            f"model cannot tell items apart by it, so leave it out of 'modalities' or mend it",
+            stacklevel=3,
+        )
     module = RecommenderModule(model, lr, seed)
     if not model.trainable:
         return _ranked(module, data, wanted, time.perf_counter() - began)

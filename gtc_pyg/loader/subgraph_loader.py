@@ -12,8 +12,12 @@ from torch_geometric.sampler import EdgeSamplerInput
 from torch_geometric.typing import EdgeType
 
 from gtc_pyg.distributed import own_rows, rank
-from gtc_pyg.functional import check_edges, check_least, check_weights
-from gtc_pyg.loader.interaction_loader import InteractionBatch, NegativeSampler
+from gtc_pyg.functional import check_edges, check_least, check_weights, takes_numbers
+from gtc_pyg.loader.interaction_loader import (
+    InteractionBatch,
+    NegativeSampler,
+    without_full_users,
+)
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -50,6 +54,7 @@ class SubgraphLoader:
         ValueError: As :func:`~gtc_pyg.functional.check_edges` says, for any of the edges.
     """
 
+    @takes_numbers
     def __init__(
         self,
         data: HeteroData,
@@ -71,6 +76,7 @@ class SubgraphLoader:
             )
         if self.edge_label_index.size(1) == 0:
             raise ValueError("'data' holds no interactions")
+        self.edge_label_index = without_full_users(self.edge_label_index, num_users, num_items)
         self.num_neighbors = (
             dict(num_neighbors) if isinstance(num_neighbors, Mapping) else list(num_neighbors)
         )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, ModuleDict
 
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
@@ -46,6 +47,7 @@ class FREEDOM(GraphRecommender):
 
     loss_is_mean = True
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,

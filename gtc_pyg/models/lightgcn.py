@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
 from gtc_pyg.models.components import Components
@@ -33,6 +34,7 @@ class LightGCN(GraphRecommender):
 
     loss_is_mean = True
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,

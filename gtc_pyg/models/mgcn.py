@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
-from gtc_pyg.functional import contrast, normalize_rows, spmm
+from gtc_pyg.functional import contrast, normalize_rows, spmm, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM
@@ -64,6 +64,7 @@ class MGCN(GraphRecommender):
         heads: As in :class:`~gtc_pyg.models.GraphRecommender`.
     """
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,
@@ -219,6 +220,7 @@ class MGCN(GraphRecommender):
 class _FusedUsers(PropagatedUsers):
     """Users of an MGCN: what is propagated to them, and the content of their items."""
 
+    @takes_numbers
     def __init__(self, model: MGCN, graph: CSRGraph, content: Tensor) -> None:
         user, item = model.user_emb.weight, model.item_emb.weight
         super().__init__(graph, user, item, model.num_layers, model.ranking.scale)
@@ -235,6 +237,7 @@ class _FusedUsers(PropagatedUsers):
 class _FusedComponents(Components):
     """Sources of an MGCN: gates and attention as they are, content is a weighted sum."""
 
+    @takes_numbers
     def __init__(self, model: MGCN, features: Features, graph: CSRGraph) -> None:
         user, item, scale = model.user_emb.weight, model.item_emb.weight, model.ranking.scale
         nothing = torch.zeros_like(item)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.evaluation import GroupedEdges
-from gtc_pyg.functional import normalize_rows
+from gtc_pyg.functional import normalize_rows, whole_number
 from gtc_pyg.recommend.best_items import Candidates, best_items
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import pairs_of
@@ -183,7 +183,8 @@ class Lists(Stateful):
             ValueError: For another ending, and as :meth:`recommend`.
             RuntimeError: Where another process writes the same lists to the same path.
         """
-        path = checked_ending(Path(path))
+        path, k = checked_ending(Path(path)), whole_number(1, k=k)
+        users_at_once = whole_number(1, users_at_once=users_at_once)
         rows = self.users.rows(users)
         chosen = self._candidates(candidates, exclude)
         seen = self._seen if exclude_seen else None
@@ -235,7 +236,7 @@ class Lists(Stateful):
         Raises:
             ValueError: For an unknown column, or where no user has ``k`` candidates.
         """
-        rows = self.users.rows(users)
+        rows, k = self.users.rows(users), whole_number(1, k=k)
         items = self._rank(rows, k, Candidates(), self._seen)[1]
         popularity = torch.bincount(self.seen[1], minlength=self.num_items)
         codes = None

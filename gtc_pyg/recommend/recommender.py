@@ -328,6 +328,11 @@ class Recommender(Lists):
             self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
         return self._explainer
 
+    def __getstate__(self) -> dict[str, Any]:
+        r"""All but what is made anew when it is first asked for."""
+        made = dict.fromkeys(("_user_embedder", "_item_embedder", "_explainer"))
+        return {**vars(self), **made}
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({type(self.model).__name__}, {self.num_users:,} users, "

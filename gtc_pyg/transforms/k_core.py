@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_edges, check_least
+from gtc_pyg.functional import check_edges, check_least, takes_numbers
 
 
+@takes_numbers
 def k_core(edge_index: Tensor, num_users: int, num_items: int, k: int) -> Tensor:
     r"""Marks the interactions of the :math:`k`-core.
 

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from gtc_pyg.functional import check_edges, check_least, check_weights
+from gtc_pyg.functional import check_edges, check_least, check_weights, takes_numbers
 
 
+@takes_numbers
 def spectral_embedding(
     edge_index: Tensor,
     edge_weight: Tensor | None,
@@ -97,6 +98,7 @@ class SpectralFeatures(BaseTransform):
             has no graph of :obj:`modality`.
     """
 
+    @takes_numbers
     def __init__(self, modality: str, dim: int = 64, seed: int = 0) -> None:
         check_least(1, dim=dim)
         self.modality = modality

@@ -1,6 +1,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -93,8 +94,35 @@ def test_checkpoints_and_logs_are_written_and_hold_no_pickled_code(
 
 
 def test_an_impossible_number_of_epochs_is_refused(dataset, tmp_path, make_gtc, train):
-    with pytest.raises(ValueError, match="'epochs' must be at least 1"):
+    with pytest.raises(ValueError, match="'epochs' must be a whole number, at least 1"):
         train(make_gtc(dataset), dataset, tmp_path, epochs=0)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.array, torch.tensor])
+def test_scalars_of_numpy_and_torch_are_settings(number, dataset, tmp_path, train):
+    plain = {"lr": 0.5, "epochs": 1, "batch_size": 64, "patience": 3, "seed": 1}
+    plain |= {"weight_averaging": 0.25, "trainer_kwargs": {"gradient_clip_val": 2.0}}
+    whole = np.int64 if number is np.float64 else number
+    given = {k: whole(v) if isinstance(v, int) else v for k, v in plain.items()}
+    given |= {k: number(v) for k, v in plain.items() if isinstance(v, float)}
+    given["trainer_kwargs"] = {"gradient_clip_val": number(2.0)}
+
+    def model():
+        torch.manual_seed(0)
+        return LightGCN(dataset.num_users, dataset.num_items, hidden_channels=8)
+
+    expected = train(model(), dataset, tmp_path / "plain", **plain)
+    found = train(model(), dataset, tmp_path / "given", **given)
+    assert found.history == expected.history
+    again = train(model(), dataset, tmp_path / "given", **plain, resume=True)
+    assert again.history == expected.history and again.test == expected.test
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "patience", "seed"])
+@pytest.mark.parametrize("value", [2.5, np.float64(2.5), True, "3", -1])
+def test_what_is_no_whole_number_is_refused(name, value, dataset, tmp_path, make_gtc, train):
+    with pytest.raises(ValueError, match=f"'{name}' must be a whole number"):
+        train(make_gtc(dataset), dataset, tmp_path, **{name: value})
 
 
 class _Weights(Callback):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -159,3 +161,45 @@ def test_each_training_graph_has_a_history_of_its_own(planted: Callable) -> None
     assert len(second.history) == 0
     assert first.symmetric is not None and pickle.loads(pickle.dumps(first)).history is None
     assert model.training_graph(first)._propagation[0] is first.symmetric  # made once
+
+
+def numbers_of(name: str) -> dict[str, Any]:
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    found = {p.name: p.default for p in parameters if type(p.default) in (int, float)}
+    return {"num_users": 60, "num_items": 40, **found}
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.tensor, lambda value: np.asarray(value)[()]])
+@pytest.mark.parametrize("name", MODELS)
+def test_scalars_of_numpy_and_torch_make_the_same_model(name: str, form: Callable) -> None:
+    plain = numbers_of(name)
+    if name != "lightgcn":
+        plain["in_channels"] = {"text": 3}
+    exact = {key: torch.float64 for key, value in plain.items() if isinstance(value, float)}
+    given = {}
+    for key, value in plain.items():
+        more = {"dtype": exact[key]} if form is torch.tensor and key in exact else {}
+        if isinstance(value, dict):
+            given[key] = {inner: form(width) for inner, width in value.items()}
+        else:
+            given[key] = form(value, **more)
+    torch.manual_seed(0)
+    expected = MODELS[name](**plain)
+    torch.manual_seed(0)
+    found = MODELS[name](**given)
+    assert found.arguments == expected.arguments == plain
+    assert all(type(found.arguments[key]) is type(plain[key]) for key in plain)
+    assert found.current_arguments() == expected.current_arguments()
+    for key, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value), key
+
+
+def test_a_recommender_of_ones_own_takes_numpy_numbers() -> None:
+    class Own(GraphRecommender):
+        def __init__(self, num_users: int, num_items: int, width: int = 4) -> None:
+            super().__init__(num_users, num_items)
+            self.width = width
+
+    own = Own(np.int64(3), np.array(5), width=np.uint8(7))
+    assert own.arguments == {"num_users": 3, "num_items": 5, "width": 7}
+    assert [type(value) for value in (own.num_users, own.num_items, own.width)] == [int] * 3

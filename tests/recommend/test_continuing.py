@@ -9,6 +9,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.lightning import fit
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.recommend import Recommender
@@ -203,3 +204,24 @@ def test_other_content_is_refused(recommender, dataset):
         ValueError, match=r"'dataset' must have content 'image' \[I, 32\].*got \['smell'\]"
     ):
         warm_started(recommender, other)
+
+
+def test_a_user_who_has_every_item_stops_no_update(tmp_path):
+    items, users = [f"i{row}" for row in range(12)], [f"u{row}" for row in range(9)]
+    pairs = [(u, i) for r, u in enumerate(users) for c, i in enumerate(items) if (r + c) % 3 == 0]
+    table = pd.DataFrame(pairs, columns=["user", "item"])
+    table["split"] = ["train", "train", "val", "test"] * 9
+    every = pd.DataFrame({"user": "collector", "item": items, "split": "train"})
+    content = {"text": pd.DataFrame(np.eye(12), index=items)}
+    data = from_frames(pd.concat([every, table]), features=content, split_column="split")
+    options = {"epochs": 1, "progress": False, "out": tmp_path}
+    with pytest.warns(UserWarning, match="user 'collector' has all 12 items") as found:
+        model = fit(LightGCN(10, 12, hidden_channels=4), data, **options).model
+    assert sum("all 12 items" in str(warning.message) for warning in found) == 1
+    recommender = Recommender(model, data)
+    assert recommender.recommend("collector").empty
+    assert len(recommender.recommend("u0", k=12)) == 12 - 4
+    new = {"new": items[:6], "u0": items[:5]}
+    with pytest.warns(UserWarning, match="user 'collector' has all 12 items"):
+        grown = recommender.update(new, **options)
+    assert "new" in grown.users.index and grown.recommend("collector").empty

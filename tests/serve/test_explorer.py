@@ -28,7 +28,7 @@ from tests.serve import browser as web
 EXPLORER = Path(__file__).parents[2] / "examples" / "explorer"
 USER = "7/../ü 😀"
 BIG = 2**60
-HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE = r"<img src=x onerror=alert(1)> $a_b^c$ 100%s \frac &amp; 1,000,000 {x} *y*"
 
 
 @pytest.fixture(scope="module")

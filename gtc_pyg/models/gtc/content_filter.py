@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleDict, Parameter
 
-from gtc_pyg.functional import check_least, normalize_rows
+from gtc_pyg.functional import check_least, normalize_rows, takes_numbers
 from gtc_pyg.graph import CSRGraph, Features
 from gtc_pyg.graph.content import check_widths, content_with_masks
 from gtc_pyg.models.gtc.filtered_content import FilteredContent, gated
@@ -68,6 +68,7 @@ class ContentFilter(Module):
         ValueError: For a setting out of its range.
     """
 
+    @takes_numbers
     def __init__(
         self,
         in_channels: Mapping[str, int],
