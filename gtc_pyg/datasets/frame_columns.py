@@ -8,9 +8,8 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 
+from gtc_pyg.datasets.exact_ids import exact_ids, show
 from gtc_pyg.datasets.interaction_tables import SPLITS
-
-_KINDS = {"string": "strings", "integer": "integers"}
 
 
 def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Series:
@@ -26,12 +25,6 @@ def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Seri
     return found.reset_index(drop=True)
 
 
-def show(value: object) -> str:
-    r"""An entry of a table as one writes it; of a long one how it begins."""
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
-
-
 def hint(name: object, known: object) -> str:
     r"""``'; did you mean ...?'`` where something known is nearly the name."""
     close = get_close_matches(str(name), [str(entry) for entry in known], 1)  # type: ignore[attr-defined]
@@ -39,72 +32,24 @@ def hint(name: object, known: object) -> str:
 
 
 def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
-    r"""Strings or integers, without gaps; categories become what they stand for.
-
-    Python integers in a column of objects become int64; any other type is kept.
-    """
-    if isinstance(values, pd.MultiIndex):
-        raise ValueError(f"{what} has {values.nlevels} levels, expected one id for each row")
-    index = pd.Index(values)
-    if isinstance(index, pd.CategoricalIndex):
-        index = index.astype(index.categories.dtype)
-    missing = np.asarray(index.isna())
-    if missing.any():
-        raise ValueError(
-            f"{what}, row {missing.argmax()} (from 0): the id is missing ({index[missing][0]}), "
-            f"{missing.sum()} in all; drop these rows, or give them ids"
-        )
-    inferred = pd.api.types.infer_dtype(index, skipna=False) if len(index) else "string"
-    if inferred not in _KINDS:
-        raise ValueError(f"{what}: {_wrong_ids(index, inferred)}")
-    words = inferred == "string" and len(index) > 0
-    if words and (blank := np.asarray(index.str.strip() == "", dtype=bool)).any():
+    r"""Ids of a table (:func:`~gtc_pyg.datasets.exact_ids.exact_ids`), none of them blank."""
+    index = exact_ids(values, what)
+    if pd.api.types.infer_dtype(index, skipna=False) != "string":
+        return index
+    bare = pd.Index([text.strip() for text in index.tolist()], dtype=object)
+    if (blank := np.asarray(bare == "", dtype=bool)).any():
         raise ValueError(
             f"{what}, row {blank.argmax()} (from 0): the id is blank ({index[blank][0]!r}), "
             f"{blank.sum()} in all; drop these rows, or give them ids"
         )
-    if words and (spaced := np.asarray(index.str.strip() != index, dtype=bool)).any():
+    if (spaced := np.asarray(bare != index.astype(object), dtype=bool)).any():
         warnings.warn(
             f"{what}, row {spaced.argmax()} (from 0): the id {show(index[spaced][0])} has spaces "
             f"around it, {spaced.sum()} such in all; they are other ids than those without: "
             ".str.strip() takes spaces away",
             stacklevel=5,
         )
-    if inferred == "integer" and index.dtype == object:
-        try:
-            return index.astype("int64")
-        except OverflowError:
-            row = next(i for i, value in enumerate(index) if not -(2**63) <= value < 2**63)
-            raise ValueError(
-                f"{what}, row {row} (from 0): {show(index[row])} is no integer of 64 bits; "
-                ".astype(str) makes ids of any length"
-            ) from None
     return index
-
-
-def _wrong_ids(index: pd.Index, inferred: str) -> str:
-    other = next((x for x in index if type(x) is not type(index[0])), None)
-    if inferred.startswith("mixed") and other is not None:
-        return (
-            f"ids of mixed types, such as {show(index[0])} and {show(other)}; expected strings "
-            "alone or integers alone: astype(str) makes strings of all"
-        )
-    remedy = ".astype('int64')" if inferred == "floating" else ".astype(str)"
-    return (
-        f"ids must be strings or integers (got {inferred}, such as {show(index[0])}); "
-        f"{remedy} makes such ids"
-    )
-
-
-def same_kind(index: pd.Index, what: str, other: pd.Index, other_what: str) -> None:
-    r"""Refuses integers here and strings there, which would never match."""
-    kinds = [_KINDS[pd.api.types.infer_dtype(x, skipna=False)] for x in (index, other) if len(x)]
-    if len(set(kinds)) > 1:
-        raise ValueError(
-            f"{what} holds {kinds[0]} such as {show(index[0])}, {other_what} holds {kinds[1]} "
-            f"such as {show(other[0])}; expected ids of one type: astype(str) or astype('int64') "
-            "changes them"
-        )
 
 
 def numbers(values: pd.Series, what: str, positive: bool = False) -> np.ndarray:

@@ -2,6 +2,7 @@ r"""Content of one's own items, brought into the order of the items."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.datasets.frame_columns import hint, ids, same_kind, show
+from gtc_pyg.datasets.exact_ids import check_same_kind, difference, rows_of, shared, show
+from gtc_pyg.datasets.frame_columns import hint, ids
 
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
 _MANY = 10  # integers that are each item's number once are ids; of fewer items it may be chance
@@ -31,7 +33,7 @@ class Content(NamedTuple):
         r"""Content ``[len(items), F]``, zeros where there is none, and who has it, bool."""
         if self.ids is None:
             return self.x, torch.ones(len(items), dtype=torch.bool)
-        row = torch.from_numpy(items.get_indexer(self.ids).astype(np.int64))
+        row = torch.from_numpy(rows_of(self.ids, items))
         x, has = self.x.new_zeros(len(items), self.x.size(1)), torch.zeros(len(items)).bool()
         x[row], has[row] = self.x, True
         return x, has
@@ -54,6 +56,7 @@ def read_content(
             "'features' must map the names of one or more modalities to content (got "
             f"{show(features) if features is None else got}; in a command --features NAME=FILE)"
         )
+    touched = touched.unique()
     return {name: _read(name, value, item, items, touched) for name, value in features.items()}
 
 
@@ -62,7 +65,8 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{what}: the name of a modality must be a word such as 'image'")
     if isinstance(value, Mapping):
-        value = pd.Series(list(value.values()), index=list(value), dtype=object)
+        named = ids(list(value), f"the index of {what}")
+        value = pd.Series(list(value.values()), index=named, dtype=object)
     if not isinstance(value, pd.DataFrame | pd.Series):
         if items is None:
             raise ValueError(
@@ -89,14 +93,35 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
         raise ValueError(
             f"{what} has item {again} twice, expected once: one row, or entry, per item"
         )
-    same_kind(index, f"the index of {what}", known, where)
-    unknown = index[~index.isin(known)]
+    check_same_kind(index, f"the index of {what}", known, where)
+    unknown = index[rows_of(index, known) < 0]
     if items is not None and len(unknown):
         raise ValueError(
-            f"{what} has {len(unknown)} item(s) that 'items' lacks, such as {show(unknown[0])}; "
-            "add their rows to 'items', or leave them out"
+            f"{what} has {len(unknown)} item(s) that 'items' lacks, such as {show(unknown[0])}"
+            f"{difference(unknown, items)}; add their rows to 'items', or leave them out"
         )
+    _check_overlap(index, what, touched, items is not None)
     return Content(index, _matrix(value, what, index))
+
+
+def _check_overlap(index: pd.Index, what: str, touched: pd.Index, listed: bool) -> None:
+    r"""Refuses content of none of the items with interactions, and warns where it is of few.
+
+    Items that are :obj:`listed` in a table may all be untouched, if not for how ids are written.
+    """
+    try:
+        share = shared(index, f"the index of {what}", touched, "the items of 'interactions'")
+    except ValueError:
+        if not listed or difference(index, touched):
+            raise
+        share = 0.0
+    if share < 0.5:
+        warnings.warn(
+            f"{what}: of the {len(index):,} items with content and the {len(touched):,} with "
+            f"interactions only {share:.0%} of the fewer are in both, such as {show(index[0])} "
+            f"here and {show(touched[0])} there: are their ids written alike?",
+            stacklevel=5,
+        )
 
 
 def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index) -> None:

@@ -14,16 +14,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.datasets.frame_columns import (
-    column,
-    hint,
-    ids,
-    numbers,
-    same_kind,
+from gtc_pyg.datasets.exact_ids import (
+    appended,
+    check_same_kind,
+    difference,
+    lookup,
+    rows_of,
     show,
-    split_labels,
-    times,
 )
+from gtc_pyg.datasets.frame_columns import column, hint, ids, numbers, split_labels, times
 from gtc_pyg.datasets.frame_content import Content, read_content
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.datasets.splits import (
@@ -116,7 +115,7 @@ def read_frames(
     known = None if table is None else _known_items(table, touched, options)
     contents = read_content(features, options.item, known, touched)
     candidates = _union(touched, contents) if known is None else known
-    rows["item"] = candidates.get_indexer(touched)
+    rows["item"] = rows_of(touched, candidates)
 
     rows = _above(_once(rows, users, candidates), options)
     before = _occur(rows, len(candidates))
@@ -157,7 +156,8 @@ def _read_rows(
     user, item = (ids(*named(argument)) for argument in _PAIR)
     if len(interactions) == 0:
         raise ValueError("'interactions' has 0 rows, expected at least one")
-    code, users = pd.factorize(user, sort=True)
+    code, _ = pd.factorize(lookup(user), sort=True)
+    users = user[np.unique(code, return_index=True)[1]]
     rows = pd.DataFrame({"user": code.astype(np.int64)})
     if options.rating is not None:
         rows["rating"] = numbers(*named("rating"))
@@ -178,12 +178,13 @@ def _known_items(table: pd.DataFrame, touched: pd.Index, options: FrameOptions) 
             f"'items' has item {again} twice, expected one row per item: "
             f"drop_duplicates({options.item!r})"
         )
-    same_kind(touched, "'interactions'", known, "'items'")
-    unknown = touched[~touched.isin(known)]
+    check_same_kind(touched, "'interactions'", known, "'items'")
+    unknown = touched[rows_of(touched, known) < 0].unique()
     if len(unknown):
         raise ValueError(
-            f"'interactions' has {unknown.nunique()} item(s) that 'items' lacks, such as "
-            f"{show(unknown[0])}; add their rows to 'items', or drop these interactions"
+            f"'interactions' has {len(unknown)} item(s) that 'items' lacks, such as "
+            f"{show(unknown[0])}{difference(unknown, known)}; add their rows to 'items', or drop "
+            "these interactions"
         )
     return known
 
@@ -191,11 +192,11 @@ def _known_items(table: pd.DataFrame, touched: pd.Index, options: FrameOptions) 
 def _union(touched: pd.Index, contents: Mapping[str, Content]) -> pd.Index:
     r"""All ids of interactions and content, sorted, in the type of the interactions."""
     found = touched.unique()
-    for entry in contents.values():
+    for name, entry in contents.items():
         if entry.ids is not None:
-            found = found.append(entry.ids[~entry.ids.isin(found)])
-    same = touched.dtype == found.dtype or pd.api.types.is_integer_dtype(touched.dtype)
-    return (found if same else found.astype(touched.dtype)).sort_values()
+            new = entry.ids[rows_of(entry.ids, found) < 0]
+            found = appended(found, new, f"the index of features[{name!r}]")
+    return found[np.argsort(lookup(found), kind="stable")]
 
 
 def _once(rows: pd.DataFrame, users: pd.Index, items: pd.Index) -> pd.DataFrame:

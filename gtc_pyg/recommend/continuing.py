@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Embedding
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
+from gtc_pyg.datasets.exact_ids import exact_ids
 from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
@@ -50,13 +51,13 @@ def grown_dataset(
     check_ratios(ratios)
     users, items = recommender.users, recommender.items
     new = as_frame(interactions)
-    items.rows(new["item"])
-    users.extended(pd.Index(new["user"][~new["user"].isin(users.index)].unique()))
+    item = items.rows(new["item"])
+    named = pd.Index(new["user"].unique())
+    users = users.extended(named[users.found(named).numpy() < 0])
     trained = recommender.inputs.edge_index_dict[USER_TO_ITEM]
-    parts = [
-        pd.DataFrame({"user": users[u], "item": items[i]}) for u, i in (trained, recommender.seen)
-    ]
-    table = pd.concat([*parts, new], ignore_index=True)
+    given = torch.stack([users.rows(new["user"]), item])
+    u, i = torch.cat([trained, recommender.seen, given], dim=1)
+    table = pd.DataFrame({"user": users[u], "item": items[i]})
     table["split"] = "train"
     free = ~table.duplicated(["user", "item"]) & (table.index >= trained.size(1))
     table = table[free | (table.index < trained.size(1))]
@@ -136,7 +137,7 @@ def warm_started(
     }
     rows = {}
     for kind, (known, wanted) in ids.items():
-        found = torch.from_numpy(known.index.get_indexer(wanted))
+        found = known.found(exact_ids(wanted, f"the dataset's {kind} ids"))
         rows[kind] = found.masked_fill(found >= getattr(old, f"num_{kind}s"), -1)
     edge_index = dataset[0]["user", "rates", "item"].edge_index
     with torch.no_grad():

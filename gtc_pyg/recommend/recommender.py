@@ -286,8 +286,8 @@ class Recommender(Lists):
 
     def _newcomers(self, interactions: Any) -> tuple[Ids, Tensor]:
         frame = as_frame(interactions)
-        named = list(interactions) if isinstance(interactions, Mapping) else frame["user"].unique()
-        users = Ids(pd.Index(named), "user")
+        table = isinstance(interactions, pd.DataFrame)
+        users = Ids(frame["user"].unique() if table else list(interactions), "user")
         return users, torch.stack([users.rows(frame["user"]), self.items.rows(frame["item"])])
 
     def _embed_users(self, edge_index: Tensor, num_users: int) -> Tensor:

@@ -12,7 +12,6 @@ from gtc_pyg.datasets.frame_columns import (
     hint,
     ids,
     numbers,
-    same_kind,
     show,
     split_labels,
     times,
@@ -33,12 +32,6 @@ def test_a_column_is_found_by_name_and_counted_from_0() -> None:
         column(frame, "usr", "user", "t")
 
 
-def test_a_long_entry_is_shown_by_how_it_begins() -> None:
-    assert show(np.int64(3)) == "3"
-    assert show("x" * 98) == repr("x" * 98)
-    assert show("x" * 99) == "'" + "x" * 79 + "... (101 characters)"
-
-
 def test_a_hint_is_given_where_a_name_is_near() -> None:
     assert hint("itm", ["user", "item"]) == "; did you mean 'item'?"
     assert hint("q", ["user", "item"]) == ""
@@ -52,22 +45,6 @@ def test_ids_keep_their_type_and_categories_become_what_they_stand_for(dtype: An
         found = ids(given, "it")
         assert found.tolist() == values.tolist()
         assert found.dtype == (kinds.cat.categories.dtype if given is kinds else dtype)
-
-
-def test_python_integers_become_int64() -> None:
-    found = ids(pd.Series([2**63 - 1, -(2**63)], dtype=object), "it")
-    assert found.dtype == np.int64
-    assert found.tolist() == [2**63 - 1, -(2**63)]
-
-
-def test_strings_and_integers_do_not_go_together_and_nothing_goes_with_all() -> None:
-    words, whole, none = pd.Index(["1"]), pd.Index([1]), pd.Index([])
-    for index, other in ((words, words), (whole, whole), (none, whole), (words, none)):
-        same_kind(index, "a", other, "b")
-    with pytest.raises(
-        ValueError, match=r"^a holds strings such as '1', b holds integers such as 1;"
-    ):
-        same_kind(words, "a", whole, "b")
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float32", "Int64", "Float64", object])
