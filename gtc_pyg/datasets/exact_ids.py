@@ -233,8 +233,10 @@ def _as_index(values: Any, what: str) -> pd.Index:
     if isinstance(values, pd.MultiIndex):
         raise ValueError(f"{what} has {values.nlevels} levels, expected one id for each row")
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray | np.ndarray):
+        if values.dtype == np.float16:  # which pandas has no index of
+            values = values.astype(np.float32)
         try:
-            index = pd.Index(values)
+            index = pd.Index(values, tupleize_cols=False)
         except UnicodeEncodeError:  # half a character is text for Python, not for Arrow
             index = pd.Index(values, dtype=object)
         if isinstance(index.dtype, pd.CategoricalDtype):
@@ -287,9 +289,9 @@ def _whole_numbers(index: pd.Index, missing: np.ndarray, below: float, what: str
 def _integers(index: pd.Index, what: str) -> pd.Index:
     r"""Python integers as int64, or as uint64 where one needs it."""
     low, high = int(index.min()), int(index.max())
-    if -(2**63) <= low and high < 2**63:
+    if low >= -(2**63) and high < 2**63:
         return index.astype("int64")
-    if 0 <= low and high < 2**64:
+    if low >= 0 and high < 2**64:
         return index.astype("uint64")
     least = -(2**63) if low < 0 else 0
     row = next(i for i, value in enumerate(index) if not least <= value < least + 2**64)

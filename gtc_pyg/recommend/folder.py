@@ -21,6 +21,7 @@ from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.recommend import manifest
 from gtc_pyg.recommend.ids import Ids
+from gtc_pyg.recommend.item_table import read_table, write_table
 from gtc_pyg.recommend.lists import Lists
 from gtc_pyg.recommend.manifest import CONFIG, FILES, FORMAT, ITEMS, TENSORS, USERS
 
@@ -47,12 +48,10 @@ def _write(recommender: Recommender, name: str, path: Path) -> None:
     try:
         edge_types = list(recommender.inputs.edge_index_dict)
         save_file(_tensors(recommender), beside / TENSORS)
-        pd.DataFrame({"user": recommender.users.index}).to_parquet(beside / USERS, index=False)
-        table = pd.DataFrame() if recommender.table is None else recommender.table
-        others = [column for column in table.columns if column != "item"]
-        items = table[others].reset_index(drop=True)
-        items.insert(0, "item", recommender.items.index)
-        _write_items(items, beside / ITEMS)
+        write_table(pd.DataFrame({"user": recommender.users.index}), beside / USERS)
+        items = pd.DataFrame({"item": recommender.items.index})
+        table = [] if recommender.table is None else [recommender.table]
+        write_table(pd.concat([items, *table], axis=1), beside / ITEMS)
         entries = {
             "model": name,
             "arguments": _plain(recommender.model.current_arguments()),
@@ -100,7 +99,7 @@ def load(cls: type[Recommender], path: Path) -> Recommender:
     config = manifest.checked(path)
     try:
         tensors = load_file(path / TENSORS)
-        users, items = (pd.read_parquet(path / file) for file in (USERS, ITEMS))
+        users, items = (read_table(path / file) for file in (USERS, ITEMS))
         model = _model(config, tensors)
         keys = [(source, name, target) for source, name, target in config["edge_types"]]
         features = {name: tensors[f"features.{name}"] for name in config["features"]}
@@ -122,8 +121,8 @@ def load(cls: type[Recommender], path: Path) -> Recommender:
             self,
             tensors["user_emb"],
             tensors["item_emb"],
-            Ids(pd.Index(users["user"]), "user"),
-            Ids(pd.Index(items["item"]), "item"),
+            Ids(users["user"], "user"),
+            Ids(items["item"], "item"),
             table if len(table.columns) else None,
             tensors["seen"],
             model.item_bias is not None,
@@ -211,21 +210,6 @@ def _check_rows(
         for row, limit in zip(edges, limits, strict=True):
             if row.numel() > 0 and not 0 <= int(row.min()) <= int(row.max()) < limit:
                 raise ValueError(f"{name} has rows outside 0 to {limit - 1}")
-
-
-def _write_items(items: pd.DataFrame, path: Path) -> None:
-    try:
-        items.to_parquet(path, index=False)
-    except (TypeError, ValueError) as error:  # Arrow's are these, too
-        for column in items.columns:
-            try:
-                items[[column]].to_parquet(path, index=False)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"the items' column {column!r} cannot be saved ({error}): give it one type, "
-                    f"by astype(str) say"
-                ) from error
-        raise
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,8 @@ from gtc_pyg.recommend.content import joined, read_content
 from gtc_pyg.recommend.continuing import continued
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import as_frame
-from gtc_pyg.recommend.lists import Lists, below
+from gtc_pyg.recommend.item_table import below
+from gtc_pyg.recommend.lists import Lists
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,6 @@ from gtc_pyg.datasets.frame_columns import (
     hint,
     ids,
     numbers,
-    show,
     split_labels,
     times,
 )
