@@ -272,7 +272,7 @@ def _whole_numbers(index: pd.Index, missing: np.ndarray, below: float, what: str
         if isinstance(value, Decimal):
             whole = value.is_finite() and -(2**64) < value < 2**64 and value % 1 == 0
         else:
-            whole = isinstance(value, float | np.floating) and value % 1 == 0
+            whole = isinstance(value, float | np.floating) and float(value).is_integer()
         if not whole:
             return index
         limit = math.inf if isinstance(value, Decimal) else min(below, _exact_below(value), _WHOLE)
@@ -309,7 +309,9 @@ def _wrong(index: pd.Index, kind: str) -> str:
             f"ids of mixed types, such as {show(index[0])} and {show(other)}; expected strings "
             "alone or integers alone: astype(str) makes strings of all"
         )
-    shown = next((x for x in index if x % 1 != 0), 0) if kind == "floating" else index[0]
+    shown = (
+        next((x for x in index if not float(x).is_integer()), 0) if kind == "floating" else index[0]
+    )
     remedy = ".str.decode('utf-8')" if kind == "bytes" else ".astype(str)"
     return (
         f"ids must be strings or integers (got {kind}, such as {show(shown)}); {remedy} makes "

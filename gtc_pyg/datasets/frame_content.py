@@ -24,10 +24,12 @@ class Content(NamedTuple):
     Attributes:
         ids: The items of the rows; :obj:`None` where they are those of the table of items.
         x: ``[n, F]``, float32, finite.
+        columns: The names of the columns, where they have names.
     """
 
     ids: pd.Index | None
     x: Tensor
+    columns: tuple[str, ...] = ()
 
     def rows_of(self, items: pd.Index) -> tuple[Tensor, Tensor]:
         r"""Content ``[len(items), F]``, zeros where there is none, and who has it, bool."""
@@ -101,7 +103,14 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
             f"{difference(unknown, items)}; add their rows to 'items', or leave them out"
         )
     _check_overlap(index, what, touched, items is not None)
-    return Content(index, _matrix(value, what, index))
+    return Content(index, _matrix(value, what, index), _names(value))
+
+
+def _names(value: pd.DataFrame | pd.Series) -> tuple[str, ...]:
+    r"""Names of columns; none where they are the numbers of the columns, or one stands twice."""
+    names = tuple(map(str, value.columns)) if isinstance(value, pd.DataFrame) else ()
+    numbers = tuple(map(str, range(len(names))))
+    return () if names == numbers or len({*names}) < len(names) else names
 
 
 def _check_overlap(index: pd.Index, what: str, touched: pd.Index, listed: bool) -> None:

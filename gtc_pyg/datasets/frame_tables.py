@@ -98,6 +98,7 @@ class ReadFrames(NamedTuple):
     user_ids: pd.Index
     item_ids: pd.Index
     items: pd.DataFrame | None
+    columns: dict[str, tuple[str, ...]]
 
 
 def read_frames(
@@ -136,6 +137,7 @@ def read_frames(
         users[kept_users],
         candidates[kept_items],
         None if table is None else table.iloc[kept_items].reset_index(drop=True),
+        {name: entry.columns for name, entry in contents.items() if entry.columns},
     )
 
 

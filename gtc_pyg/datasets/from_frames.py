@@ -25,6 +25,7 @@ class _FrameDataset(InteractionDataset):
         self._tables = [read.tables]
         super().__init__(None, transform, pre_transform)
         self._user_ids, self._item_ids, self._items = read.user_ids, read.item_ids, read.items
+        self._feature_columns = read.columns
 
     def build(self) -> InteractionTables:
         return self._tables.pop()

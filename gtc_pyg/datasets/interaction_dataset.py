@@ -68,6 +68,7 @@ class InteractionDataset(InMemoryDataset):
         self._user_ids: pd.Index | None = None
         self._item_ids: pd.Index | None = None
         self._items: pd.DataFrame | None = None
+        self._feature_columns: dict[str, tuple[str, ...]] = {}
         super().__init__(
             None if root is None else os.fspath(root),
             transform,
@@ -134,6 +135,11 @@ class InteractionDataset(InMemoryDataset):
     def features(self) -> dict[str, Tensor]:
         r"""Modality to content ``[num_items, F]``, in the order of :attr:`modalities`."""
         return {name: self._data["item"][f"x_{name}"] for name in self.modalities}
+
+    @property
+    def feature_columns(self) -> dict[str, tuple[str, ...]]:
+        r"""Modality to the names of its columns ``[F]``, where its content came with names."""
+        return dict(self._feature_columns)
 
     def get(self, idx: int) -> HeteroData:
         return self._view("train")

@@ -76,7 +76,9 @@ def grown_dataset(
     for name, x in recommender.features.items():
         if not name.startswith("has_"):
             has = recommender.features.get(f"has_{name}", torch.ones(len(x), dtype=torch.bool))
-            content[name] = pd.DataFrame(x[has].numpy(), index=items.index[has.numpy()])
+            content[name] = pd.DataFrame(
+                x[has].numpy(), items.index[has.numpy()], recommender.columns.get(name)
+            )
     shown = pd.DataFrame({"item": items.index})
     data = from_frames(table, shown, content, split_column="split", pre_transform=transform)
     data._items = recommender.describe(data.item_ids)
@@ -117,6 +119,13 @@ def warm_started(
             raise ValueError(
                 f"'dataset' must have content {name!r} [I, {expected}], as the model was trained "
                 f"with (got {list(dataset.modalities) if found is None else list(found.shape)})"
+            )
+        names, others = recommender.columns.get(name), dataset.feature_columns.get(name)
+        if names and others and names != others:
+            raise ValueError(
+                f"'dataset' must have the columns of content {name!r} in the order of training, "
+                f"{list(names[:5])} ... (got {list(others[:5])} ...): features[{name!r}][columns] "
+                "brings a table into it"
             )
     arguments = {
         **old.current_arguments(),

@@ -56,6 +56,7 @@ def _write(recommender: Recommender, name: str, path: Path) -> None:
             "model": name,
             "arguments": _plain(recommender.model.current_arguments()),
             "features": list(recommender.features),
+            "columns": {name: list(names) for name, names in recommender.columns.items()},
             "edge_types": [list(key) for key in edge_types],
         }
         manifest.write(beside, entries)
@@ -114,7 +115,7 @@ def load(cls: type[Recommender], path: Path) -> Recommender:
         )
         _check_rows(model, tensors, inputs, (len(users), len(items)))
         self = cls.__new__(cls)
-        self._set_model(model, inputs)
+        self._set_model(model, inputs, _columns(config.get("columns", {}), features))
         self.features = features
         table = items.drop(columns="item")
         Lists.__init__(
@@ -173,6 +174,14 @@ def _model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphRec
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     model.load_state_dict(state)
     return model
+
+
+def _columns(columns: Mapping[str, list[str]], features: Mapping[str, Tensor]) -> Any:
+    """Names of the content's columns, one for each and none twice."""
+    for name, names in columns.items():
+        if sorted(map(str, {*names})) != sorted(names) or len(names) != features[name].size(1):
+            raise ValueError(f"columns of {name!r} must be {features[name].size(1)} names")
+    return columns
 
 
 def _replace(beside: Path, path: Path) -> None:

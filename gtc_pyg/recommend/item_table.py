@@ -36,7 +36,7 @@ def without_ids(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
         while name in columns or name in _OURS:
             name += " (column)"
         if column.dtype == object:
-            column = column.where(column.notna(), None)
+            column = pd.Series([_without_gaps(entry) for entry in column], dtype=object)
         columns[name] = column.rename(name)
     return pd.DataFrame(columns, index=range(len(table)))
 
@@ -55,7 +55,8 @@ def below(table: pd.DataFrame, more: pd.DataFrame | None, ids: pd.Index) -> pd.D
     """
     more = pd.DataFrame(index=range(len(ids))) if more is None else _ordered(more, ids)
     more = without_ids(more, ids)
-    if unknown := [name for name in more.columns if name not in table.columns]:
+    unknown = [name.removesuffix(" (column)") for name in more if name not in table]
+    if unknown:
         raise ValueError(
             f"'items' has the columns {unknown}, expected some of {list(table.columns)} and ids in "
             "the order of 'ids'"
@@ -109,6 +110,15 @@ def read_table(path: Any) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(table.num_rows))
 
 
+def _without_gaps(entry: Any) -> Any:
+    r"""Whatever stands for a missing entry (NaN, NaT, NA) as None, in lists and mappings, too."""
+    if isinstance(entry, list):
+        return [_without_gaps(x) for x in entry]
+    if isinstance(entry, dict):
+        return {key: _without_gaps(x) for key, x in entry.items()}
+    return None if np.ndim(entry) == 0 and pd.isna(entry) is True else entry
+
+
 def _are_ids(column: pd.Series, ids: pd.Index) -> bool:
     if len(column) != len(ids):
         return False
@@ -145,8 +155,9 @@ def _joined(column: pd.Series, more: pd.Series) -> pd.Series:
         exact = held.dropna().tolist() == more.dropna().tolist()
     except Exception:  # those of pandas, NumPy and Arrow are of many types
         exact = False
-    parts = [column.astype(dtype), held] if exact else [c.astype(object) for c in (column, more)]
-    return pd.concat(parts, ignore_index=True)
+    if exact:
+        return pd.concat([column.astype(dtype), held], ignore_index=True)
+    return pd.Series([*column.tolist(), *more.tolist()], dtype=object)
 
 
 def _arrow(names: list[str], columns: list[Any], kinds: list[str]) -> Any:

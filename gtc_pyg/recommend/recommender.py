@@ -70,7 +70,8 @@ class Recommender(Lists):
             if has != needed:
                 raise ValueError(f"'model' was made for {has} {kind}s, 'dataset' has {needed}")
         inputs = GraphInputs.from_data(dataset[0], modalities).to(torch.device("cpu"))
-        self._set_model(copy.deepcopy(model), inputs)
+        columns = {k: v for k, v in dataset.feature_columns.items() if k in inputs.features}
+        self._set_model(copy.deepcopy(model), inputs, columns)
         with torch.no_grad():
             user_emb, item_emb = self.model(*self._inputs)
         if self._cold:
@@ -81,7 +82,10 @@ class Recommender(Lists):
         bias = model.item_bias is not None
         super().__init__(user_emb, item_emb, users, items, dataset.items, known, bias)
 
-    def _set_model(self, model: GraphRecommender, inputs: GraphInputs) -> None:
+    def _set_model(
+        self, model: GraphRecommender, inputs: GraphInputs, columns: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.columns = {name: tuple(names) for name, names in columns.items()}  # of the content
         self.model, self.inputs = model.cpu().eval().requires_grad_(False), inputs
         self.features = dict(inputs.features)  # of items added after training, too
         self._inputs = inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
@@ -156,20 +160,21 @@ class Recommender(Lists):
 
         Args:
             ids: Their ids ``[n]``.
-            features: Modality to content ``[n, F_m]`` in the order of ``ids``, or a DataFrame with
-                ids as index; one that they all lack may be left out, and ``has_<modality>`` ``[n]``
-                (bool) says which of them have it.
-            items: What there is to show of them: the columns of the items' table, in the same
-                order.
+            features: Modality to content ``[n, F_m]`` in the order of ``ids``, or by item id a
+                DataFrame, Series or dict of vectors; one that they all lack may be left out, and
+                ``has_<modality>`` ``[n]`` (bool) says which of them have it. Columns of a DataFrame
+                are brought into the order of training, by their names.
+            items: What there is to show of them: columns of the items' table, in the same order or
+                with ids as index.
 
         Raises:
-            ValueError: For an item that is known already, content of other rows or widths or that
-                is not finite, a column that the items' table lacks, or a model that reads no
-                content.
+            ValueError: For an item that is known already, content of other rows, widths or columns
+                or that is not finite, a column that the items' table lacks, or a model that reads
+                no content.
         """
         new = self.items.extended(ids)
         added = new.index[len(self.items) :]
-        content = read_content(features, self.features, added)
+        content = read_content(features, self.features, added, self.columns)
         emb = self._of_new_items()(content)
         if items is not None and len(items) != len(added):
             raise ValueError(

@@ -173,7 +173,9 @@ def test_rows_below_have_the_columns_of_the_table() -> None:
 
 
 def alike(x: object, y: object) -> bool:
-    if isinstance(x, list | tuple | dict | np.ndarray) or isinstance(y, list | tuple | dict):
+    if isinstance(x, list | tuple | np.ndarray) and isinstance(y, list | tuple | np.ndarray):
+        return list(map(str, x)) == list(map(str, y))
+    if np.ndim(x) or np.ndim(y) or isinstance(x, dict) or isinstance(y, dict):
         return str(x) == str(y)
     return bool(pd.isna(x) and pd.isna(y) if pd.isna(x) or pd.isna(y) else x == y)
 

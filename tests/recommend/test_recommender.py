@@ -64,7 +64,10 @@ def test_the_model_given_is_not_changed(model, dataset):
             lambda r: r.fold_in([1000], exclude={"u01": [997]}),
             r"item ids: one id or several are expected",
         ),
-        (lambda r: r.explain(item=1000, interactions={"u01": [997]}), r"item ids: one id or several"),
+        (
+            lambda r: r.explain(item=1000, interactions={"u01": [997]}),
+            r"item ids: one id or several",
+        ),
         (lambda r: r.add_users([1000]), r"'interactions' must be a table .*got list"),
     ],
 )
