@@ -52,14 +52,15 @@ def read_content(
         items: The ids of the table of items, where there is one.
         touched: The items of the interactions.
     """
-    if not isinstance(features, Mapping) or not features:
-        got = "none" if isinstance(features, Mapping) else type(features).__name__
+    if features is not None and not isinstance(features, Mapping):
         raise ValueError(
-            "'features' must map the names of one or more modalities to content (got "
-            f"{show(features) if features is None else got}; in a command --features NAME=FILE)"
+            "'features' must map the names of modalities to content (got "
+            f"{type(features).__name__}; in a command --features NAME=FILE)"
         )
     touched = touched.unique()
-    return {name: _read(name, value, item, items, touched) for name, value in features.items()}
+    return {
+        name: _read(name, value, item, items, touched) for name, value in (features or {}).items()
+    }
 
 
 def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.Index) -> Content:

@@ -99,6 +99,7 @@ class ReadFrames(NamedTuple):
     item_ids: pd.Index
     items: pd.DataFrame | None
     columns: dict[str, tuple[str, ...]]
+    num_left_out: int
 
 
 def read_frames(
@@ -122,9 +123,11 @@ def read_frames(
     before = _occur(rows, len(candidates))
     rows = _core(rows, len(users), len(candidates), options.k_core)
     dropped = before & ~_occur(rows, len(candidates))
-    rows = _label(rows, users, options)
+    rows, num_left_out = _label(rows, options)
     content = {name: entry.rows_of(candidates) for name, entry in contents.items()}
-    has_any = torch.stack([has for _, has in content.values()]).any(dim=0).numpy()
+    has_any = np.zeros(len(candidates), dtype=bool)
+    for _, has in content.values():
+        has_any |= has.numpy()
     kept_items = np.flatnonzero(_occur(rows, len(candidates)) | (has_any & ~dropped))
     kept_users, rows["user"] = np.unique(rows["user"], return_inverse=True)
     rows["item"] = np.searchsorted(kept_items, rows["item"])
@@ -138,6 +141,7 @@ def read_frames(
         candidates[kept_items],
         None if table is None else table.iloc[kept_items].reset_index(drop=True),
         {name: entry.columns for name, entry in contents.items() if entry.columns},
+        num_left_out,
     )
 
 
@@ -246,38 +250,37 @@ def _core(rows: pd.DataFrame, num_users: int, num_items: int, k: int) -> pd.Data
     return kept
 
 
-def _label(rows: pd.DataFrame, users: pd.Index, options: FrameOptions) -> pd.DataFrame:
-    r"""The interactions with their split as ``label``, sorted by user and item."""
-    by_pair = rows.sort_values(_PAIR)
+def _label(rows: pd.DataFrame, options: FrameOptions) -> tuple[pd.DataFrame, int]:
+    r"""The interactions with their split as ``label``, sorted by user and item.
+
+    Users without a training interaction are left out, and counted.
+    """
+    what = f"'split' {options.split!r}"
     if options.split_column is not None:
-        done, what = by_pair, f"'split_column' {options.split_column!r}"
-        untrained = np.setdiff1d(done["user"], done["user"][done["label"] == TRAIN])
-        if untrained.size:
-            raise ValueError(
-                f"{what}: {untrained.size} user(s) have nothing in 'train', such as "
-                f"{show(users[untrained[0]])}; give them a training interaction, or drop them"
-            )
+        what = f"'split_column' {options.split_column!r}"
+        trained = rows["user"][rows["label"] == TRAIN]
+        done = rows[rows["user"].isin(trained)]
+    elif options.split == "random":
+        done = rows.sort_values(_PAIR)
+        done["label"] = random_split(done["user"].to_numpy(), options.ratios, options.seed)
     else:
-        what = f"'split' {options.split!r}"
-        rows = by_pair if options.split == "random" else rows
-        user = rows["user"].to_numpy()
-        if options.split == "random":
-            label = random_split(user, options.ratios, options.seed)
-        elif options.split == "leave_last_out":
-            label = leave_last_out_split(user, rows["time"].to_numpy())
+        user, time = rows["user"].to_numpy(), rows["time"].to_numpy()
+        if options.split == "leave_last_out":
+            label = leave_last_out_split(user, time)
         else:
-            label = global_time_split(user, rows["time"].to_numpy(), options.ratios)
-        done = rows.assign(label=label)[label != LEFT_OUT].sort_values(_PAIR)
+            label = global_time_split(user, time, options.ratios)
+        done = rows.assign(label=label)[label != LEFT_OUT]
+    done = done.sort_values(_PAIR)
     left_out = rows["user"].nunique() - done["user"].nunique()
     if left_out:
-        logger.warning("%d users came after the training split and are left out", left_out)
+        logger.warning("%d user(s) have nothing in training and are left out", left_out)
     for index, split in enumerate(SPLITS):
         if not (done["label"] == index).any():
             raise ValueError(
                 f"{what}: of {len(rows):,} interactions none is in {split!r}, expected at least "
                 "one; more interactions, other 'ratios' or another split are needed"
             )
-    return done
+    return done, left_out
 
 
 def _tables(
@@ -304,6 +307,7 @@ def _tables(
         masks={name: has for name, has in masks.items() if not has.all()},
         train_weight=weight,
         sources={f"x_{name}": f"features[{name!r}]" for name in content},
+        item_rows=kept.numel(),
     )
 
 

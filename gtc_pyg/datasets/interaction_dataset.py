@@ -36,6 +36,9 @@ class InteractionDataset(InMemoryDataset):
     - ``('item', 'similar_<modality>', 'item')`` with ``edge_weight`` where a similarity graph is
       published: ``edge_index[0]`` is the neighbour, ``edge_index[1]`` the item whose it is.
 
+    Users who have held-out interactions and nothing in training are left out of the evaluation;
+    the log and :attr:`num_left_out` say how many.
+
     ``dataset[0]`` is the training view: its ``('user', 'rates', 'item').edge_label_index`` are
     the training edges, and no held-out interaction can be reached from it. :meth:`view` gives
     the views for evaluation.
@@ -80,6 +83,12 @@ class InteractionDataset(InMemoryDataset):
         self._splits: dict[str, Tensor] = payload["splits"]
         self.modalities: tuple[str, ...] = tuple(payload["modalities"])
         self.graph_derived: tuple[str, ...] = tuple(payload["graph_derived"])
+        self.num_left_out = int(payload.get("left_out", 0))
+        if self.num_left_out:
+            logger.warning(
+                "%d user(s) with nothing in training are left out of the evaluation",
+                self.num_left_out,
+            )
 
     def build(self) -> InteractionTables:
         r"""Reads the raw files. To be written by each dataset."""
@@ -187,6 +196,7 @@ class InteractionDataset(InMemoryDataset):
     def process(self) -> None:
         tables = self.build()
         tables.validate()
+        tables, left_out = tables.without_untrained_users()
         data = tables.to_hetero_data()
         if self.pre_transform is not None:
             data = self.pre_transform(data)
@@ -201,6 +211,7 @@ class InteractionDataset(InMemoryDataset):
             "splits": dict(tables.splits),
             "modalities": list(tables.features),
             "graph_derived": list(tables.graph_derived),
+            "left_out": left_out,
             "raw": self._fingerprint(),
         }
         self._save()

@@ -212,7 +212,8 @@ def continued(
     if isinstance(interactions, InteractionDataset):
         dataset = interactions
     else:
-        graph = pre_transform or ItemKNNGraph(k=min(10, recommender.num_items))
+        default = ItemKNNGraph(k=min(10, recommender.num_items)) if recommender.features else None
+        graph = pre_transform or default
         dataset = grown_dataset(recommender, interactions, graph, ratios, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

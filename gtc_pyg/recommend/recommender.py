@@ -174,8 +174,9 @@ class Recommender(Lists):
         """
         new = self.items.extended(ids)
         added = new.index[len(self.items) :]
+        embed = self._of_new_items()
         content = read_content(features, self.features, added, self.columns)
-        emb = self._of_new_items()(content)
+        emb = embed(content)
         if items is not None and len(items) != len(added):
             raise ValueError(
                 f"'items' must have a row for each of the {len(added)} items (got {len(items)})"

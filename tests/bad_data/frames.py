@@ -138,7 +138,7 @@ CALLS: list[tuple[dict[str, Any], str, str, str]] = [
         "nan",
         "expected 'train', 'val' or 'test'",
     ),
-    (UNTRAINED, "'split_column' 'part'", "such as 9", "give them a training interaction, or drop"),
+    (UNTRAINED, "'split_column' 'part'", "none is in 'val'", "expected at least one; more"),
     (cell("item", 3, "c", **PARTS), LOG, "user 7 with item 'c'", "(a leak), expected in one: drop"),
     ({**col(part="train"), **PARTS}, "'part'", "none is in 'val'", "expected at least one; more"),
     (
@@ -155,13 +155,7 @@ CALLS: list[tuple[dict[str, Any], str, str, str]] = [
         "integers such as 0",
         "astype(str) or astype('int64')",
     ),
-    ({"features": None}, "'features'", "got None", "must map the names of one or more modalities"),
-    (
-        {"features": ONES},
-        "'features'",
-        "got ndarray",
-        "must map the names of one or more modalities",
-    ),
+    ({"features": ONES}, "'features'", "got ndarray", "must map the names of modalities"),
     ({"features": {"my text": ONES}}, "features['my text']", "my text", "must be a word such as"),
     ({"items": None}, TEXT, "got None", "give 'items', or a DataFrame, Series or dict by item id"),
     (text(np.ones((5, 2))), TEXT, "5 rows, 'items' has 6", "expected one row per item"),

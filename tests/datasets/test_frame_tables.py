@@ -92,13 +92,24 @@ def test_users_after_training_are_left_out(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING):
         dataset = from_frames(table, items, {"text": content(items)}, "global_time", time="when")
     assert "late" not in dataset.user_ids
-    assert "1 users came after the training split and are left out" in caplog.text
+    assert "1 user(s) have nothing in training and are left out" in caplog.text
     last = table.groupby(["user", "item"])["when"].max()
     when = {
         split: {last[user, item] for user, item, own in triples(dataset) if own == split}
         for split in ("train", "val", "test")
     }
     assert max(when["train"]) < min(when["val"]) <= max(when["val"]) < min(when["test"])
+
+
+@pytest.mark.parametrize("with_items", [True, False])
+def test_users_without_a_given_training_are_left_out(with_items: bool, caplog) -> None:
+    table = pd.DataFrame({"user": list("aaaabbbbcd"), "item": list("wxyzwxyzww")})
+    table["part"] = [*["train", "train", "val", "test"] * 2, "val", "test"]
+    items = pd.DataFrame({"item": list("wxyz")}) if with_items else None
+    dataset = from_frames(table, items, split_column="part")
+    assert dataset.user_ids.tolist() == ["a", "b"] and dataset.num_left_out == 2
+    assert "2 user(s) have nothing in training and are left out" in caplog.text
+    assert triples(dataset) == set(table[:8].itertuples(index=False, name=None))
 
 
 def test_untouched_items_are_kept_where_they_have_content() -> None:
