@@ -82,10 +82,7 @@ def rows_of(ids: pd.Index, known: pd.Index) -> np.ndarray:
         ids: As of :func:`exact_ids`.
         known: The same, none twice; :func:`lookup` of it, kept, makes further calls fast.
     """
-    wanted, known = lookup(ids), lookup(known)
-    if wanted.dtype != known.dtype:  # int64 and uint64 meet as floats, and strings no integers
-        wanted, known = wanted.astype(object), known.astype(object)
-    return np.asarray(known.get_indexer(wanted), dtype=np.int64)
+    return np.asarray(lookup(known).get_indexer(lookup(ids)), dtype=np.int64)
 
 
 def lookup(ids: pd.Index) -> pd.Index:

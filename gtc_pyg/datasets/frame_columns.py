@@ -11,6 +11,9 @@ import pandas as pd
 from gtc_pyg.datasets.exact_ids import exact_ids, show
 from gtc_pyg.datasets.interaction_tables import SPLITS
 
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+_MOMENTS = ("datetime64", "datetime", "date", "period")
+
 
 def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Series:
     r"""A column, by the argument that names it."""
@@ -55,7 +58,7 @@ def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
 def numbers(values: pd.Series, what: str, positive: bool = False) -> np.ndarray:
     r"""Finite numbers, float64; by option positive ones."""
     kind = pd.api.types.infer_dtype(values, skipna=True)
-    if kind not in ("integer", "floating", "mixed-integer-float", "boolean", "decimal"):
+    if kind not in (*_NUMBERS, "boolean"):
         first = values.dropna().iloc[:1].tolist()
         raise ValueError(
             f"{what} must hold numbers (got {kind}, such as {first}): pandas.to_numeric makes them"
@@ -75,13 +78,13 @@ def numbers(values: pd.Series, what: str, positive: bool = False) -> np.ndarray:
 
 def times(values: pd.Series, what: str) -> np.ndarray:
     r"""Ranks ``0, 1, ...`` of moments, equal ones alike, int64."""
-    types, dtype = pd.api.types, values.dtype
-    number = types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype)
-    if types.is_complex_dtype(dtype) or not (number or types.is_datetime64_any_dtype(dtype)):
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.dtype.categories.dtype)
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind not in (*_NUMBERS, *_MOMENTS, "empty"):
         raise ValueError(
             f"{what} must hold numbers or datetimes, which can be sorted (got {values.dtype}, such "
-            f"as {show(values.iloc[0])}): pandas.to_datetime makes datetimes of strings, "
-            "with format='ISO8601' of such as '2025-01-31', else with a format such as '%d.%m.%Y'"
+            f"as {show(values.iloc[0])}): {_remedy(values)}"
         )
     missing = values.isna().to_numpy()
     if missing.any():
@@ -89,7 +92,23 @@ def times(values: pd.Series, what: str) -> np.ndarray:
             f"{what}, row {missing.argmax()} (from 0): the time is missing, {missing.sum()} in "
             "all; drop these rows"
         )
-    return values.rank(method="dense").to_numpy(dtype=np.int64) - 1
+    if kind in _NUMBERS:
+        numbers(values, what)  # which are finite
+    try:
+        return values.rank(method="dense").to_numpy(dtype=np.int64) - 1
+    except TypeError as error:  # days and moments, with and without a time zone
+        raise ValueError(
+            f"{what} must hold times of one kind ({error}): {_remedy(values)}"
+        ) from None
+
+
+def _remedy(values: pd.Series) -> str:
+    if pd.to_numeric(values.astype(str), errors="coerce").notna().all():
+        return "pandas.to_numeric makes numbers of such text"
+    return (
+        "pandas.to_datetime makes datetimes of strings, with format='ISO8601' of such as "
+        "'2025-01-31', else with a format such as '%d.%m.%Y', and with utc=True of one time zone"
+    )
 
 
 def split_labels(values: pd.Series, what: str) -> np.ndarray:

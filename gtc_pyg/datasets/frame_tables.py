@@ -71,6 +71,9 @@ class FrameOptions:
             )
         if self.user == self.item:
             raise ValueError(f"'user' and 'item' must name two columns (got {self.user!r} twice)")
+        for name in ("min_rating", "min_weight", "seed", "k_core"):  # arrays of no dimension, too
+            if getattr(value := getattr(self, name), "ndim", None) == 0:
+                object.__setattr__(self, name, value.item())
         for name, least in (("rating", "min_rating"), ("weight", "min_weight")):
             value = getattr(self, least)
             if value is not None and getattr(self, name) is None:

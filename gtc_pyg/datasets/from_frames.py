@@ -80,10 +80,12 @@ def from_frames(
             the interactions or as the index of that name, and anything to show, kept in
             ``dataset.items``. No item of :obj:`interactions` may be missing.
         features (dict, optional): Modality to content; :obj:`None` for models that read none. An
-            array or tensor ``[n, F]`` with the rows of :obj:`items`; or, by item id, a DataFrame (ids as index or in the column :obj:`item`),
-            or a Series or dict of vectors. Items that are left out there lack
-            the modality: ``data['item'].has_<modality>`` says so, ``dataset.incomplete`` names it,
-            and GTC takes it as ``GTC(..., incomplete=dataset.incomplete)``.
+            array or tensor ``[n, F]`` with the rows of :obj:`items`; or, by item id, a DataFrame
+            (ids as index or in the column :obj:`item`), or a Series or dict of vectors. Items that
+            are left out there lack the modality: ``data['item'].has_<modality>`` says so,
+            ``dataset.incomplete`` names it, and GTC takes it as
+            ``GTC(..., incomplete=dataset.incomplete)``. Content whose ids meet none of the
+            interactions' is refused, and a warning tells where they meet few.
         split (str): ``'random'``, for each user on their own
             (:func:`~gtc_pyg.datasets.splits.random_split`); ``'leave_last_out'``, each user's last
             interaction for test and the one before it for validation

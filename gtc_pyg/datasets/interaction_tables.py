@@ -60,10 +60,11 @@ class InteractionTables:
         Raises:
             ValueError: If there is neither content nor a number of items; content is not
                 two-dimensional, has NaN or infinite entries or differs in rows between modalities;
-                a mask is no boolean per item, or content stands where it says that there is none; a split is empty; an id
-                is negative or past the users or the content's rows; of the users hardly any occurs
-                (ids that are no numbering); an interaction occurs twice, within a split or across
-                splits (a leak); or weights are not one positive number per training interaction.
+                a mask is no boolean per item, or content stands where it says that there is none;
+                a split is empty; an id is negative or past the users or the content's rows; of the
+                users hardly any occurs (ids that are no numbering); an interaction occurs twice,
+                within a split or across splits (a leak); or weights are not one positive number
+                per training interaction.
         """
         self._validate_content()
         self._validate_masks()

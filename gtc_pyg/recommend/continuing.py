@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Embedding
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
-from gtc_pyg.datasets.exact_ids import exact_ids
+from gtc_pyg.datasets.exact_ids import exact_ids, shared
 from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
@@ -110,7 +110,8 @@ def warm_started(
         turn: :math:`\tau`, in [0, 1]. Measured in ``docs/recommend.md``.
 
     Raises:
-        ValueError: For content of other modalities or widths.
+        ValueError: For content of other modalities, widths or columns, or where no user or no item
+            is known.
     """
     old = recommender.model
     for name in old.modalities:
@@ -146,7 +147,9 @@ def warm_started(
     }
     rows = {}
     for kind, (known, wanted) in ids.items():
-        found = known.found(exact_ids(wanted, f"the dataset's {kind} ids"))
+        given = exact_ids(wanted, f"the dataset's {kind} ids")
+        shared(given, f"the dataset's {kind}s", known.index, f"the known {kind}s")
+        found = known.found(given)
         rows[kind] = found.masked_fill(found >= getattr(old, f"num_{kind}s"), -1)
     edge_index = dataset[0]["user", "rates", "item"].edge_index
     with torch.no_grad():

@@ -132,3 +132,20 @@ def test_an_item_with_content_alone_is_outside_no_core() -> None:
     items = pd.DataFrame({"item": list("wxyz")})
     features = {"text": {"w": [1.0]}}
     assert from_frames(table, items, features, k_core=2).item_ids.tolist() == list("wxyz")
+
+
+@pytest.mark.parametrize("name", ["min_rating", "min_weight"])
+@pytest.mark.parametrize(
+    "least", [np.inf, -np.inf, np.nan, np.float32("inf"), torch.tensor(np.nan)]
+)
+def test_thresholds_are_finite(name: str, least: Any) -> None:
+    named = {"min_rating": {"rating": "stars"}, "min_weight": {"weight": "plays"}}[name]
+    with pytest.raises(ValueError, match=rf"'{name}' must be a finite number \(got .*(inf|nan)"):
+        from_frames(log(), **named, **{name: least})
+
+
+@pytest.mark.parametrize("make", [np.float32, np.int8, np.array, torch.tensor])
+def test_thresholds_may_be_numbers_of_any_library(make: Any) -> None:
+    expected = triples(from_frames(log(), rating="stars", min_rating=3, k_core=2))
+    given = {"min_rating": make(3), "k_core": np.array(2), "seed": np.int64(0)}
+    assert triples(from_frames(log(), rating="stars", **given)) == expected

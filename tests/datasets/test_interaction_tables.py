@@ -63,7 +63,9 @@ def test_users_without_training_are_left_out_and_counted() -> None:
     assert found.lines["val"].tolist() == [11] and found.lines["test"].tolist() == [10]
     published, none = replace(given, untrained_users=True).without_untrained_users()
     assert published.splits is splits and none == 0
-    with pytest.raises(ValueError, match=r"^val, line 10: no user of the val split .*such as user 2"):
+    with pytest.raises(
+        ValueError, match=r"^val, line 10: no user of the val split .*such as user 2"
+    ):
         replace(given, splits={**splits, "val": splits["val"][:, :1]}).without_untrained_users()
 
 

@@ -227,3 +227,12 @@ def test_a_model_that_reads_no_content_needs_none(tmp_path: Path) -> None:
     more = {50: [0, 1, 2], 51: [3, 4]}
     updated = recommender.update(more, epochs=1, progress=False, out=tmp_path / "more")
     assert updated.history(50)["item"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_an_update_of_other_peoples_ids_is_refused(kind: str, tmp_path: Path) -> None:
+    table = pd.DataFrame(SEEN, columns=["user", "item"]).astype(str)
+    recommender = Recommender(LightGCN(USERS, ITEMS), from_frames(table))
+    other = from_frames(table.assign(**{kind: "0" + table[kind]}))
+    with pytest.raises(ValueError, match=rf"{kind}s have no id in common.* by leading zeros"):
+        recommender.update(other, epochs=1, progress=False, out=tmp_path)
