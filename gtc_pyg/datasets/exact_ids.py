@@ -277,7 +277,7 @@ def _whole_numbers(index: pd.Index, missing: np.ndarray, below: float, what: str
             raise ValueError(
                 f"{what}, row {row} (from 0): {show(value)} is a float beyond 2**"
                 f"{math.log2(limit):.0f}, where several integers become the same float: read the "
-                "file with dtype=str for the ids"
+                "file with dtype=str for the ids, or cast them to text in the query"
             )
         out[row] = int(value)
     return pd.Index(out, dtype=object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,24 @@ _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _MOMENTS = ("datetime64", "datetime", "date", "period")
 
 
+def as_pandas(table: Any) -> Any:
+    r"""A table of another library that speaks Arrow (polars, DuckDB, pyarrow) as one of pandas.
+
+    Integers with gaps stay integers, in a column of objects. Anything else is returned as it is.
+    """
+    if isinstance(table, pd.DataFrame) or not hasattr(table, "__arrow_c_stream__"):
+        return table
+    if not hasattr(table, "columns"):  # a Series
+        return table
+    import pyarrow as pa
+
+    return pa.table(table).to_pandas(integer_object_nulls=True)
+
+
 def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Series:
-    r"""A column, by the argument that names it."""
+    r"""A column, or a level of the index by that name, by the argument that names it."""
+    if name not in frame.columns and name in frame.index.names:
+        return pd.Series(frame.index.get_level_values(name))
     if name not in frame.columns:
         raise ValueError(
             f"{table!r} has no column {name!r} (it has {list(map(str, frame.columns))})"

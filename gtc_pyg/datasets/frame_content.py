@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.datasets.exact_ids import check_same_kind, difference, rows_of, shared, show
-from gtc_pyg.datasets.frame_columns import hint, ids
+from gtc_pyg.datasets.frame_columns import as_pandas, hint, ids
 
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
 _MANY = 10  # integers that are each item's number once are ids; of fewer items it may be chance
@@ -67,6 +67,7 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
     what = f"features[{name!r}]"
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{what}: the name of a modality must be a word such as 'image'")
+    value = as_pandas(value)
     if isinstance(value, Mapping):
         named = ids(list(value), f"the index of {what}")
         value = pd.Series(list(value.values()), index=named, dtype=object)

@@ -22,7 +22,15 @@ from gtc_pyg.datasets.exact_ids import (
     rows_of,
     show,
 )
-from gtc_pyg.datasets.frame_columns import column, hint, ids, numbers, split_labels, times
+from gtc_pyg.datasets.frame_columns import (
+    as_pandas,
+    column,
+    hint,
+    ids,
+    numbers,
+    split_labels,
+    times,
+)
 from gtc_pyg.datasets.frame_content import Content, read_content
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.datasets.splits import (
@@ -112,6 +120,7 @@ def read_frames(
     options: FrameOptions,
 ) -> ReadFrames:
     r"""Everything that :func:`~gtc_pyg.datasets.from_frames` does before there is a graph."""
+    interactions, items = as_pandas(interactions), as_pandas(items)
     for name, frame in (("interactions", interactions), ("items", items)):
         if not isinstance(frame, pd.DataFrame) and not (name == "items" and frame is None):
             raise TypeError(f"{name!r} must be a pandas.DataFrame (got {type(frame).__name__})")

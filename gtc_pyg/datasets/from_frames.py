@@ -60,6 +60,8 @@ def from_frames(
 ) -> InteractionDataset:
     r"""Makes a dataset of pandas tables, with one's own ids of users and items.
 
+    Tables of polars, DuckDB and pyarrow are taken, too.
+
     In this order:
 
     1. An interaction that occurs more than once counts once: with the rating and the time of the

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.datasets.exact_ids import difference, exact_ids, rows_of
+from gtc_pyg.datasets.frame_columns import as_pandas
 
 
 def read_content(
@@ -79,6 +80,7 @@ def read_content(
 
 
 def _as_tensor(name: str, x: Any, ids: pd.Index, columns: Sequence[str]) -> Tensor:
+    x = as_pandas(x)
     if isinstance(x, Mapping):
         x = pd.Series(list(x.values()), exact_ids(list(x), _at(name)), dtype=object)
     if isinstance(x, pd.DataFrame) and "item" in x.columns:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gtc_pyg.datasets.exact_ids import exact_ids, lookup, rows_of
+from gtc_pyg.datasets.frame_columns import as_pandas
 
 _OURS = ("item", "value")  # columns of the tables that show items
 _KINDS = b"gtc_pyg.columns"  # in a file's schema: each column's type
@@ -53,7 +54,7 @@ def below(table: pd.DataFrame, more: pd.DataFrame | None, ids: pd.Index) -> pd.D
     Raises:
         ValueError: For columns that the table lacks and that are not the ids.
     """
-    more = pd.DataFrame(index=range(len(ids))) if more is None else _ordered(more, ids)
+    more = pd.DataFrame(index=range(len(ids))) if more is None else _ordered(as_pandas(more), ids)
     more = without_ids(more, ids)
     unknown = [name.removesuffix(" (column)") for name in more if name not in table]
     if unknown:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gtc_pyg.datasets.frame_columns import as_pandas
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.functional import normalize_rows
@@ -238,6 +239,7 @@ class Lists:
             raise ValueError("'candidates' must hold at least one item (got none)")
         if exclude is None:
             return Candidates(only)
+        exclude = as_pandas(exclude)
         if isinstance(exclude, Mapping | pd.DataFrame):
             pairs = pairs_of(exclude, self.users, self.items)
             return Candidates(only, of_user=GroupedEdges(pairs, self.num_users))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.datasets.frame_columns import as_pandas
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.explain import Explainer
 from gtc_pyg.loader import GraphInputs
@@ -124,6 +125,7 @@ class Recommender(Lists):
         Raises:
             ValueError: For an unknown item.
         """
+        interactions = as_pandas(interactions)
         one = not isinstance(interactions, Mapping | pd.DataFrame)
         given = {0: interactions} if one else interactions
         users, edge_index = self._newcomers(given)
@@ -293,8 +295,8 @@ class Recommender(Lists):
 
     def _newcomers(self, interactions: Any) -> tuple[Ids, Tensor]:
         frame = as_frame(interactions)
-        table = isinstance(interactions, pd.DataFrame)
-        users = Ids(frame["user"].unique() if table else list(interactions), "user")
+        mapping = isinstance(interactions, Mapping)  # whose users may have no items
+        users = Ids(list(interactions) if mapping else frame["user"].unique(), "user")
         return users, torch.stack([users.rows(frame["user"]), self.items.rows(frame["item"])])
 
     def _embed_users(self, edge_index: Tensor, num_users: int) -> Tensor:

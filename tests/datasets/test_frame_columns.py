@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.datasets.frame_columns import (
+    as_pandas,
     column,
     hint,
     ids,
@@ -33,6 +35,30 @@ def test_a_column_is_found_by_name_and_counted_from_0() -> None:
     pd.testing.assert_series_equal(column(frame, "user", "user", "t"), expected)
     with pytest.raises(ValueError, match=r"^'t' has no column 'usr' \(it has \['user'\]\); did y"):
         column(frame, "usr", "user", "t")
+
+
+class Other:
+    r"""A table of a library that is not here, such as polars or DuckDB."""
+
+    columns = ("user", "when")
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        table = pa.table({"user": [2**62 + 1, None], "when": pa.array([dt.date(2024, 1, 1)] * 2)})
+        return table.__arrow_c_stream__(requested_schema)
+
+
+def test_tables_that_speak_arrow_are_taken_exactly() -> None:
+    found = as_pandas(Other())
+    assert found["user"].tolist() == [2**62 + 1, None]
+    assert found["when"].tolist() == [dt.date(2024, 1, 1)] * 2
+    for other in (found, found["user"], [1], {"a": [1]}, np.ones(2)):
+        assert as_pandas(other) is other
+
+
+def test_a_level_of_the_index_is_a_column() -> None:
+    counts = pd.DataFrame({"user": ["a", "b"], "item": [7, 8], "n": 1}).set_index(["user", "item"])
+    assert column(counts, "item", "item", "t").tolist() == [7, 8]
+    assert column(counts.reset_index("item"), "user", "user", "t").tolist() == ["a", "b"]
 
 
 def test_a_hint_is_given_where_a_name_is_near() -> None:

@@ -125,6 +125,7 @@ def shop(numbers: list[int]) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(pairs, columns=["user", "item"]), items
 
 
+@pytest.mark.filterwarnings("ignore:.*has spaces around it")
 @given(PRODUCTS, st.sampled_from(sorted(SPELLINGS)), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_content_whose_ids_meet_no_item_is_refused(numbers, by: str, as_dict: bool) -> None:

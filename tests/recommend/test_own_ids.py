@@ -138,7 +138,7 @@ def expected() -> list[pd.DataFrame]:
 
 
 @given(st.one_of(NUMBERS, WORDS), st.one_of(NUMBERS, WORDS), st.randoms(use_true_random=False))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_every_id_comes_back_as_it_went_in(user_ids, item_ids, random) -> None:
     users, items = (Ids(*x, random.choice) for x in ((user_ids, USERS), (item_ids, ITEMS)))
     with TemporaryDirectory() as place:
@@ -236,3 +236,26 @@ def test_an_update_of_other_peoples_ids_is_refused(kind: str, tmp_path: Path) ->
     other = from_frames(table.assign(**{kind: "0" + table[kind]}))
     with pytest.raises(ValueError, match=rf"{kind}s have no id in common.* by leading zeros"):
         recommender.update(other, epochs=1, progress=False, out=tmp_path)
+
+
+def test_tables_that_speak_arrow_are_taken_by_every_method() -> None:
+    ids = [2**62 + x for x in range(11)]
+    users, items = (Ids(ids, size, lambda every: every[0]) for size in (USERS, ITEMS))
+    recommender, table = trained(users, items), pd.DataFrame({"user": ids[:3], "item": ids[2:5]})
+    arrow = pa.Table.from_pandas(table)
+    for given_ in (arrow, table.set_index("user"), table.set_index(["user", "item"])):
+        assert_frame_equal(recommender.fold_in(given_, 3), recommender.fold_in(table, 3))
+    found = recommender.recommend(k=4, exclude=arrow)
+    assert_frame_equal(found, recommender.recommend(k=4, exclude=table))
+    new = pd.DataFrame({"item": ids[-2:], "a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
+    recommender.add_items(pa.array(ids[-2:]), {"text": pa.Table.from_pandas(new[::-1])})
+    assert recommender.features["text"][-2:].tolist() == new[["a", "b", "c"]].to_numpy().tolist()
+    recommender.add_users(pa.table({"user": [5, 5], "item": ids[:2]}))
+    assert recommender.history(5)["item"].tolist() == ids[:2]
+    log = pa.table({"user": [1, 1, 2, 2, 2], "item": ["a", "b", "a", "b", "c"]})
+    texts = pa.table({"item": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]})
+    split = log.append_column("part", pa.array(["train", "val", "train", "train", "test"]))
+    data = from_frames(
+        split, pa.table({"item": ["c", "b", "a"]}), {"t": texts}, split_column="part"
+    )
+    assert data.features["t"].view(-1).tolist() == [3.0, 2.0, 1.0]
