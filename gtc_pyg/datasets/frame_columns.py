@@ -51,7 +51,7 @@ def hint(name: object, known: object) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
+def ids(values: Any, what: str) -> pd.Index:
     r"""Ids of a table (:func:`~gtc_pyg.datasets.exact_ids.exact_ids`), none of them blank."""
     index = exact_ids(values, what)
     if pd.api.types.infer_dtype(index, skipna=False) != "string":
@@ -120,7 +120,8 @@ def times(values: pd.Series, what: str) -> np.ndarray:
 
 
 def _remedy(values: pd.Series) -> str:
-    if pd.to_numeric(values.astype(str), errors="coerce").notna().all():
+    words = pd.api.types.infer_dtype(values, skipna=False) == "string"
+    if words and pd.to_numeric(values, errors="coerce").notna().all():
         return "pandas.to_numeric makes numbers of such text"
     return (
         "pandas.to_datetime makes datetimes of strings, with format='ISO8601' of such as "

@@ -56,7 +56,7 @@ def below(table: pd.DataFrame, more: pd.DataFrame | None, ids: pd.Index) -> pd.D
     """
     more = pd.DataFrame(index=range(len(ids))) if more is None else _ordered(as_pandas(more), ids)
     more = without_ids(more, ids)
-    unknown = [name.removesuffix(" (column)") for name in more if name not in table]
+    unknown = [str(name).removesuffix(" (column)") for name in more if name not in table]
     if unknown:
         raise ValueError(
             f"'items' has the columns {unknown}, expected some of {list(table.columns)} and ids in "
