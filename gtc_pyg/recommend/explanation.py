@@ -91,7 +91,7 @@ def explain(
         return table
 
     return Explanation(
-        item=item,
+        item=recommender.items[row].tolist()[0],
         score=float(parts.score),
         sources=pd.Series(sources, dtype=float),
         past_items=valued(parts.past_items, parts.past),

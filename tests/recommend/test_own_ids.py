@@ -109,7 +109,7 @@ def answers(users: Ids, items: Ids, place: Path) -> list[pd.DataFrame]:
         out.append(recommender.fold_in({users.ids[-1]: i([3, 6])}, 4))
         out.append(recommender.fold_in(pairs, 4))
         why = recommender.explain(u([3]), i([1]))
-        assert items.row[np.ravel(why.item).tolist()[0]] == 1
+        assert items.row[why.item] == 1
         ends = [items.row[x] for x in why.directions[["high", "low"]].to_numpy().sum()]
         out.extend([why.past_items, why.similar_items, pd.DataFrame({"ends": ends})])
         out.append(recommender.explain(interactions=i([3, 6]), item=i([1])).past_items)
