@@ -78,6 +78,8 @@ def encode(
     """
     try:
         import pandas as pd
+
+        from gtc_pyg.datasets.exact_ids import exact_ids
     except ModuleNotFoundError as error:
         message = 'encode needs pandas: pip install "gtc-pyg[data]"'
         raise ModuleNotFoundError(message, name=error.name) from error
@@ -135,7 +137,8 @@ def encode(
     widths = {vector.size for vector in vectors.values()}
     if len(widths) > 1:
         raise ValueError(f"vectors of 'encoder'{where} have widths {sorted(widths)}, expected one")
-    index = pd.Index(list(keys), name=getattr(getattr(inputs, "index", None), "name", None))
+    index = exact_ids(list(keys), "the ids of 'inputs'")
+    index.name = getattr(getattr(inputs, "index", None), "name", None)
     return pd.DataFrame(np.stack([vectors[key] for key in keys.values()]), index)
 
 

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import warnings
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from gtc_pyg.datasets.exact_ids import exact_ids, show
 from gtc_pyg.datasets.interaction_tables import SPLITS
 
-_KINDS = {"string": "strings", "integer": "integers"}
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+_MOMENTS = ("datetime64", "datetime", "date", "period")
+
+
+def as_pandas(table: Any) -> Any:
+    r"""A table of another library that speaks Arrow (polars, DuckDB, pyarrow) as one of pandas.
+
+    Integers with gaps stay integers, in a column of objects. Anything else is returned as it is.
+    """
+    if isinstance(table, pd.DataFrame) or not hasattr(table, "__arrow_c_stream__"):
+        return table
+    if not hasattr(table, "columns"):  # a Series
+        return table
+    import pyarrow as pa
+
+    return pa.table(table).to_pandas(integer_object_nulls=True)
 
 
 def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Series:
-    r"""A column, by the argument that names it."""
+    r"""A column, or a level of the index by that name, by the argument that names it."""
+    if name not in frame.columns and name in frame.index.names:
+        return pd.Series(frame.index.get_level_values(name))
     if name not in frame.columns:
         raise ValueError(
             f"{table!r} has no column {name!r} (it has {list(map(str, frame.columns))})"
@@ -26,91 +45,37 @@ def column(frame: pd.DataFrame, name: str, argument: str, table: str) -> pd.Seri
     return found.reset_index(drop=True)
 
 
-def show(value: object) -> str:
-    r"""An entry of a table as one writes it; of a long one how it begins."""
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
-
-
 def hint(name: object, known: object) -> str:
     r"""``'; did you mean ...?'`` where something known is nearly the name."""
     close = get_close_matches(str(name), [str(entry) for entry in known], 1)  # type: ignore[attr-defined]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def ids(values: pd.Series | pd.Index, what: str) -> pd.Index:
-    r"""Strings or integers, without gaps; categories become what they stand for.
-
-    Python integers in a column of objects become int64; any other type is kept.
-    """
-    if isinstance(values, pd.MultiIndex):
-        raise ValueError(f"{what} has {values.nlevels} levels, expected one id for each row")
-    index = pd.Index(values)
-    if isinstance(index, pd.CategoricalIndex):
-        index = index.astype(index.categories.dtype)
-    missing = np.asarray(index.isna())
-    if missing.any():
-        raise ValueError(
-            f"{what}, row {missing.argmax()} (from 0): the id is missing ({index[missing][0]}), "
-            f"{missing.sum()} in all; drop these rows, or give them ids"
-        )
-    inferred = pd.api.types.infer_dtype(index, skipna=False) if len(index) else "string"
-    if inferred not in _KINDS:
-        raise ValueError(f"{what}: {_wrong_ids(index, inferred)}")
-    words = inferred == "string" and len(index) > 0
-    if words and (blank := np.asarray(index.str.strip() == "", dtype=bool)).any():
+def ids(values: Any, what: str) -> pd.Index:
+    r"""Ids of a table (:func:`~gtc_pyg.datasets.exact_ids.exact_ids`), none of them blank."""
+    index = exact_ids(values, what)
+    if pd.api.types.infer_dtype(index, skipna=False) != "string":
+        return index
+    bare = pd.Index([text.strip() for text in index.tolist()], dtype=object)
+    if (blank := np.asarray(bare == "", dtype=bool)).any():
         raise ValueError(
             f"{what}, row {blank.argmax()} (from 0): the id is blank ({index[blank][0]!r}), "
             f"{blank.sum()} in all; drop these rows, or give them ids"
         )
-    if words and (spaced := np.asarray(index.str.strip() != index, dtype=bool)).any():
+    if (spaced := np.asarray(bare != index.astype(object), dtype=bool)).any():
         warnings.warn(
             f"{what}, row {spaced.argmax()} (from 0): the id {show(index[spaced][0])} has spaces "
             f"around it, {spaced.sum()} such in all; they are other ids than those without: "
             ".str.strip() takes spaces away",
             stacklevel=5,
         )
-    if inferred == "integer" and index.dtype == object:
-        try:
-            return index.astype("int64")
-        except OverflowError:
-            row = next(i for i, value in enumerate(index) if not -(2**63) <= value < 2**63)
-            raise ValueError(
-                f"{what}, row {row} (from 0): {show(index[row])} is no integer of 64 bits; "
-                ".astype(str) makes ids of any length"
-            ) from None
     return index
-
-
-def _wrong_ids(index: pd.Index, inferred: str) -> str:
-    other = next((x for x in index if type(x) is not type(index[0])), None)
-    if inferred.startswith("mixed") and other is not None:
-        return (
-            f"ids of mixed types, such as {show(index[0])} and {show(other)}; expected strings "
-            "alone or integers alone: astype(str) makes strings of all"
-        )
-    remedy = ".astype('int64')" if inferred == "floating" else ".astype(str)"
-    return (
-        f"ids must be strings or integers (got {inferred}, such as {show(index[0])}); "
-        f"{remedy} makes such ids"
-    )
-
-
-def same_kind(index: pd.Index, what: str, other: pd.Index, other_what: str) -> None:
-    r"""Refuses integers here and strings there, which would never match."""
-    kinds = [_KINDS[pd.api.types.infer_dtype(x, skipna=False)] for x in (index, other) if len(x)]
-    if len(set(kinds)) > 1:
-        raise ValueError(
-            f"{what} holds {kinds[0]} such as {show(index[0])}, {other_what} holds {kinds[1]} "
-            f"such as {show(other[0])}; expected ids of one type: astype(str) or astype('int64') "
-            "changes them"
-        )
 
 
 def numbers(values: pd.Series, what: str, positive: bool = False) -> np.ndarray:
     r"""Finite numbers, float64; by option positive ones."""
     kind = pd.api.types.infer_dtype(values, skipna=True)
-    if kind not in ("integer", "floating", "mixed-integer-float", "boolean", "decimal"):
+    if kind not in (*_NUMBERS, "boolean"):
         first = values.dropna().iloc[:1].tolist()
         raise ValueError(
             f"{what} must hold numbers (got {kind}, such as {first}): pandas.to_numeric makes them"
@@ -130,13 +95,13 @@ def numbers(values: pd.Series, what: str, positive: bool = False) -> np.ndarray:
 
 def times(values: pd.Series, what: str) -> np.ndarray:
     r"""Ranks ``0, 1, ...`` of moments, equal ones alike, int64."""
-    types, dtype = pd.api.types, values.dtype
-    number = types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype)
-    if types.is_complex_dtype(dtype) or not (number or types.is_datetime64_any_dtype(dtype)):
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.dtype.categories.dtype)
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind not in (*_NUMBERS, *_MOMENTS, "empty"):
         raise ValueError(
             f"{what} must hold numbers or datetimes, which can be sorted (got {values.dtype}, such "
-            f"as {show(values.iloc[0])}): pandas.to_datetime makes datetimes of strings, "
-            "with format='ISO8601' of such as '2025-01-31', else with a format such as '%d.%m.%Y'"
+            f"as {show(values.iloc[0])}): {_remedy(values)}"
         )
     missing = values.isna().to_numpy()
     if missing.any():
@@ -144,7 +109,24 @@ def times(values: pd.Series, what: str) -> np.ndarray:
             f"{what}, row {missing.argmax()} (from 0): the time is missing, {missing.sum()} in "
             "all; drop these rows"
         )
-    return values.rank(method="dense").to_numpy(dtype=np.int64) - 1
+    if kind in _NUMBERS:
+        numbers(values, what)  # which are finite
+    try:
+        return values.rank(method="dense").to_numpy(dtype=np.int64) - 1
+    except TypeError as error:  # days and moments, with and without a time zone
+        raise ValueError(
+            f"{what} must hold times of one kind ({error}): {_remedy(values)}"
+        ) from None
+
+
+def _remedy(values: pd.Series) -> str:
+    words = pd.api.types.infer_dtype(values, skipna=False) == "string"
+    if words and pd.to_numeric(values, errors="coerce").notna().all():
+        return "pandas.to_numeric makes numbers of such text"
+    return (
+        "pandas.to_datetime makes datetimes of strings, with format='ISO8601' of such as "
+        "'2025-01-31', else with a format such as '%d.%m.%Y', and with utc=True of one time zone"
+    )
 
 
 def split_labels(values: pd.Series, what: str) -> np.ndarray:

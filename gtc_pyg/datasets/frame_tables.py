@@ -14,13 +14,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gtc_pyg.datasets.exact_ids import (
+    appended,
+    check_same_kind,
+    difference,
+    lookup,
+    rows_of,
+    show,
+)
 from gtc_pyg.datasets.frame_columns import (
+    as_pandas,
     column,
     hint,
     ids,
     numbers,
-    same_kind,
-    show,
     split_labels,
     times,
 )
@@ -72,6 +79,9 @@ class FrameOptions:
             )
         if self.user == self.item:
             raise ValueError(f"'user' and 'item' must name two columns (got {self.user!r} twice)")
+        for name in ("min_rating", "min_weight", "seed", "k_core"):  # arrays of no dimension, too
+            if getattr(value := getattr(self, name), "ndim", None) == 0:
+                object.__setattr__(self, name, value.item())
         for name, least in (("rating", "min_rating"), ("weight", "min_weight")):
             value = getattr(self, least)
             if value is not None and getattr(self, name) is None:
@@ -99,6 +109,8 @@ class ReadFrames(NamedTuple):
     user_ids: pd.Index
     item_ids: pd.Index
     items: pd.DataFrame | None
+    columns: dict[str, tuple[str, ...]]
+    num_left_out: int
 
 
 def read_frames(
@@ -108,6 +120,7 @@ def read_frames(
     options: FrameOptions,
 ) -> ReadFrames:
     r"""Everything that :func:`~gtc_pyg.datasets.from_frames` does before there is a graph."""
+    interactions, items = as_pandas(interactions), as_pandas(items)
     for name, frame in (("interactions", interactions), ("items", items)):
         if not isinstance(frame, pd.DataFrame) and not (name == "items" and frame is None):
             raise TypeError(f"{name!r} must be a pandas.DataFrame (got {type(frame).__name__})")
@@ -116,15 +129,17 @@ def read_frames(
     known = None if table is None else _known_items(table, touched, options)
     contents = read_content(features, options.item, known, touched)
     candidates = _union(touched, contents) if known is None else known
-    rows["item"] = candidates.get_indexer(touched)
+    rows["item"] = rows_of(touched, candidates)
 
     rows = _above(_once(rows, users, candidates), options)
     before = _occur(rows, len(candidates))
     rows = _core(rows, len(users), len(candidates), options.k_core)
     dropped = before & ~_occur(rows, len(candidates))
-    rows = _label(rows, users, options)
+    rows, num_left_out = _label(rows, options)
     content = {name: entry.rows_of(candidates) for name, entry in contents.items()}
-    has_any = torch.stack([has for _, has in content.values()]).any(dim=0).numpy()
+    has_any = np.zeros(len(candidates), dtype=bool)
+    for _, has in content.values():
+        has_any |= has.numpy()
     kept_items = np.flatnonzero(_occur(rows, len(candidates)) | (has_any & ~dropped))
     kept_users, rows["user"] = np.unique(rows["user"], return_inverse=True)
     rows["item"] = np.searchsorted(kept_items, rows["item"])
@@ -137,6 +152,8 @@ def read_frames(
         users[kept_users],
         candidates[kept_items],
         None if table is None else table.iloc[kept_items].reset_index(drop=True),
+        {name: entry.columns for name, entry in contents.items() if entry.columns},
+        num_left_out,
     )
 
 
@@ -157,7 +174,8 @@ def _read_rows(
     user, item = (ids(*named(argument)) for argument in _PAIR)
     if len(interactions) == 0:
         raise ValueError("'interactions' has 0 rows, expected at least one")
-    code, users = pd.factorize(user, sort=True)
+    code, _ = pd.factorize(lookup(user), sort=True)
+    users = user[np.unique(code, return_index=True)[1]]
     rows = pd.DataFrame({"user": code.astype(np.int64)})
     if options.rating is not None:
         rows["rating"] = numbers(*named("rating"))
@@ -178,12 +196,13 @@ def _known_items(table: pd.DataFrame, touched: pd.Index, options: FrameOptions) 
             f"'items' has item {again} twice, expected one row per item: "
             f"drop_duplicates({options.item!r})"
         )
-    same_kind(touched, "'interactions'", known, "'items'")
-    unknown = touched[~touched.isin(known)]
+    check_same_kind(touched, "'interactions'", known, "'items'")
+    unknown = touched[rows_of(touched, known) < 0].unique()
     if len(unknown):
         raise ValueError(
-            f"'interactions' has {unknown.nunique()} item(s) that 'items' lacks, such as "
-            f"{show(unknown[0])}; add their rows to 'items', or drop these interactions"
+            f"'interactions' has {len(unknown)} item(s) that 'items' lacks, such as "
+            f"{show(unknown[0])}{difference(unknown, known)}; add their rows to 'items', or drop "
+            "these interactions"
         )
     return known
 
@@ -191,11 +210,11 @@ def _known_items(table: pd.DataFrame, touched: pd.Index, options: FrameOptions) 
 def _union(touched: pd.Index, contents: Mapping[str, Content]) -> pd.Index:
     r"""All ids of interactions and content, sorted, in the type of the interactions."""
     found = touched.unique()
-    for entry in contents.values():
+    for name, entry in contents.items():
         if entry.ids is not None:
-            found = found.append(entry.ids[~entry.ids.isin(found)])
-    same = touched.dtype == found.dtype or pd.api.types.is_integer_dtype(touched.dtype)
-    return (found if same else found.astype(touched.dtype)).sort_values()
+            new = entry.ids[rows_of(entry.ids, found) < 0]
+            found = appended(found, new, f"the index of features[{name!r}]")
+    return found[np.argsort(lookup(found), kind="stable")]
 
 
 def _once(rows: pd.DataFrame, users: pd.Index, items: pd.Index) -> pd.DataFrame:
@@ -243,38 +262,37 @@ def _core(rows: pd.DataFrame, num_users: int, num_items: int, k: int) -> pd.Data
     return kept
 
 
-def _label(rows: pd.DataFrame, users: pd.Index, options: FrameOptions) -> pd.DataFrame:
-    r"""The interactions with their split as ``label``, sorted by user and item."""
-    by_pair = rows.sort_values(_PAIR)
+def _label(rows: pd.DataFrame, options: FrameOptions) -> tuple[pd.DataFrame, int]:
+    r"""The interactions with their split as ``label``, sorted by user and item.
+
+    Users without a training interaction are left out, and counted.
+    """
+    what = f"'split' {options.split!r}"
     if options.split_column is not None:
-        done, what = by_pair, f"'split_column' {options.split_column!r}"
-        untrained = np.setdiff1d(done["user"], done["user"][done["label"] == TRAIN])
-        if untrained.size:
-            raise ValueError(
-                f"{what}: {untrained.size} user(s) have nothing in 'train', such as "
-                f"{show(users[untrained[0]])}; give them a training interaction, or drop them"
-            )
+        what = f"'split_column' {options.split_column!r}"
+        trained = rows["user"][rows["label"] == TRAIN]
+        done = rows[rows["user"].isin(trained)]
+    elif options.split == "random":
+        done = rows.sort_values(_PAIR)
+        done["label"] = random_split(done["user"].to_numpy(), options.ratios, options.seed)
     else:
-        what = f"'split' {options.split!r}"
-        rows = by_pair if options.split == "random" else rows
-        user = rows["user"].to_numpy()
-        if options.split == "random":
-            label = random_split(user, options.ratios, options.seed)
-        elif options.split == "leave_last_out":
-            label = leave_last_out_split(user, rows["time"].to_numpy())
+        user, time = rows["user"].to_numpy(), rows["time"].to_numpy()
+        if options.split == "leave_last_out":
+            label = leave_last_out_split(user, time)
         else:
-            label = global_time_split(user, rows["time"].to_numpy(), options.ratios)
-        done = rows.assign(label=label)[label != LEFT_OUT].sort_values(_PAIR)
+            label = global_time_split(user, time, options.ratios)
+        done = rows.assign(label=label)[label != LEFT_OUT]
+    done = done.sort_values(_PAIR)
     left_out = rows["user"].nunique() - done["user"].nunique()
     if left_out:
-        logger.warning("%d users came after the training split and are left out", left_out)
+        logger.warning("%d user(s) have nothing in training and are left out", left_out)
     for index, split in enumerate(SPLITS):
         if not (done["label"] == index).any():
             raise ValueError(
                 f"{what}: of {len(rows):,} interactions none is in {split!r}, expected at least "
                 "one; more interactions, other 'ratios' or another split are needed"
             )
-    return done
+    return done, left_out
 
 
 def _tables(
@@ -301,6 +319,7 @@ def _tables(
         masks={name: has for name, has in masks.items() if not has.all()},
         train_weight=weight,
         sources={f"x_{name}": f"features[{name!r}]" for name in content},
+        item_rows=kept.numel(),
     )
 
 

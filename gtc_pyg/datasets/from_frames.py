@@ -26,6 +26,7 @@ class _FrameDataset(InteractionDataset):
         self._tables = [read.tables]
         super().__init__(None, transform, pre_transform)
         self._user_ids, self._item_ids, self._items = read.user_ids, read.item_ids, read.items
+        self._feature_columns, self.num_left_out = read.columns, read.num_left_out
 
     def build(self) -> InteractionTables:
         return self._tables.pop()
@@ -34,7 +35,7 @@ class _FrameDataset(InteractionDataset):
         return (
             f"from_frames({self.num_users:,} users, {self.num_items:,} items, "
             f"{self._data['user', 'rates', 'item'].num_edges:,} training interactions, "
-            f"{', '.join(self.modalities)})"
+            f"{', '.join(self.modalities) or 'no content'})"
         )
 
 
@@ -60,6 +61,8 @@ def from_frames(
 ) -> InteractionDataset:
     r"""Makes a dataset of pandas tables, with one's own ids of users and items.
 
+    Tables of polars, DuckDB and pyarrow are taken, too.
+
     In this order:
 
     1. An interaction that occurs more than once counts once: with the rating and the time of the
@@ -79,13 +82,14 @@ def from_frames(
         items (pandas.DataFrame, optional): One row per item: its id, as a column named like that of
             the interactions or as the index of that name, and anything to show, kept in
             ``dataset.items``. No item of :obj:`interactions` may be missing.
-        features (dict): Modality to content: an array or tensor ``[n, F]`` with the rows of
-            :obj:`items`; or, by item id, a DataFrame (ids as index or in the column :obj:`item`),
-            or a Series, dict or column of vectors, which may be written as text such as
-            ``"[0.1, 0.2]"``. Any precision, and sparse content, become float32. Items that are left
-            out there lack the modality: ``data['item'].has_<modality>`` says so,
-            ``dataset.incomplete`` names it, and GTC takes it as
-            ``GTC(..., incomplete=dataset.incomplete)``.
+        features (dict, optional): Modality to content; :obj:`None` for models that read none. An
+            array or tensor ``[n, F]`` with the rows of :obj:`items`; or, by item id, a DataFrame
+            (ids as index or in the column :obj:`item`), or a Series or dict of vectors. Items that
+            are left out there lack the modality: ``data['item'].has_<modality>`` says so,
+            ``dataset.incomplete`` names it, and ``ContentFilter(..., incomplete=...)`` takes it.
+            Any precision, sparse content and vectors written as text (``"[0.1, 0.2]"``) become
+            float32. Content whose ids meet none of the interactions' is refused, and a warning
+            tells where they meet few.
         split (str): ``'random'``, for each user on their own
             (:func:`~gtc_pyg.datasets.splits.random_split`); ``'leave_last_out'``, each user's last
             interaction for test and the one before it for validation
@@ -104,7 +108,8 @@ def from_frames(
         min_weight (float, optional): The least weight, summed over duplicates.
         time (str, optional): The column of times, numbers or datetimes.
         split_column (str, optional): A column of ``'train'``, ``'val'`` and ``'test'``, used in
-            place of :obj:`split`. Every user needs a training interaction.
+            place of :obj:`split`. Users without a training interaction are left out; a warning in
+            the log and ``dataset.num_left_out`` say how many.
         ratios (sequence of float): Shares of training, validation and test, for ``'random'`` and
             ``'global_time'``. At random every user of three or more has one or more in each,
             however small the shares. (default: :obj:`(0.8, 0.1, 0.1)`)
@@ -125,8 +130,8 @@ def from_frames(
         ValueError: If a column is missing; an id is missing or ids are of mixed types; a rating,
             weight, time or entry of the content is no finite number; an item is unknown or twice in
             :obj:`items` or :obj:`features`; rows of content do not match :obj:`items`; nothing is
-            left; a split is unknown or empty; or :obj:`split_column` leaves a user without
-            training or parts duplicates (a leak). The message says what to do.
+            left; a split is unknown or empty; or :obj:`split_column` parts duplicates (a leak). The
+            message says what to do.
 
     Example:
         >>> import pandas as pd

@@ -37,6 +37,9 @@ class InteractionDataset(InMemoryDataset):
     - ``('item', 'similar_<modality>', 'item')`` with ``edge_weight`` where a similarity graph is
       published: ``edge_index[0]`` is the neighbour, ``edge_index[1]`` the item whose it is.
 
+    Users who have held-out interactions and nothing in training are left out of the evaluation;
+    the log and :attr:`num_left_out` say how many.
+
     ``dataset[0]`` is the training view: its ``('user', 'rates', 'item').edge_label_index`` are
     the training edges, and no held-out interaction can be reached from it. :meth:`view` gives
     the views for evaluation.
@@ -70,6 +73,7 @@ class InteractionDataset(InMemoryDataset):
         self._user_ids: pd.Index | None = None
         self._item_ids: pd.Index | None = None
         self._items: pd.DataFrame | None = None
+        self._feature_columns: dict[str, tuple[str, ...]] = {}
         super().__init__(
             None if root is None else os.fspath(root),
             transform,
@@ -81,6 +85,12 @@ class InteractionDataset(InMemoryDataset):
         self._splits: dict[str, Tensor] = payload["splits"]
         self.modalities: tuple[str, ...] = tuple(payload["modalities"])
         self.graph_derived: tuple[str, ...] = tuple(payload["graph_derived"])
+        self.num_left_out = int(payload.get("left_out", 0))
+        if self.num_left_out:
+            logger.warning(
+                "%d user(s) with nothing in training are left out of the evaluation",
+                self.num_left_out,
+            )
 
     def build(self) -> InteractionTables:
         r"""Reads the raw files. To be written by each dataset."""
@@ -136,6 +146,11 @@ class InteractionDataset(InMemoryDataset):
     def features(self) -> dict[str, Tensor]:
         r"""Modality to content ``[num_items, F]``, in the order of :attr:`modalities`."""
         return {name: self._data["item"][f"x_{name}"] for name in self.modalities}
+
+    @property
+    def feature_columns(self) -> dict[str, tuple[str, ...]]:
+        r"""Modality to the names of its columns ``[F]``, where its content came with names."""
+        return dict(self._feature_columns)
 
     def get(self, idx: int) -> HeteroData:
         return self._view("train")
@@ -202,6 +217,7 @@ class InteractionDataset(InMemoryDataset):
         raw = self._fingerprint()  # of the files before they are read
         tables = self.build()
         tables.validate()
+        tables, left_out = tables.without_untrained_users()
         data = tables.to_hetero_data()
         if self.pre_transform is not None:
             data = self.pre_transform(data)
@@ -217,6 +233,7 @@ class InteractionDataset(InMemoryDataset):
             "modalities": list(tables.features),
             "graph_derived": list(tables.graph_derived),
             "raw": raw,
+            "left_out": left_out,
         }
 
     def _fingerprint(self) -> list[tuple[str, int, int]]:

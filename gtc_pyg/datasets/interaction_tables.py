@@ -3,7 +3,7 @@ r"""What every interaction dataset is before it is a graph, and the checks all o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,8 +33,9 @@ class InteractionTables:
         sources: Where things came from, for messages: a split's name, ``x_<modality>`` or
             ``similar_<modality>`` to a file or argument.
         lines: A split's name to the line in its source of each interaction.
-        untrained_users: Whether held-out interactions may be of users who have none in training, as
-            in some published splits.
+        untrained_users: Whether users who have nothing in training are evaluated, as whoever
+            published a split does; else :meth:`without_untrained_users` leaves them out.
+        item_rows: The number of items where there is no content.
     """
 
     splits: Mapping[str, Tensor]
@@ -47,6 +48,7 @@ class InteractionTables:
     sources: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, Tensor] = field(default_factory=dict)
     untrained_users: bool = False
+    item_rows: int = 0
 
     def __post_init__(self) -> None:
         self.features = {
@@ -55,19 +57,19 @@ class InteractionTables:
 
     @property
     def num_items(self) -> int:
-        r"""The number of items, that of the rows of the content."""
-        return next(iter(self.features.values())).size(0)
+        r"""The number of items, that of the rows of the content where there is any."""
+        return next((x.size(0) for x in self.features.values()), self.item_rows)
 
     def validate(self) -> None:
         r"""Refuses what would train a wrong model.
 
         Raises:
-            ValueError: If there is no content; content is not two-dimensional, has NaN or
-                infinite entries or differs in rows between modalities; a mask is no boolean per
-                item, or content stands where it says that there is none; a split is empty; an id
-                is negative or past the users or the content's rows; of the users hardly any occurs
-                (ids that are no numbering); an interaction occurs twice, within a split or across
-                splits (a leak); a user has none in training; or weights are not one positive number
+            ValueError: If there is neither content nor a number of items; content is not
+                two-dimensional, has NaN or infinite entries or differs in rows between modalities;
+                a mask is no boolean per item, or content stands where it says that there is none;
+                a split is empty; an id is negative or past the users or the content's rows; of the
+                users hardly any occurs (ids that are no numbering); an interaction occurs twice,
+                within a split or across splits (a leak); or weights are not one positive number
                 per training interaction.
         """
         self._validate_content()
@@ -76,6 +78,31 @@ class InteractionTables:
         self._validate_users()
         self._validate_duplicates()
         self._validate_weight()
+
+    def without_untrained_users(self) -> tuple[InteractionTables, int]:
+        r"""The same without held-out interactions of users who have none in training.
+
+        Returns:
+            The tables, and how many users that are.
+
+        Raises:
+            ValueError: If no held-out interaction of a split is left.
+        """
+        if self.untrained_users:
+            return self, 0
+        trained = self.splits["train"][0].unique()
+        kept = {split: torch.isin(edges[0], trained) for split, edges in self.splits.items()}
+        users = torch.cat([self.splits[split][0, ~mask] for split, mask in kept.items()]).unique()
+        for split, mask in kept.items():
+            if not mask.any():
+                raise ValueError(
+                    f"{self._where(split, 0)}: no user of the {split} split has anything in the "
+                    f"train split, such as user {int(self.splits[split][0, 0])}; expected at least "
+                    "one interaction there"
+                )
+        splits = {split: self.splits[split][:, mask] for split, mask in kept.items()}
+        lines = {split: line[kept[split]] for split, line in self.lines.items()}
+        return replace(self, splits=splits, lines=lines), users.numel()
 
     def to_hetero_data(self) -> HeteroData:
         r"""The training view: content, graphs and training edges; no held-out interactions."""
@@ -103,7 +130,7 @@ class InteractionTables:
         return f"{where}, line {int(self.lines[split][index])}" if split in self.lines else where
 
     def _validate_content(self) -> None:
-        if not self.features:
+        if not self.features and not self.item_rows:
             raise ValueError("'features' must hold content of at least one modality (got none)")
         rows: list[tuple[str, int]] = []
         for modality, x in self.features.items():
@@ -122,7 +149,7 @@ class InteractionTables:
                 )
             rows.append((source, x.size(0)))
         rows += [(self._source(f"similar_{name}"), graph[2]) for name, graph in self.graphs.items()]
-        first, num_items = rows[0]
+        first, num_items = rows[0] if rows else ("", self.num_items)
         for source, size in rows:
             if size != num_items:
                 raise ValueError(
@@ -187,26 +214,12 @@ class InteractionTables:
                     )
 
     def _validate_users(self) -> None:
-        trained = self.splits["train"][0].unique()
-        held_out = {split: self.splits[split][0] for split in ("val", "test")}
-        occurring = torch.cat([trained, *held_out.values()]).unique().numel()
+        occurring = torch.cat([self.splits[split][0] for split in SPLITS]).unique().numel()
         if self.num_users > _MOST_ROWS_PER_USER * occurring:
             raise ValueError(
                 f"{self._source('train')}: the largest user id is {self.num_users - 1}, and only "
                 f"{occurring} users occur; expected users numbered from 0 without such gaps"
             )
-        if self.untrained_users:
-            return
-        for split, user in held_out.items():
-            lacking = ~torch.isin(user, trained)
-            if lacking.any():
-                index = int(lacking.nonzero()[0])
-                raise ValueError(
-                    f"{self._where(split, index)}: user {int(user[index])} is in the {split} split "
-                    "and has nothing in the train split, expected at least one interaction there; "
-                    f"give them one, or drop their rows ({user[lacking].unique().numel()} such "
-                    "user(s))"
-                )
 
     def _validate_duplicates(self) -> None:
         key = torch.cat([self.splits[s][0] * self.num_items + self.splits[s][1] for s in SPLITS])

@@ -77,6 +77,13 @@ def read_table(
     moments = table[time]
     table[time] = pd.to_datetime(moments, format=time_format, errors="coerce", utc=True)
     wrong = moments[table[time].isna()]
+    number = pd.to_numeric(moments, errors="coerce").notna()
+    if len(wrong) and number.mean() > 0.5:  # seconds since 1970, say
+        row = int(number.argmin())
+        raise ValueError(
+            f"{path}, row {row} (from 0), column {time!r}: {moments[row]!r} among numbers, "
+            f"expected a number, {int((~number).sum())} such in all; drop these rows"
+        )
     if len(wrong):
         raise ValueError(
             f"{path}, row {wrong.index[0]} (from 0), column {time!r}: {wrong.iloc[0]!r}, expected "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.datasets.content_values import is_sparse, numbers_of
+from gtc_pyg.datasets.content_values import holds_vectors, is_sparse, numbers_of
+from gtc_pyg.datasets.exact_ids import difference, exact_ids, rows_of
+from gtc_pyg.datasets.frame_columns import as_pandas
 
 
 def read_content(
-    features: Mapping[str, Any], known: Mapping[str, Tensor], ids: pd.Index
+    features: Mapping[str, Any],
+    known: Mapping[str, Tensor],
+    ids: pd.Index,
+    columns: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     r"""Content of new items, checked against that of the known ones.
 
@@ -24,14 +30,16 @@ def read_content(
             them lack.
         known: The same of the known items.
         ids: Of the new items :math:`[n]`.
+        columns: Modality to the names of its columns in training, where they had names. A
+            DataFrame's columns are brought into that order.
 
     Returns:
         Modality to ``[n, F_m]``, zeros where there is none, and ``has_<modality>`` for every
         modality that some lack.
 
     Raises:
-        ValueError: For an unknown modality, other rows or widths, or content that is not finite;
-            where none is given.
+        ValueError: For an unknown modality, other rows, widths or columns, or content that is not
+            finite; where none is given.
     """
     num_items = len(ids)
     names = [name for name in known if not name.startswith("has_")]
@@ -46,7 +54,7 @@ def read_content(
         width, has = known[name].size(1), torch.full((num_items,), name in given)
         x = torch.zeros(num_items, width)
         if name in given:
-            x = _as_tensor(name, features[name], ids)
+            x = _as_tensor(name, features[name], ids, columns.get(name, ()))
             if x.shape != (num_items, width):
                 raise ValueError(
                     f"'features' at {name!r} must be [{num_items}, {width}] (got {list(x.shape)})"
@@ -73,36 +81,74 @@ def read_content(
     return out
 
 
-def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
+def _as_tensor(name: str, x: Any, ids: pd.Index, columns: Sequence[str]) -> Tensor:
+    x = as_pandas(x)
     if isinstance(x, Mapping) and not is_sparse(x):
-        x = pd.Series(list(x.values()), index=list(x), dtype=object)
+        x = pd.Series(list(x.values()), exact_ids(list(x), _at(name)), dtype=object)
+    if isinstance(x, pd.DataFrame) and "item" in x.columns:
+        x = x.set_index("item")
     by_id = isinstance(x, pd.DataFrame | pd.Series)
     if by_id:
-        lacking = ids.difference(x.index)
-        if len(lacking) or not x.index.is_unique:
-            raise ValueError(
-                f"'features' at {name!r} must have the items' ids as index, each once: ids such as "
-                f"{ids[:1].tolist()} (lacking {lacking[:3].tolist()}, it has "
-                f"{x.index[:3].tolist()}); set_index makes an index of a column"
-            )
-        x = x.loc[ids]
-    found = numbers_of(x, f"'features' at {name!r}", ids if by_id else None)
+        x = _by_id(name, x, ids)
+    if isinstance(x, pd.DataFrame) and not (x.shape[1] == 1 and holds_vectors(x.iloc[:, 0])):
+        x = in_order(x, columns, _at(name))
+    found = numbers_of(x, _at(name), ids if by_id else None)
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.array(found, dtype=np.float32))
+
+
+def in_order(x: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataFrame:
+    r"""Columns in the order of training, where both have names.
+
+    Args:
+        x: Content; names that are the numbers of its columns in their order are none.
+        columns: The names in training; empty where they had none.
+        what: Names the table in messages.
+
+    Raises:
+        ValueError: For other names.
+    """
+    found, numbers = list(map(str, x.columns)), list(map(str, range(x.shape[1])))
+    columns = list(columns) or numbers
+    if sorted(found) == sorted(columns) and len({*found}) == len(found):
+        return x.iloc[:, [found.index(name) for name in columns]]
+    if found == numbers or columns == list(map(str, range(len(columns)))):
+        return x
+    raise ValueError(
+        f"{what} must have the columns of training, {columns[:5]} ... ({len(columns)}): it lacks "
+        f"{[name for name in columns if name not in found][:5]} and has "
+        f"{[name for name in found if name not in columns][:5]} besides"
+    )
+
+
+def _at(name: str) -> str:
+    return f"'features' at {name!r}"
+
+
+def _by_id(name: str, x: Any, ids: pd.Index) -> Any:
+    r"""The rows of a table or Series that are the items', in their order.
+
+    A Series whose index is the numbers of its rows has the items' order.
+    """
+    index = exact_ids(x.index, f"the index of {_at(name)}")
+    rows = rows_of(ids, index.unique())
+    if (rows < 0).any() or not index.is_unique:
+        if isinstance(x, pd.Series) and index.equals(pd.RangeIndex(len(ids))):
+            return x
+        raise ValueError(
+            f"{_at(name)} must have the items' ids as index, each once: ids such as "
+            f"{ids[:1].tolist()} (lacking {ids[rows < 0][:3].tolist()}, it has "
+            f"{index[:3].tolist()}{difference(ids[rows < 0], index)}); set_index makes an index of "
+            "a column"
+        )
+    return x.iloc[rows]
 
 
 def _as_mask(name: str, mask: Any, ids: pd.Index) -> Tensor:
     if isinstance(mask, Tensor):
         return mask.detach().cpu()
     if isinstance(mask, pd.Series):
-        lacking = ids.difference(mask.index)
-        if not len(lacking) and mask.index.is_unique:
-            mask = mask.loc[ids]
-        elif not mask.index.equals(pd.RangeIndex(len(ids))):
-            raise ValueError(
-                f"'features' at {name!r} must have the items' ids as index, each once (lacking "
-                f"{lacking[:3].tolist()})"
-            )
+        mask = _by_id(name, mask, ids)
     found = np.array(mask)
     if found.dtype != bool:
         raise ValueError(f"'features' at {name!r} must be bool [{len(ids)}] (got {found.dtype})")

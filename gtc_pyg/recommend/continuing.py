@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.datasets import InteractionDataset, from_frames
+from gtc_pyg.datasets.exact_ids import exact_ids, shared
 from gtc_pyg.datasets.splits import check_ratios
 from gtc_pyg.distributed import rank
 from gtc_pyg.functional import normalize_rows, spectral_factors
@@ -18,14 +19,12 @@ from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.models.registry import build_model, settings_of
 from gtc_pyg.recommend.interactions import Interactions, as_frame
+from gtc_pyg.recommend.trained import Trained
 from gtc_pyg.transforms import ItemKNNGraph
-
-if TYPE_CHECKING:
-    from gtc_pyg.recommend.recommender import Recommender
 
 
 def grown_dataset(
-    recommender: Recommender,
+    recommender: Trained,
     interactions: Interactions,
     transform: Any,
     ratios: Sequence[float] = (0.9, 0.05, 0.05),
@@ -50,13 +49,13 @@ def grown_dataset(
     check_ratios(ratios)
     users, items = recommender.users, recommender.items
     new = as_frame(interactions)
-    items.rows(new["item"])
-    users.extended(pd.Index(new["user"][~new["user"].isin(users.index)].unique()))
+    item = items.rows(new["item"])
+    named = pd.Index(new["user"].unique())
+    users = users.extended(named[users.found(named).numpy() < 0])
     trained = recommender.inputs.edge_index_dict[USER_TO_ITEM]
-    parts = [
-        pd.DataFrame({"user": users[u], "item": items[i]}) for u, i in (trained, recommender.seen)
-    ]
-    table = pd.concat([*parts, new], ignore_index=True)
+    given = torch.stack([users.rows(new["user"]), item])
+    u, i = torch.cat([trained, recommender.seen, given], dim=1)
+    table = pd.DataFrame({"user": users[u], "item": items[i]})
     table["split"] = "train"
     free = ~table.duplicated(["user", "item"]) & (table.index >= trained.size(1))
     table = table[free | (table.index < trained.size(1))]
@@ -75,7 +74,9 @@ def grown_dataset(
     for name, x in recommender.features.items():
         if not name.startswith("has_"):
             has = recommender.features.get(f"has_{name}", torch.ones(len(x), dtype=torch.bool))
-            content[name] = pd.DataFrame(x[has].numpy(), index=items.index[has.numpy()])
+            content[name] = pd.DataFrame(
+                x[has].numpy(), items.index[has.numpy()], recommender.columns.get(name)
+            )
     shown = pd.DataFrame({"item": items.index})
     data = from_frames(table, shown, content, split_column="split", pre_transform=transform)
     data._items = recommender.describe(data.item_ids)
@@ -83,7 +84,7 @@ def grown_dataset(
 
 
 def warm_started(
-    recommender: Recommender, dataset: InteractionDataset, turn: float = 0.5
+    recommender: Trained, dataset: InteractionDataset, turn: float = 0.5
 ) -> GraphRecommender:
     r"""A model for a grown dataset that begins where the trained one ended.
 
@@ -107,7 +108,8 @@ def warm_started(
         turn: :math:`\tau`, in [0, 1]. Measured in ``docs/recommend.md``.
 
     Raises:
-        ValueError: For content of other modalities or widths.
+        ValueError: For content of other modalities, widths or columns, or where no user or no item
+            is known.
     """
     old = recommender.model
     for name in old.modalities:
@@ -117,12 +119,19 @@ def warm_started(
                 f"'dataset' must have content {name!r} [I, {expected}], as the model was trained "
                 f"with (got {list(dataset.modalities) if found is None else list(found.shape)})"
             )
+        names, others = recommender.columns.get(name), dataset.feature_columns.get(name)
+        if names and others and names != others:
+            raise ValueError(
+                f"'dataset' must have the columns of content {name!r} in the order of training, "
+                f"{list(names[:5])} ... (got {list(others[:5])} ...): features[{name!r}][columns] "
+                "brings a table into it"
+            )
     settings = _with_gaps(settings_of(old), dataset)
     model = build_model(settings | {"num_users": dataset.num_users, "num_items": dataset.num_items})
-    state, given = model.state_dict(), dict(old.state_dict())
+    state = model.state_dict()
     of_rows = {id(table.weight) for _, _, table in old.tables()}
     tables = {name for name, weight in old.named_parameters() if id(weight) in of_rows}
-    for name, value in given.items():
+    for name, value in old.state_dict().items():
         if name not in tables and state[name].shape == value.shape:
             state[name].copy_(value)
     ids = {
@@ -131,7 +140,9 @@ def warm_started(
     }
     rows = {}
     for kind, (known, wanted) in ids.items():
-        found = torch.from_numpy(known.index.get_indexer(wanted))
+        given = exact_ids(wanted, f"the dataset's {kind} ids")
+        shared(given, f"the dataset's {kind}s", known.index, f"the known {kind}s")
+        found = known.found(given)
         rows[kind] = found.masked_fill(found >= getattr(old, f"num_{kind}s"), -1)
     edge_index = dataset[0]["user", "rates", "item"].edge_index
     with torch.no_grad():
@@ -191,7 +202,7 @@ def _turn(users: Tensor, items: Tensor, trained: Tensor, edge_index: Tensor, sha
 
 
 def continued(
-    recommender: Recommender,
+    recommender: Trained,
     interactions: Interactions | InteractionDataset,
     pre_transform: Any,
     ratios: Sequence[float],
@@ -204,7 +215,8 @@ def continued(
     if isinstance(interactions, InteractionDataset):
         dataset = interactions
     else:
-        graph = pre_transform or ItemKNNGraph(k=min(10, recommender.num_items))
+        default = ItemKNNGraph(k=min(10, recommender.num_items)) if recommender.features else None
+        graph = pre_transform or default
         dataset = grown_dataset(recommender, interactions, graph, ratios, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gtc_pyg.explain import ExplainedUser, plot_user
 from gtc_pyg.recommend.ids import Ids
+from gtc_pyg.recommend.trained import Trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gtc_pyg.recommend.recommender import Recommender
 
 POPULARITY = "popularity"
 
@@ -74,9 +74,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(
-    recommender: Recommender, user: Any, item: Any, interactions: Any, k: int
-) -> Explanation:
+def explain(recommender: Trained, user: Any, item: Any, interactions: Any, k: int) -> Explanation:
     r"""The parts of a score with the user's own ids; see :meth:`Recommender.explain`."""
     who = _explained(recommender, user, interactions)
     row = recommender.items.row(item)
@@ -91,7 +89,7 @@ def explain(
         return table
 
     return Explanation(
-        item=item,
+        item=recommender.items[row].tolist()[0],
         score=float(parts.score),
         sources=pd.Series(sources, dtype=float),
         past_items=valued(parts.past_items, parts.past),
@@ -103,11 +101,9 @@ def explain(
 
 
 def plot(
-    recommender: Recommender, user: Any, interactions: Any, k: int, label: str | None
+    recommender: Trained, lists: pd.DataFrame, user: Any, interactions: Any, label: str | None
 ) -> Figure:
     r"""A user's best items and where they come from; see :meth:`Recommender.plot_user`."""
-    known = interactions is None
-    lists = recommender.recommend(user, k) if known else recommender.fold_in(interactions, k)
     table, column = recommender.describe(), "item" if label is None else label
     if column not in table:
         raise ValueError(f"'label' must be one of {list(table.columns)} (got {label!r})")
@@ -124,23 +120,23 @@ def plot(
     )
 
 
-def _explained(recommender: Recommender, user: Any, interactions: Any) -> ExplainedUser:
+def _explained(recommender: Trained, user: Any, interactions: Any) -> ExplainedUser:
     if (user is None) == (interactions is None):
         raise ValueError("either 'user' or 'interactions' must be given")
-    explainer, num_users = recommender._of_scores(), recommender.model.num_users
+    explainer, num_users = recommender.explainer, recommender.model.num_users
     if interactions is None:
         row = int(recommender.users.row(user))
         if row < num_users:
             return explainer.user(row)
-        items = recommender._seen(torch.tensor([row]))[1]
+        items = recommender.seen_rows(row)
     else:
         items = recommender.items.rows(interactions).unique()
     return explainer.user(items[items < recommender.model.num_items])
 
 
-def _explainable(recommender: Recommender, rows: Tensor) -> list[int | Tensor]:
+def _explainable(recommender: Trained, rows: Tensor) -> list[int | Tensor]:
     """Items whose embedding the model made, by row, and the embeddings of others."""
-    num_items, cold = recommender.model.num_items, recommender._cold
+    num_items, cold = recommender.model.num_items, recommender.cold_rows
     return [
         r if r < num_items and r not in cold else recommender.item_emb[r] for r in rows.tolist()
     ]

@@ -2,13 +2,15 @@ r"""A recommender as a folder: written beside its place, checked before anything
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,15 +23,15 @@ from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.lists import Lists
 from gtc_pyg.recommend.manifest import FILES, FORMAT, ITEMS, SUMS, TENSORS, USERS
 from gtc_pyg.recommend.tables import read_table, write_table
+from gtc_pyg.recommend.trained import Trained
 
-if TYPE_CHECKING:
-    from gtc_pyg.recommend.recommender import Recommender
+T = TypeVar("T", bound=Trained)
 
 MOST_CELLS = 2**24
 """Values in a table of ids or items, beside as many as the folder has bytes."""
 
 
-def save(recommender: Recommender, path: Path) -> Path:
+def save(recommender: Trained, path: Path) -> Path:
     r"""Writes the folder beside its place and exchanges them; see :meth:`Recommender.save`."""
     if type(recommender.model) not in MODELS.values():
         raise ValueError(
@@ -42,7 +44,7 @@ def save(recommender: Recommender, path: Path) -> Path:
     return path
 
 
-def _write(recommender: Recommender, settings: Mapping[str, Any], beside: Path) -> None:
+def _write(recommender: Trained, settings: Mapping[str, Any], beside: Path) -> None:
     features, edge_types = list(recommender.features), list(recommender.inputs.edge_index_dict)
     tensors = _tensors(recommender)
     held = contents.header_of(tensors)
@@ -50,13 +52,12 @@ def _write(recommender: Recommender, settings: Mapping[str, Any], beside: Path) 
     model, widths = recommender.model, settings.get("in_channels", {})
     contents.check_shapes(held, model, widths, features, edge_types)
     contents.check_values(tensors, edge_types, (model.num_users, model.num_items))
-    save_file(tensors, beside / TENSORS)
+    columns = {name: list(names) for name, names in recommender.columns.items()}
+    save_file(tensors, beside / TENSORS, metadata={"columns": json.dumps(columns)})
     write_table(pd.DataFrame({"user": recommender.users.index}), beside / USERS)
-    table = pd.DataFrame() if recommender.table is None else recommender.table
-    others = [column for column in table.columns if column != "item"]
-    items = table[others].reset_index(drop=True)
-    items.insert(0, "item", recommender.items.index)
-    write_table(items, beside / ITEMS)
+    table = [] if recommender.table is None else [recommender.table]
+    items = pd.DataFrame({"item": recommender.items.index})
+    write_table(pd.concat([items, *table], axis=1), beside / ITEMS)
     edge_lists = [list(key) for key in edge_types]
     manifest.write(beside, {"model": settings, "features": features, "edge_types": edge_lists})
     for file in (SUMS, *FILES):
@@ -90,7 +91,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
         )
 
 
-def load(cls: type[Recommender], path: Path) -> Recommender:
+def load(cls: type[T], path: Path) -> T:
     r"""Checks and reads the folder; see :meth:`Recommender.load`."""
     recover(Path(os.path.realpath(path)))
     while True:
@@ -114,7 +115,7 @@ def _identity(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
-def _load(cls: type[Recommender], path: Path) -> Recommender:
+def _load(cls: type[T], path: Path) -> T:
     config = manifest.checked(path)
     try:
         return _read(cls, path, config)
@@ -127,7 +128,7 @@ def _load(cls: type[Recommender], path: Path) -> Recommender:
         raise ValueError(f"{path}: damaged, or not written by save ({what})") from error
 
 
-def _read(cls: type[Recommender], path: Path, config: Mapping[str, Any]) -> Recommender:
+def _read(cls: type[T], path: Path, config: Mapping[str, Any]) -> T:
     """Sizes first: nothing is made before it is known to be no larger than the files."""
     settings, names = config["model"], list(config["features"])
     edge_types = [(source, name, target) for source, name, target in config["edge_types"]]
@@ -155,14 +156,14 @@ def _read(cls: type[Recommender], path: Path, config: Mapping[str, Any]) -> Reco
     )
     table = items.drop(columns="item")
     self = cls.__new__(cls)
-    self._set_model(model, inputs)
+    self.set_model(model, inputs, _columns(path / TENSORS, features))
     self.features = features
     Lists.__init__(
         self,
         tensors["user_emb"],
         tensors["item_emb"],
-        Ids(pd.Index(users["user"]), "user"),
-        Ids(pd.Index(items["item"]), "item"),
+        Ids(users["user"], "user"),
+        Ids(items["item"], "item"),
         table if len(table.columns) else None,
         tensors["seen"],
         model.item_bias is not None,
@@ -170,7 +171,17 @@ def _read(cls: type[Recommender], path: Path, config: Mapping[str, Any]) -> Reco
     return self
 
 
-def _tensors(recommender: Recommender) -> dict[str, Tensor]:
+def _columns(path: Path, features: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names of the content's columns, one for each and none twice."""
+    with safe_open(path, "pt") as file:
+        columns: dict[str, list[str]] = json.loads((file.metadata() or {}).get("columns", "{}"))
+    for name, names in columns.items():
+        if sorted(map(str, {*names})) != sorted(names) or len(names) != features[name].size(1):
+            raise ValueError(f"columns of {name!r:.80} must be {features[name].size(1)} names")
+    return columns
+
+
+def _tensors(recommender: Trained) -> dict[str, Tensor]:
     inputs = recommender.inputs
     out = {f"model.{key}": value for key, value in recommender.model.state_dict().items()}
     out |= {f"features.{name}": x for name, x in recommender.features.items()}

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.datasets.frame_columns import show
+from gtc_pyg.datasets.exact_ids import (
+    KINDS,
+    appended,
+    exact_ids,
+    lookup,
+    rows_of,
+    show,
+)
 
 _WHAT_TO_DO = {
     "user": "for users who came after training there is fold_in(interactions)",
@@ -25,8 +30,10 @@ class Ids:
         kind: ``'user'`` or ``'item'``, for messages.
     """
 
-    def __init__(self, index: pd.Index, kind: str) -> None:
-        if not index.is_unique:
+    def __init__(self, index: Any, kind: str) -> None:
+        index = exact_ids(index, f"{kind} ids")
+        self._lookup = lookup(index)
+        if not self._lookup.is_unique:
             raise ValueError(
                 f"{kind} ids must be unique (got {show(index[index.duplicated()][0])} twice)"
             )
@@ -47,13 +54,17 @@ class Ids:
         """
         if ids is None:
             return torch.arange(len(self.index))
-        if isinstance(ids, Mapping | pd.DataFrame):
-            raise ValueError(f"one {self.kind} id or several are expected (got a table or mapping)")
-        wanted = self._index_of(as_list(ids))
-        rows = self.index.get_indexer(wanted)
+        wanted = exact_ids(ids, f"{self.kind} ids")
+        rows = self.found(wanted)
         if (rows < 0).any():
-            raise ValueError(self._unknown([wanted[i] for i in (rows < 0).nonzero()[0].tolist()]))
-        return torch.from_numpy(rows.astype(np.int64))
+            raise ValueError(self._unknown(wanted[rows.numpy() < 0].tolist()))
+        return rows
+
+    def found(self, ids: pd.Index) -> Tensor:
+        r"""The rows of ids as :func:`~gtc_pyg.datasets.exact_ids.exact_ids` gives them, -1 where
+        one is unknown ``[N]``.
+        """
+        return torch.from_numpy(rows_of(ids, self._lookup))
 
     def row(self, one: Any) -> Tensor:
         r"""The row of one id ``[1]``.
@@ -61,10 +72,10 @@ class Ids:
         Raises:
             ValueError: For an unknown id, none or several.
         """
-        ids = [] if one is None else as_list(one)
-        if len(ids) != 1:
-            raise ValueError(f"one {self.kind} must be given (got {len(ids)})")
-        return self.rows(ids)
+        rows = self.rows([] if one is None else one)
+        if len(rows) != 1:
+            raise ValueError(f"one {self.kind} must be given (got {len(rows)})")
+        return rows
 
     def __getitem__(self, rows: Tensor) -> pd.Index:
         return self.index[rows.numpy()]
@@ -75,8 +86,8 @@ class Ids:
         Raises:
             ValueError: For an id that is known already, or of another type.
         """
-        new = self._index_of(as_list(ids))
-        known = new[new.isin(self.index)]
+        new = exact_ids(ids, f"{self.kind} ids")
+        known = new[self.found(new).numpy() >= 0]
         if len(known):
             raise ValueError(f"{self.kind} {show(known[0])} is known already, expected new ids")
         if len(new) and len(self.index) and _kind(new) != _kind(self.index):
@@ -84,20 +95,17 @@ class Ids:
                 f"{self.kind} ids must be {_kind(self.index)} like the known ones "
                 f"(got {show(new[0])}, {_kind(new)})"
             )
-        return Ids(self.index.append(new), self.kind)
-
-    def _index_of(self, ids: list[Any]) -> pd.Index:
-        return pd.Index(ids) if ids else self.index[:0]
+        return Ids(appended(self.index, new, f"{self.kind} ids"), self.kind)
 
     def _unknown(self, ids: list[Any]) -> str:
-        known, first = list(self.index[:10_000]), ids[0]
+        known, first = self.index[:10_000].tolist(), ids[0]
         text = f"unknown {self.kind} {show(first)}"
         if len(ids) > 1:
             text += f" and {len(ids) - 1:,} more"
         examples = ", ".join(show(x) for x in known[:3])
         text += f": {len(self.index):,} {self.kind}s are known, such as {examples}"
         if known and isinstance(first, str) != isinstance(known[0], str):
-            meant = [x for x in map(_plain, self.index) if str(x) == str(first)][:1]
+            meant = [x for x in self.index.tolist() if str(x) == str(first)][:1]
             give = f": give {show(meant[0])}" if meant else ""
             text += f"; ids are {_kind(self.index)}, and {show(first)} is not{give}"
             if meant:
@@ -109,19 +117,5 @@ class Ids:
         return f"{text}; {_WHAT_TO_DO[self.kind]}"
 
 
-def as_list(ids: Hashable | Iterable[Any]) -> list[Any]:
-    r"""One id, or several, as a list."""
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        return [ids]
-    if isinstance(ids, Tensor):
-        return list(ids.tolist())
-    return list(ids)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _kind(index: pd.Index) -> str:
-    found = pd.api.types.infer_dtype(index, skipna=False)
-    return {"integer": "integers", "string": "strings"}.get(found, f"of mixed types ({found})")
+    return KINDS[pd.api.types.infer_dtype(index, skipna=False)]

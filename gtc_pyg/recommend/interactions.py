@@ -7,7 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gtc_pyg.recommend.ids import Ids, as_list
+from gtc_pyg.datasets.exact_ids import as_list, exact_ids
+from gtc_pyg.datasets.frame_columns import as_pandas, column
+from gtc_pyg.recommend.ids import Ids
 
 Interactions = pd.DataFrame | Mapping[Any, Iterable[Any]]
 
@@ -22,30 +24,29 @@ def as_frame(interactions: Interactions) -> pd.DataFrame:
     Raises:
         ValueError: For a table without these columns, or a missing id.
     """
+    interactions = as_pandas(interactions)
     if isinstance(interactions, Mapping):
         pairs = [(user, item) for user, items in interactions.items() for item in as_list(items)]
-        frame = pd.DataFrame(pairs, columns=["user", "item"])
+        given = {
+            name: pd.Series([pair[i] for pair in pairs], dtype=object)
+            for i, name in enumerate(("user", "item"))
+        }
     else:
         if not isinstance(interactions, pd.DataFrame):
             raise ValueError(
                 f"'interactions' must be a table with the columns 'user' and 'item', or a mapping "
                 f"of users to items (got {type(interactions).__name__})"
             )
-        lacking = [name for name in ("user", "item") if name not in interactions.columns]
+        names, levels = ("user", "item"), interactions.index.names
+        lacking = [n for n in names if n not in interactions.columns and n not in levels]
         if lacking:
             raise ValueError(
                 f"'interactions' lacks {lacking} (it has {list(interactions.columns)}): name the "
                 "columns so, by rename(columns=...)"
             )
-        frame = interactions[["user", "item"]]
-    missing = frame.isna().any(axis=1)
-    if missing.any():
-        row = int(missing.to_numpy().argmax())
-        raise ValueError(
-            f"'interactions' lacks an id in row {row} (from 0): {frame.iloc[row].to_dict()}; drop "
-            f"such rows, {int(missing.sum())} in all"
-        )
-    return frame.drop_duplicates(ignore_index=True)
+        given = {name: column(interactions, name, name, "interactions") for name in names}
+    ids = {name: exact_ids(given[name], f"'interactions', {name} ids") for name in given}
+    return pd.DataFrame(ids).drop_duplicates(ignore_index=True)
 
 
 def pairs_of(interactions: Interactions, users: Ids, items: Ids) -> Tensor:

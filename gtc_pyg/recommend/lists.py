@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gtc_pyg.datasets.frame_columns import as_pandas
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.functional import normalize_rows, whole_number
 from gtc_pyg.recommend.best_items import Candidates, best_items
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import pairs_of
+from gtc_pyg.recommend.item_table import without_ids
 from gtc_pyg.recommend.quality import list_quality
 from gtc_pyg.recommend.state import Field, Stateful, reader
 from gtc_pyg.recommend.streaming import checked_ending, write_lists
@@ -66,7 +68,7 @@ class Lists(Stateful):
             item_emb=item_emb,
             users=users,
             items=items,
-            table=None if table is None else _without_ids(table, items.index),
+            table=None if table is None else without_ids(table, items.index),
             seen=seen,
             _seen=GroupedEdges(seen, len(users)),
         )
@@ -259,6 +261,7 @@ class Lists(Stateful):
             raise ValueError("'candidates' must hold at least one item (got none)")
         if exclude is None:
             return Candidates(only)
+        exclude = as_pandas(exclude)
         if isinstance(exclude, Mapping | pd.DataFrame):
             pairs = pairs_of(exclude, self.users, self.items)
             return Candidates(only, of_user=GroupedEdges(pairs, self.num_users))
@@ -290,36 +293,3 @@ class Lists(Stateful):
         columns |= {"rank": (rank + 1).numpy()}
         columns |= {"item": self.items[items[there]], "score": scores[there].numpy()}
         return pd.DataFrame(columns)
-
-
-def _without_ids(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
-    """What there is to show: no column of the ids, and none by the name that they get."""
-    table = table.loc[:, ~table.columns.duplicated()]
-    again = [name for name in table.columns if pd.Index(table[name]).equals(ids)]
-    out = table.drop(columns=again).reset_index(drop=True)
-    return out.rename(columns={"item": "item (column)"})
-
-
-def below(table: pd.DataFrame, more: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:
-    r"""A table with the rows of other items below: its columns, empty where the others lack them.
-
-    Args:
-        table: What there is.
-        more: Further rows; :obj:`None` where there is nothing to show.
-        ids: Of the further items.
-
-    Raises:
-        ValueError: For columns that the table lacks and that are not the ids.
-    """
-    more = pd.DataFrame(index=range(len(ids))) if more is None else more
-    own = [name for name in more.columns if pd.Index(more[name]).equals(ids)]
-    if unknown := [name for name in more.columns if name not in [*table.columns, *own]]:
-        raise ValueError(
-            f"'items' has the columns {unknown}, expected some of {list(table.columns)} and ids in "
-            "the order of 'ids'"
-        )
-    out = pd.concat([table, more.reindex(columns=table.columns)], ignore_index=True)
-    for name in table.columns:
-        if pd.api.types.is_integer_dtype(table[name].dtype) and out[name].isna().any():
-            out[name] = out[name].astype("Int64")  # 1999 stays what it is
-    return out

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.datasets.frame_columns import as_pandas
 from gtc_pyg.evaluation import GroupedEdges
-from gtc_pyg.explain import Explainer
-from gtc_pyg.graph.csr_graph import USER_TO_ITEM
-from gtc_pyg.inductive.item_embedder import ItemEmbedder
-from gtc_pyg.inductive.user_embedder import UserEmbedder
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.recommend import explanation, folder
@@ -23,14 +20,15 @@ from gtc_pyg.recommend.content import joined, read_content
 from gtc_pyg.recommend.continuing import continued
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import as_frame
-from gtc_pyg.recommend.lists import Lists, below
-from gtc_pyg.recommend.state import Field, changer, reader
+from gtc_pyg.recommend.item_table import below
+from gtc_pyg.recommend.state import changer, reader
+from gtc_pyg.recommend.trained import Trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Recommender(Lists):
+class Recommender(Trained):
     r"""Answers after training: lists for users, old and new, similar items, and reasons.
 
     Everybody is embedded once, without noise; a list is then one product (:class:`Lists` has what
@@ -58,9 +56,6 @@ class Recommender(Lists):
         ['user', 'rank', 'item', 'score']
     """
 
-    features = Field[dict[str, Tensor]]()
-    """Content of all items, those added after training included."""
-
     def __init__(
         self,
         model: GraphRecommender,
@@ -75,27 +70,17 @@ class Recommender(Lists):
         inputs = GraphInputs.from_data(dataset[0], modalities).to(torch.device("cpu"))
         model = copy.deepcopy(model)
         model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
-        self._set_model(model, inputs)
+        columns = {k: v for k, v in dataset.feature_columns.items() if k in inputs.features}
+        self.set_model(model, inputs, columns)
         with torch.no_grad():
-            user_emb, item_emb = self.model(*self._inputs)
-        if self._cold:
-            item_emb = self._of_new_items().replace(item_emb)
+            user_emb, item_emb = self.model(*self.arguments)
+        if self.cold_rows:
+            item_emb = self.item_embedder.replace(item_emb)
         views = [dataset.view(split)["user", "rates", "item"].edge_label_index for split in seen]
         known = torch.cat([torch.empty(2, 0, dtype=torch.long), *(edge.cpu() for edge in views)], 1)
         users, items = Ids(dataset.user_ids, "user"), Ids(dataset.item_ids, "item")
         bias = model.item_bias is not None
         super().__init__(user_emb, item_emb, users, items, dataset.items, known, bias)
-
-    def _set_model(self, model: GraphRecommender, inputs: GraphInputs) -> None:
-        self.model, self.inputs = model.cpu().eval().requires_grad_(False), inputs
-        self.features = dict(inputs.features)  # of items added after training, too
-        self._inputs = inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
-        self._user_embedder: UserEmbedder | None = None
-        self._item_embedder: ItemEmbedder | None = None
-        self._explainer: Explainer | None = None
-        touched = inputs.edge_index_dict[USER_TO_ITEM][1]
-        degree = torch.bincount(touched, minlength=model.num_items)
-        self._cold = set((degree == 0).nonzero().view(-1).tolist()) if model.modalities else set()
 
     @reader
     def fold_in(
@@ -126,6 +111,7 @@ class Recommender(Lists):
         Raises:
             ValueError: For an unknown item.
         """
+        interactions = as_pandas(interactions)
         one = not isinstance(interactions, Mapping | pd.DataFrame)
         given = {0: interactions} if one else interactions
         users, edge_index = self._newcomers(given)
@@ -165,21 +151,23 @@ class Recommender(Lists):
 
         Args:
             ids: Their ids ``[n]``.
-            features: Modality to content ``[n, F_m]`` in the order of ``ids``, or a DataFrame with
-                ids as index; one that they all lack may be left out, and ``has_<modality>`` ``[n]``
-                (bool) says which of them have it.
-            items: What there is to show of them: the columns of the items' table, in the same
-                order.
+            features: Modality to content ``[n, F_m]`` in the order of ``ids``, or by item id a
+                DataFrame, Series or dict of vectors; one that they all lack may be left out, and
+                ``has_<modality>`` ``[n]`` (bool) says which of them have it. Columns of a DataFrame
+                are brought into the order of training, by their names.
+            items: What there is to show of them: columns of the items' table, in the same order or
+                with ids as index.
 
         Raises:
-            ValueError: For an item that is known already, content of other rows or widths or that
-                is not finite, a column that the items' table lacks, or a model that reads no
-                content.
+            ValueError: For an item that is known already, content of other rows, widths or columns
+                or that is not finite, a column that the items' table lacks, or a model that reads
+                no content.
         """
         new = self.items.extended(ids)
         added = new.index[len(self.items) :]
-        content = read_content(features, self.features, added)
-        emb = self._of_new_items()(content)
+        embed = self.item_embedder
+        content = read_content(features, self.features, added, self.columns)
+        emb = embed(content)
         if items is not None and len(items) != len(added):
             raise ValueError(
                 f"'items' must have a row for each of the {len(added)} items (got {len(items)})"
@@ -267,7 +255,8 @@ class Recommender(Lists):
         Raises:
             ValueError: As :meth:`explain`, and for an unknown column.
         """
-        return explanation.plot(self, user, interactions, k, label)
+        lists = self.recommend(user, k) if interactions is None else self.fold_in(interactions, k)
+        return explanation.plot(self, lists, user, interactions, label)
 
     @reader
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -305,33 +294,13 @@ class Recommender(Lists):
 
     def _newcomers(self, interactions: Any) -> tuple[Ids, Tensor]:
         frame = as_frame(interactions)
-        named = list(interactions) if isinstance(interactions, Mapping) else frame["user"].unique()
-        users = Ids(pd.Index(named), "user")
+        mapping = isinstance(interactions, Mapping)  # whose users may have no items
+        users = Ids(list(interactions) if mapping else frame["user"].unique(), "user")
         return users, torch.stack([users.rows(frame["user"]), self.items.rows(frame["item"])])
 
     def _embed_users(self, edge_index: Tensor, num_users: int) -> Tensor:
         trained = edge_index[1] < self.model.num_items
-        return self._of_new_users()(edge_index[:, trained], num_users)
-
-    def _of_new_users(self) -> UserEmbedder:
-        if self._user_embedder is None:
-            self._user_embedder = self.model.user_embedder(*self._inputs)
-        return self._user_embedder
-
-    def _of_new_items(self) -> ItemEmbedder:
-        if self._item_embedder is None:
-            self._item_embedder = self.model.item_embedder(*self._inputs)
-        return self._item_embedder
-
-    def _of_scores(self) -> Explainer:
-        if self._explainer is None:
-            self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
-        return self._explainer
-
-    def __getstate__(self) -> dict[str, Any]:
-        r"""All but what is made anew when it is first asked for."""
-        made = dict.fromkeys(("_user_embedder", "_item_embedder", "_explainer"))
-        return {**vars(self), **made}
+        return self.user_embedder(edge_index[:, trained], num_users)
 
     def __repr__(self) -> str:
         return (

@@ -75,11 +75,14 @@ def _join(files: list[Path], path: Path) -> None:
                 with file.open("rb") as part:
                     shutil.copyfileobj(part, out)
         return
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(path, pq.read_schema(files[0])) as writer:
+    # A part without rows does not know what its ids are.
+    schema = pa.unify_schemas(map(pq.read_schema, files), promote_options="permissive")
+    with pq.ParquetWriter(path, schema) as writer:
         for file in files:
-            writer.write_table(pq.read_table(file))
+            writer.write_table(pq.read_table(file).cast(schema))
 
 
 def _digest(values: Iterable[Any]) -> str:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from gtc_pyg.recommend.item_table import from_arrow, to_arrow
+
 _MAGIC, _VERSION = b"ARROW1\0\0", 4  # that of Arrow 1.0 and later
 _HEADER_TYPE, _HEADER, _DICTIONARY_DATA, _COMPRESSION = 1, 2, 1, 3  # slots of the format's tables
 
@@ -21,7 +23,13 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         ValueError: For a column of several types, or of a type that :func:`read_table` refuses.
     """
-    table = _as_arrow(frame, path.stem)
+    table = to_arrow(frame, path.stem)
+    for field in table.schema:
+        if not _is_counted(field.type):
+            raise ValueError(
+                f"the {path.stem}' column {field.name!r} cannot be saved ({field.type!s:.80}): "
+                f"give it one type of plain values, by astype(str) say"
+            )
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
 
@@ -54,23 +62,7 @@ def read_table(path: Path, num_rows: int, most_cells: int) -> pd.DataFrame:
     table.validate(full=True)
     if sum(_cells(chunk) for column in table.columns for chunk in column.chunks) > most_cells:
         raise ValueError(f"{path.name} holds more than the folder is large")
-    return table.to_pandas()
-
-
-def _as_arrow(frame: pd.DataFrame, what: str) -> pa.Table:
-    try:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        _check_types(table.schema)
-    except (TypeError, ValueError) as error:  # Arrow's are these, too
-        if len(frame.columns) > 1:
-            for name in frame.columns:
-                _as_arrow(frame[[name]], what)
-            raise
-        raise ValueError(
-            f"the {what}' column {frame.columns[0]!r} cannot be saved ({error}): give it one type, "
-            f"by astype(str) say"
-        ) from error
-    return table
+    return from_arrow(table)
 
 
 def _check_types(schema: pa.Schema) -> None:
@@ -85,6 +77,10 @@ def _is_counted(kind: pa.DataType) -> bool:
         return not types.is_dictionary(kind.value_type) and _is_counted(kind.value_type)
     if types.is_list(kind) or types.is_large_list(kind):
         return _is_counted(kind.value_type)
+    if types.is_struct(kind):
+        return all(_is_counted(field.type) for field in kind)
+    if isinstance(kind, pa.BaseExtensionType):  # those of pandas: periods, intervals
+        return _is_counted(kind.storage_type)
     plain = (
         types.is_null,
         types.is_boolean,
@@ -105,6 +101,10 @@ def _cells(array: pa.Array) -> int:
         return len(array) + (pc.sum(lengths.take(array.indices)).as_py() or 0)
     if types.is_list(array.type) or types.is_large_list(array.type):
         return len(array) + _cells(array.values)
+    if types.is_struct(array.type):
+        return len(array) + sum(_cells(array.field(i)) for i in range(array.type.num_fields))
+    if isinstance(array.type, pa.BaseExtensionType):
+        return _cells(array.storage)
     return len(array)
 
 

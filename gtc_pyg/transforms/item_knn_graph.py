@@ -79,6 +79,10 @@ class ItemKNNGraph(BaseTransform):
         available = _modalities(data)
         weights = self.weights or dict.fromkeys(available, 1.0)
         unknown = [modality for modality in weights if modality not in available]
+        if not available:
+            raise ValueError(
+                "the data has no content, which items could be alike by: give 'features'"
+            )
         if unknown or not weights:
             raise ValueError(f"unknown modality {unknown}: the data has {available}")
 

@@ -70,13 +70,6 @@ TABLE = [
         "(a leak), expected in one",
     ),
     (
-        "untrained",
-        write_line(INTER, 12, "4\t0\t2"),
-        f"{INTER}, line 12",
-        "user 4",
-        "nothing in the train split, expected",
-    ),
-    (
         "no test",
         write_bytes(INTER, b"userID\titemID\tx_label\n0\t0\t0\n0\t1\t1\n"),
         INTER,

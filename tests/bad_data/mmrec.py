@@ -89,7 +89,6 @@ TABLE = [
     ("label", line(3, "0\t1\t3"), "toy.inter, line 3: x_label", "'3'", "expected 0, 1 or 2"),
     ("twice", line(3, "0\t0\t0"), "line 3", "user 0, item 0 occurs twice", "expected once"),
     ("leak", line(10, "0\t0\t1"), "line 10", "user 0, item 0", "val split (a leak), expected in"),
-    ("untrained", line(10, "4\t8\t1"), "line 10", "user 4", "nothing in the train split, expected"),
     ("no train", without_label("0"), INTER, "the train split is empty", "expected at least one"),
     ("no val", without_label("1"), INTER, "the val split is empty", "expected at least one"),
     ("no test", without_label("2"), INTER, "the test split is empty", "expected at least one"),

@@ -95,6 +95,20 @@ def untrained(root: Path) -> Any:
     return TikTok(root).view("val")["user", "rates", "item"].edge_label_index.tolist()
 
 
+def left_out(write: Callable[[Path], Any], read: Callable[[Path], Any], name: str) -> Any:
+    r"""How many users are left out, and the users of validation, with one who has no training."""
+
+    def found(root: Path) -> Any:
+        write(root)
+        path = root / "raw" / name
+        path.write_bytes(path.read_bytes().rstrip() + b"\n4\t8\t1\n")
+        dataset = read(root)
+        edge_index = dataset.view("val")["user", "rates", "item"].edge_label_index
+        return dataset.num_left_out, 4 in edge_index[0], dataset.num_users
+
+    return found
+
+
 def ids(*names: Any) -> Callable[[Path], Any]:
     r"""The ids that come back of users and items with these names."""
 
@@ -132,6 +146,16 @@ UNUSUAL = [
     Unusual("ratings with BOM", ratings(lambda c: BOM + c), usual_ratings),
     Unusual("emoji and line ends in a title", title, "caf\xe9 \N{PEAR}\n\u202eso"),
     Unusual("users of the publisher's without training", untrained, [[4], [8]]),
+    Unusual(
+        "a user of MMRec's without training",
+        left_out(write_mmrec, mmrec.read, "toy.inter"),
+        (1, False, 5),
+    ),
+    Unusual(
+        "a user of Last.fm's without training",
+        left_out(write_lfm2k, lfm2k.read, "lfm2k.inter"),
+        (1, False, 5),
+    ),
     Unusual("emoji, line ends and long ids", ids(*STRANGE), STRANGE),
     Unusual("ids of 63 bits", ids(0, 5, 2**62, 2**63 - 1), [0, 5, 2**62, 2**63 - 1]),
     Unusual("negative ids", ids(-(2**63), -1, 0, 1), [-(2**63), -1, 0, 1]),

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.datasets.frame_columns import (
+    as_pandas,
     column,
     hint,
     ids,
     numbers,
-    same_kind,
-    show,
     split_labels,
     times,
 )
@@ -33,10 +37,28 @@ def test_a_column_is_found_by_name_and_counted_from_0() -> None:
         column(frame, "usr", "user", "t")
 
 
-def test_a_long_entry_is_shown_by_how_it_begins() -> None:
-    assert show(np.int64(3)) == "3"
-    assert show("x" * 98) == repr("x" * 98)
-    assert show("x" * 99) == "'" + "x" * 79 + "... (101 characters)"
+class Other:
+    r"""A table of a library that is not here, such as polars or DuckDB."""
+
+    columns = ("user", "when")
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        table = pa.table({"user": [2**62 + 1, None], "when": pa.array([dt.date(2024, 1, 1)] * 2)})
+        return table.__arrow_c_stream__(requested_schema)
+
+
+def test_tables_that_speak_arrow_are_taken_exactly() -> None:
+    found = as_pandas(Other())
+    assert found["user"].tolist() == [2**62 + 1, None]
+    assert found["when"].tolist() == [dt.date(2024, 1, 1)] * 2
+    for other in (found, found["user"], [1], {"a": [1]}, np.ones(2)):
+        assert as_pandas(other) is other
+
+
+def test_a_level_of_the_index_is_a_column() -> None:
+    counts = pd.DataFrame({"user": ["a", "b"], "item": [7, 8], "n": 1}).set_index(["user", "item"])
+    assert column(counts, "item", "item", "t").tolist() == [7, 8]
+    assert column(counts.reset_index("item"), "user", "user", "t").tolist() == ["a", "b"]
 
 
 def test_a_hint_is_given_where_a_name_is_near() -> None:
@@ -48,26 +70,10 @@ def test_a_hint_is_given_where_a_name_is_near() -> None:
 def test_ids_keep_their_type_and_categories_become_what_they_stand_for(dtype: Any) -> None:
     values = pd.Series(["3", "1", "3"]).astype(dtype)
     kinds = values.astype("category")
-    for given in (values, pd.Index(values), kinds):
-        found = ids(given, "it")
+    for held in (values, pd.Index(values), kinds):
+        found = ids(held, "it")
         assert found.tolist() == values.tolist()
-        assert found.dtype == (kinds.cat.categories.dtype if given is kinds else dtype)
-
-
-def test_python_integers_become_int64() -> None:
-    found = ids(pd.Series([2**63 - 1, -(2**63)], dtype=object), "it")
-    assert found.dtype == np.int64
-    assert found.tolist() == [2**63 - 1, -(2**63)]
-
-
-def test_strings_and_integers_do_not_go_together_and_nothing_goes_with_all() -> None:
-    words, whole, none = pd.Index(["1"]), pd.Index([1]), pd.Index([])
-    for index, other in ((words, words), (whole, whole), (none, whole), (words, none)):
-        same_kind(index, "a", other, "b")
-    with pytest.raises(
-        ValueError, match=r"^a holds strings such as '1', b holds integers such as 1;"
-    ):
-        same_kind(words, "a", whole, "b")
+        assert found.dtype == (kinds.cat.categories.dtype if held is kinds else dtype)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float32", "Int64", "Float64", object])
@@ -85,7 +91,7 @@ def test_numbers_are_float64(dtype: Any) -> None:
     "moments",
     [
         [2**60 + 1, 2**60, 2**60 + 1, 2**60 + 2],
-        [0.5, -float("inf"), 0.5, 7.0],
+        [0.5, -7.0, 0.5, 7.0],
         pd.to_datetime(["2025-02-01", "2025-01-31", "2025-02-01", "2026-01-01"], utc=True),
     ],
 )
@@ -95,6 +101,58 @@ def test_times_are_how_many_moments_were_before(moments: Any) -> None:
     assert before == [1, 0, 1, 2]
     assert times(values, "it").tolist() == before
     assert times(values[::-1], "it").tolist() == before[::-1]
+
+
+WHOLE = st.lists(st.integers(-(2**60), 2**60), min_size=1, max_size=9)
+DAYS = st.lists(st.dates(dt.date(1900, 1, 1), dt.date(2200, 1, 1)), min_size=1, max_size=9)
+SMALL = ["float64", "Float32", "double[pyarrow]", "category"]
+AS_NUMBERS = st.sampled_from(["int64", "Int64", "int64[pyarrow]", object, *SMALL])
+AS_DAYS = st.sampled_from(["M8[s]", "M8[ns]", "date32[pyarrow]", "timestamp[us][pyarrow]", object])
+
+
+@given(WHOLE, AS_NUMBERS)
+def test_numbers_of_every_type_are_in_their_order(moments: list[int], dtype: Any) -> None:
+    moments = [x % 100 for x in moments] if dtype in SMALL else moments
+    order = {x: row for row, x in enumerate(sorted({*moments}))}
+    expected = [order[x] for x in moments]
+    assert times(pd.Series(moments, dtype=object).astype(dtype), "it").tolist() == expected
+    exact = pd.Series([Decimal(x) for x in moments])
+    assert times(exact, "it").tolist() == expected
+
+
+@given(DAYS, AS_DAYS)
+def test_days_of_every_type_are_in_their_order(moments: list[dt.date], dtype: Any) -> None:
+    order = {x: row for row, x in enumerate(sorted({*moments}))}
+    days = pd.Series(moments, dtype=object)
+    moment = pd.to_datetime(days).dt.as_unit("us")
+    held = [days if dtype in (object, "date32[pyarrow]") else moment, moment.astype(object)]
+    for values in (
+        held[0].astype(dtype),
+        held[1],
+        moment.dt.to_period("D"),
+        moment.astype("category"),
+    ):
+        assert times(values, "it").tolist() == [order[x] for x in moments]
+
+
+@pytest.mark.parametrize(
+    ("moments", "message"),
+    [
+        ([1.0, np.inf], r"^it, row 1 \(from 0\): inf, expected a finite number; drop such rows, 1"),
+        (pd.Series([-np.inf, 1], dtype=object), r"row 0 \(from 0\): -inf, expected a finite"),
+        (pd.Series([1.0, np.inf], dtype="double[pyarrow]"), r"row 1 \(from 0\): inf, expected a"),
+        (["1420070400", "1420070401"], r"'1420070400'\): pandas.to_numeric makes numbers"),
+        (["2020-01-01", "1420070401"], r"pandas.to_datetime makes datetimes of strings"),
+        (["1420070400", None], r"got str, such as '1420070400'\): pandas.to_datetime"),
+        ([dt.date(2020, 1, 1), dt.datetime(2020, 1, 1)], r"must hold times of one kind"),
+        ([1.0, None], r"row 1 \(from 0\): the time is missing, 1 in all"),
+        ([None], r"row 0 \(from 0\): the time is missing"),
+        ([True], r"must hold numbers or datetimes"),
+    ],
+)
+def test_what_is_no_time_says_what_to_do(moments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        times(pd.Series(moments), "it")
 
 
 @pytest.mark.parametrize("dtype", ["str", object, "category"])

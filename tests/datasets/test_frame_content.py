@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.datasets.frame_content import Content, read_content
@@ -102,3 +106,64 @@ def test_what_is_no_vector_of_numbers_says_what_to_do(content, message: str) -> 
     pairs = pd.DataFrame({"user": list("aabb"), "item": list("xyxy")})
     with pytest.raises(ValueError, match=message):
         from_frames(pairs, features={"text": content})
+
+
+PRODUCTS = st.lists(st.integers(1, 10**5), min_size=8, max_size=20, unique=True)
+SPELLINGS = {
+    "upper and lower case": str.lower,
+    "leading zeros": lambda x: x.lstrip("0"),
+    "the prefix 'sku-'": lambda x: f"sku-{x}",
+    "a decimal point": lambda x: f"{x}.0",
+    "spaces around them": lambda x: f"{x} ",
+    "how accents": lambda x: unicodedata.normalize("NFD", x),
+}
+
+
+def shop(numbers: list[int]) -> tuple[pd.DataFrame, list[str]]:
+    items = [f"00{x}\u00c9" for x in numbers]
+    pairs = [(user, item) for user in range(4) for item in items if len(items) > user]
+    return pd.DataFrame(pairs, columns=["user", "item"]), items
+
+
+@pytest.mark.filterwarnings("ignore:.*has spaces around it")
+@given(PRODUCTS, st.sampled_from(sorted(SPELLINGS)), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_content_whose_ids_meet_no_item_is_refused(numbers, by: str, as_dict: bool) -> None:
+    table, items = shop(numbers)
+    names = [SPELLINGS[by](item) for item in items]
+    text = {name: [1.0, float(row)] for row, name in enumerate(names)}
+    held = text if as_dict else pd.DataFrame(text).T
+    with pytest.raises(ValueError, match=rf"have no id in common.*; they differ by {by}") as error:
+        from_frames(table, features={"text": held})
+    shown = [*names[:2], *dict.fromkeys(table["item"][:2])]
+    assert all(repr(name) in str(error.value) for name in shown)
+    listed = pd.DataFrame({"item": items})
+    with pytest.raises(ValueError, match=rf"that 'items' lacks, .*; they differ by {by}"):
+        from_frames(table, listed, {"text": held})
+    both = pd.DataFrame({"item": [*items, *names]})  # an outer join of log and catalogue
+    with pytest.raises(ValueError, match=rf"have no id in common.*; they differ by {by}"):
+        from_frames(table, both, {"text": held})
+
+
+@given(PRODUCTS, st.integers(1, 19))
+@settings(max_examples=40, deadline=None)
+def test_content_of_few_of_the_items_is_warned_of(numbers, num_common: int) -> None:
+    table, items = shop(numbers)
+    num_common = min(num_common, len(items))
+    others = [f"other{x}" for x in range(len(items) - num_common)]
+    text = {name: [1.0, 2.0] for name in [*items[:num_common], *others]}
+    share = num_common / len(items)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        from_frames(table, features={"text": text})
+    found = [str(w.message) for w in told if "of the fewer are in both" in str(w.message)]
+    assert len(found) == (share < 0.5)
+    assert not found or f"only {share:.0%} of the fewer" in found[0]
+
+
+def test_content_of_a_part_and_of_more_items_is_no_warning() -> None:
+    table, items = shop(list(range(1, 13)))
+    for names in (items[:2], [*items, *(f"new{x}" for x in range(99))]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            from_frames(table, features={"text": {name: [1.0, 2.0] for name in names}})

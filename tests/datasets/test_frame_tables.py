@@ -92,13 +92,24 @@ def test_users_after_training_are_left_out(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING):
         dataset = from_frames(table, items, {"text": content(items)}, "global_time", time="when")
     assert "late" not in dataset.user_ids
-    assert "1 users came after the training split and are left out" in caplog.text
+    assert "1 user(s) have nothing in training and are left out" in caplog.text
     last = table.groupby(["user", "item"])["when"].max()
     when = {
         split: {last[user, item] for user, item, own in triples(dataset) if own == split}
         for split in ("train", "val", "test")
     }
     assert max(when["train"]) < min(when["val"]) <= max(when["val"]) < min(when["test"])
+
+
+@pytest.mark.parametrize("with_items", [True, False])
+def test_users_without_a_given_training_are_left_out(with_items: bool, caplog) -> None:
+    table = pd.DataFrame({"user": list("aaaabbbbcd"), "item": list("wxyzwxyzww")})
+    table["part"] = [*["train", "train", "val", "test"] * 2, "val", "test"]
+    items = pd.DataFrame({"item": list("wxyz")}) if with_items else None
+    dataset = from_frames(table, items, split_column="part")
+    assert dataset.user_ids.tolist() == ["a", "b"] and dataset.num_left_out == 2
+    assert "2 user(s) have nothing in training and are left out" in caplog.text
+    assert triples(dataset) == set(table[:8].itertuples(index=False, name=None))
 
 
 def test_untouched_items_are_kept_where_they_have_content() -> None:
@@ -121,3 +132,20 @@ def test_an_item_with_content_alone_is_outside_no_core() -> None:
     items = pd.DataFrame({"item": list("wxyz")})
     features = {"text": {"w": [1.0]}}
     assert from_frames(table, items, features, k_core=2).item_ids.tolist() == list("wxyz")
+
+
+@pytest.mark.parametrize("name", ["min_rating", "min_weight"])
+@pytest.mark.parametrize(
+    "least", [np.inf, -np.inf, np.nan, np.float32("inf"), torch.tensor(np.nan)]
+)
+def test_thresholds_are_finite(name: str, least: Any) -> None:
+    named = {"min_rating": {"rating": "stars"}, "min_weight": {"weight": "plays"}}[name]
+    with pytest.raises(ValueError, match=rf"'{name}' must be a finite number \(got .*(inf|nan)"):
+        from_frames(log(), **named, **{name: least})
+
+
+@pytest.mark.parametrize("make", [np.float32, np.int8, np.array, torch.tensor])
+def test_thresholds_may_be_numbers_of_any_library(make: Any) -> None:
+    expected = triples(from_frames(log(), rating="stars", min_rating=3, k_core=2))
+    given = {"min_rating": make(3), "k_core": np.array(2), "seed": np.int64(0)}
+    assert triples(from_frames(log(), rating="stars", **given)) == expected

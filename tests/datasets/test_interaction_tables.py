@@ -47,7 +47,34 @@ def test_wrong_pairs_are_named(split: str, edge: list[int], message: str) -> Non
         replace(tables(), splits=splits).validate()
 
 
-def test_content_is_required() -> None:
+def test_users_without_training_are_left_out_and_counted() -> None:
+    lines = {split: torch.arange(3) + 10 for split in ("train", "val", "test")}
+    splits = {
+        "train": torch.tensor([[0, 1, 1], [0, 1, 2]]),
+        "val": torch.tensor([[2, 0, 3], [0, 2, 1]]),
+        "test": torch.tensor([[1, 2, 2], [0, 1, 2]]),
+    }
+    given = replace(tables(), splits=splits, lines=lines, num_users=5)
+    found, left_out = given.without_untrained_users()
+    assert left_out == 2 and found.num_users == 5
+    expected = {"train": splits["train"], "val": [[0], [2]], "test": [[1], [0]]}
+    for split, edge_index in expected.items():
+        assert torch.equal(found.splits[split], torch.as_tensor(edge_index))
+    assert found.lines["val"].tolist() == [11] and found.lines["test"].tolist() == [10]
+    published, none = replace(given, untrained_users=True).without_untrained_users()
+    assert published.splits is splits and none == 0
+    with pytest.raises(
+        ValueError, match=r"^val, line 10: no user of the val split .*such as user 2"
+    ):
+        replace(given, splits={**splits, "val": splits["val"][:, :1]}).without_untrained_users()
+
+
+def test_content_is_required_or_the_number_of_items() -> None:
+    bare = replace(tables(), features={}, item_rows=3)
+    bare.validate()
+    assert bare.to_hetero_data()["item"].num_nodes == 3
+    with pytest.raises(ValueError, match=r"item id 2 in the train split, expected 0 to 1"):
+        replace(bare, item_rows=2).validate()
     with pytest.raises(ValueError, match="'features' must hold content"):
         replace(tables(), features={}).validate()
 

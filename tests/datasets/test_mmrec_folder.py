@@ -25,6 +25,23 @@ def test_published_counts(real_root: Callable[[str], Path]) -> None:
     assert len(set(labels[2][1].tolist()) - set(labels[0][1].tolist())) == 3
 
 
+def test_published_users_without_training_are_not_evaluated(real_root, caplog) -> None:
+    dataset = MMRecFolder(real_root("scientific"), "scientific")
+    assert dataset.num_users == 2928 and dataset.num_left_out == 2
+    assert "2 user(s) with nothing in training are left out of the evaluation" in caplog.text
+    trained = dataset[0][RATES].edge_index[0]
+    for split in ("val", "test"):
+        users = dataset.view(split)[RATES].edge_label_index[0]
+        assert not {261, 2757} & {*users.tolist()} and torch.isin(users, trained).all()
+
+
+def test_users_left_out_are_counted_from_the_cache_too(mmrec_root: Path, caplog) -> None:
+    path = mmrec_root / "raw" / "toy.inter"
+    path.write_bytes(path.read_bytes().rstrip() + b"\n4\t8\t1\n4\t9\t2\n")
+    assert [load(mmrec_root).num_left_out for _ in range(2)] == [1, 1]
+    assert caplog.text.count("1 user(s) with nothing in training are left out") == 2
+
+
 def test_modalities_are_found_and_sorted(mmrec_root: Path) -> None:
     dataset = load(mmrec_root)
     assert dataset.modalities == ("image", "sound", "text")

@@ -78,3 +78,10 @@ def test_a_long_column_of_words_and_numbers_is_text_throughout(tmp_path: Path) -
     path = written(tmp_path, "item,brand", *(["a,001"] * 200_000), "b,NA", "c,x")
     brand = read_table(path, ["item"])["brand"]
     assert set(brand) == {"001", "NA", "x"}
+
+
+@pytest.mark.parametrize("first", ["1420070400", "2015010112", "1.5e9"])
+def test_a_word_among_epochs_is_named(tmp_path: Path, first: str) -> None:
+    path = written(tmp_path, "when", first, "1420070401", "n/a!", "1420070402")
+    with pytest.raises(ValueError, match=r"row 2 .*column 'when': 'n/a!' among numbers, expected"):
+        read_table(path, time="when")

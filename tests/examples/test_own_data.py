@@ -67,7 +67,7 @@ LOG = "user,item,when\na,x,31.01.2025\nb,y,01.02.2025\n"
         ("--csv nope.csv", "missing file 'nope.csv': expected in the folder"),
         ("--csv log.csv --time when", "'31.01.2025', expected a date as 'ISO8601' says, 2 such in"),
         ("--csv log.csv --user usr", "no column 'usr' (it has ['user', 'item', 'when']); did you"),
-        ("--csv log.csv", "'features' must map the names of one or more modalities to content"),
+        ("--csv whole.csv", "the data has no content, which items could be alike by"),
         ("--csv log.csv --features text", "--features must be NAME=FILE, like text=text.npy"),
         ("--csv log.csv --features text=no.npy", "missing file 'no.npy'"),
         ("--csv log.csv --features text=sku.csv", "has no column 'item' and no index of ids, but"),
@@ -81,6 +81,8 @@ LOG = "user,item,when\na,x,31.01.2025\nb,y,01.02.2025\n"
 def test_what_is_wrong_is_one_line(options, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "log.csv").write_text(LOG)
+    whole = "".join(f"u{row % 3},i{row % 11}\n" for row in range(33))
+    (tmp_path / "whole.csv").write_text(f"user,item\n{whole}")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "sku.csv").write_text("sku,x\nx,1.0\ny,2.0\n")
     (tmp_path / "a.csv").write_text("item,x\nx,1.0\ny,2.0\n")

@@ -4,11 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from gtc_pyg.datasets import from_frames
 from gtc_pyg.models import GTC, ContentFilter
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.recommend.content import joined, read_content
+from gtc_pyg.transforms import ItemKNNGraph
 from tests.recommend.parts import content_of
 
 
@@ -182,3 +186,79 @@ def test_a_column_that_the_items_table_lacks_is_refused(recommender):
         recommender.add_items([999], content, pd.DataFrame({"item": [998], "title": ["x"]}))
     recommender.add_items([999], content, pd.DataFrame({"sku": [999], "title": ["Neu"]}))
     assert recommender.describe([999])["title"].tolist() == ["Neu"]
+
+
+NAMED = {"image": ("red", "blue")}
+
+
+@given(st.permutations([0, 1, 2]), st.permutations([0, 1]), st.sampled_from(["table", "item"]))
+def test_columns_and_rows_go_by_name(rows, columns, how):
+    table = pd.DataFrame({"red": [1.0, 2.0, 3.0], "blue": [4.0, 5.0, 6.0]}, index=[7, 9, 8])
+    table = table.iloc[rows, columns]
+    if how == "item":
+        table = table.rename_axis("item").reset_index()
+    found = read_content({"image": table}, KNOWN, NEW, NAMED)
+    assert found["image"].tolist() == [[3.0, 6.0], [1.0, 4.0]]
+
+
+@pytest.mark.parametrize("names", [["red", "green"], ["Red", "Blue"], ["0", "blue"], [1, 0.5]])
+def test_other_names_of_columns_are_refused(names):
+    table = pd.DataFrame(np.ones((2, 2)), index=NEW, columns=names)
+    with pytest.raises(ValueError, match=r"'image' must have the columns of training, \['red', 'b"):
+        read_content({"image": table}, KNOWN, NEW, NAMED)
+
+
+@pytest.mark.parametrize(
+    ("trained", "given_", "expected"),
+    [
+        ((), ["red", "blue"], [1.0, 2.0]),  # one side has no names
+        (("red", "blue"), [0, 1], [1.0, 2.0]),
+        ((), [0, 1], [1.0, 2.0]),
+        ((), [1, 0], [2.0, 1.0]),  # numbers in another order are names
+        ((), ["1", "0"], [2.0, 1.0]),
+        (("a", "b"), [("a"), ("b")], [1.0, 2.0]),
+    ],
+)
+def test_columns_without_names_stay_in_their_order(trained, given_, expected):
+    table = pd.DataFrame([[1.0, 2.0]] * 2, index=NEW, columns=given_)
+    names = {"image": trained} if trained else {}
+    assert read_content({"image": table}, KNOWN, NEW, names)["image"].tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    "make", [dict, pd.Series, lambda x: pd.Series(x).iloc[::-1], lambda x: pd.DataFrame(x).T]
+)
+def test_content_by_id_may_be_a_dict_or_a_series(make):
+    found = read_content({"image": make({7: [1.0, 2.0], 8: [3.0, 4.0]})}, KNOWN, NEW)
+    assert found["image"].tolist() == [[3.0, 4.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize("update", ["frame", "dataset", "saved"])
+def test_columns_keep_their_names_until_items_are_added(update, tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = pd.DataFrame({"user": rng.integers(9, size=90), "item": rng.integers(12, size=90)})
+    content = pd.DataFrame(rng.random((12, 3)), columns=["c", "a", "b"])
+    graph = ItemKNNGraph(k=3)
+    dataset = from_frames(pairs, features={"image": content}, pre_transform=graph)
+    assert dataset.feature_columns == {"image": ("c", "a", "b")}
+    torch.manual_seed(0)
+    model = GTC(dataset.num_users, dataset.num_items, {"image": 3}, 8)
+    recommender = Recommender(model, dataset)
+    if update == "saved":
+        recommender = Recommender.load(recommender.save(tmp_path / "m"))
+    options = {"epochs": 1, "progress": False, "out": tmp_path / "runs"}
+    if update == "frame":
+        new = pd.DataFrame({"user": [100, 100, 100, 101], "item": [0, 1, 2, 3]})
+        recommender = recommender.update(new, **options)
+    if update == "dataset":
+        sorted_ = {"image": content[["a", "b", "c"]]}
+        other = from_frames(pairs, features=sorted_, pre_transform=graph)
+        with pytest.raises(
+            ValueError, match=r"columns of content 'image' in the order of training"
+        ):
+            recommender.update(other, **options)
+    known = content.iloc[[4]].set_axis([50])
+    recommender.add_items([50], {"image": known[["b", "a", "c"]]})
+    assert torch.equal(recommender.features["image"][-1], recommender.features["image"][4])
+    with pytest.raises(ValueError, match=r"it lacks \['b'\] and has \['B'\] besides"):
+        recommender.add_items([51], {"image": known.set_axis([51]).rename(columns={"b": "B"})})

@@ -41,9 +41,12 @@ def test_pairs_are_the_rows_of_their_ids():
         ),
         (
             pd.DataFrame({"user": ["u", None, None], "item": [10, 20, 30]}, index=[7, 8, 9]),
-            r"lacks an id in row 1 \(from 0\): .*'item': 20.*; drop such rows, 2 in all",
+            r"'interactions', user ids, row 1 \(from 0\): the id is missing \(nan\), 2 in all",
         ),
-        ({"u": [10, None]}, r"lacks an id in row 1 \(from 0\): .*'user': 'u'.*, 1 in all"),
+        (
+            {"u": [10, None]},
+            r"'interactions', item ids, row 1 \(from 0\): the id is missing \(None\), 1 in",
+        ),
         ({"x": [10]}, r"unknown user 'x'"),
         ({"u": [40]}, r"unknown item 40"),
     ],

@@ -12,7 +12,7 @@ from gtc_pyg.models import LightGCN
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.recommend import lists as module
 from gtc_pyg.recommend.ids import Ids
-from gtc_pyg.recommend.lists import Lists, below
+from gtc_pyg.recommend.lists import Lists
 from tests.recommend.parts import content_of, edges
 
 
@@ -216,18 +216,6 @@ def test_users_at_a_time_change_nothing(recommender, monkeypatch, at_once):
     monkeypatch.setattr(module, "USERS_AT_ONCE", at_once)
     assert_frame_equal(recommender.recommend(k=5), expected[0])
     assert_series_equal(recommender.quality(k=5), expected[1])
-
-
-def test_rows_below_have_the_columns_of_the_table_and_integers_stay_such():
-    table = pd.DataFrame({"year": [1999], "title": ["A"], "size": [0.5]})
-    more = pd.DataFrame({"title": ["B"], "sku": [7]}, index=[3])
-    found = below(table, more, pd.Index([7]))
-    assert found.columns.tolist() == ["year", "title", "size"]
-    assert found.index.tolist() == [0, 1] and found["title"].tolist() == ["A", "B"]
-    assert str(found["year"].dtype) == "Int64" and found["year"][0] == 1999
-    assert found[["year", "size"]].isna().to_numpy().tolist() == [[False, False], [True, True]]
-    whole = below(table, table, pd.RangeIndex(len(table)))
-    assert whole["year"].dtype == table["year"].dtype and len(whole) == 2
 
 
 @pytest.mark.parametrize("form", [np.int64, np.uint8, np.array, torch.tensor])

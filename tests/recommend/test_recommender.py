@@ -58,13 +58,16 @@ def test_the_model_given_is_not_changed(model, dataset):
         (lambda r: r.add_users({17: [1000]}), r"user ids must be strings .*got 17, integers"),
         (
             lambda r: r.add_users({"n": [1000], 5: [1000]}),
-            r"user ids must be strings .*mixed types",
+            r"user ids: ids of mixed types, such as 'n' and 5",
         ),
         (
             lambda r: r.fold_in([1000], exclude={"u01": [997]}),
-            r"one item id or several are expected",
+            r"item ids: one id or several are expected",
         ),
-        (lambda r: r.explain(item=1000, interactions={"u01": [997]}), r"one item id or several"),
+        (
+            lambda r: r.explain(item=1000, interactions={"u01": [997]}),
+            r"item ids: one id or several",
+        ),
         (lambda r: r.add_users([1000]), r"'interactions' must be a table .*got list"),
     ],
 )

@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 
 from gtc_pyg.recommend import recommender as module
 from gtc_pyg.recommend import streaming
 from gtc_pyg.recommend.ids import Ids
+from gtc_pyg.recommend.lists import Lists
 
 read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
 
@@ -144,3 +146,16 @@ def test_nothing_stays_beside_after_a_kill_while_parts_are_joined(
     recommender.write(path, k=3, users_at_once=10, progress=False)
     assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [object, "str", "string", "Int64", "uint8"])
+@pytest.mark.parametrize("empty", ["first", "last", "all"])
+def test_parts_without_lists_fit_those_with_some(dtype, empty, tmp_path):
+    names = ["1", "2"] if dtype in (object, "str", "string") else [1, 2]
+    users, items = (Ids(pd.Index(names, dtype=dtype), kind) for kind in ("user", "item"))
+    rows = {"first": [0, 0], "last": [1, 1], "all": [0, 0, 1, 1]}[empty]
+    seen = torch.tensor([rows, [0, 1] * (len(rows) // 2)])
+    lists = Lists(torch.eye(2), torch.eye(2), users, items, None, seen, False)
+    path = lists.write(tmp_path / "l.parquet", users_at_once=1, progress=False)
+    found, expected = pd.read_parquet(path), lists.recommend()
+    assert found.to_dict("list") == expected.to_dict("list")
