@@ -78,7 +78,7 @@ def _is_counted(kind: pa.DataType) -> bool:
     if types.is_list(kind) or types.is_large_list(kind):
         return _is_counted(kind.value_type)
     if types.is_struct(kind):
-        return all(_is_counted(field.type) for field in kind)
+        return kind.num_fields > 0 and all(_is_counted(field.type) for field in kind)
     if isinstance(kind, pa.BaseExtensionType):  # those of pandas: periods, intervals
         return _is_counted(kind.storage_type)
     plain = (

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gtc_pyg.datasets import encode, from_frames
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter
 
 TEXTS = {f"i{n}": f"text number {n}" for n in range(7)}
 
@@ -147,7 +147,12 @@ def test_the_result_goes_into_from_frames(pictures):
     assert dataset[0]["item"].has_image.tolist() == [True, True, False, True]
     np.testing.assert_array_equal(dataset.features["text"], features["text"].to_numpy())
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    GTC(dataset.num_users, dataset.num_items, widths, incomplete=dataset.incomplete)
+    GTC(
+        dataset.num_users,
+        dataset.num_items,
+        widths,
+        ContentFilter(widths, incomplete=dataset.incomplete),
+    )
 
 
 def test_bad_vectors_are_refused(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter
 from gtc_pyg.transforms import ItemKNNGraph
 from tests.datasets.frames import catalogue, content, log, triples
 
@@ -61,7 +61,12 @@ def test_items_without_a_modality_are_marked_and_a_model_takes_them() -> None:
     assert data["item"].has_image.tolist() == [True] * 20 + [False] * 13
     assert (data["item"].x_image[20:] == 0).all()
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = GTC(dataset.num_users, dataset.num_items, widths, incomplete=dataset.incomplete)
+    model = GTC(
+        dataset.num_users,
+        dataset.num_items,
+        widths,
+        ContentFilter(widths, incomplete=dataset.incomplete),
+    )
     inputs = GraphInputs.from_data(data)
     for emb in model(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict):
         assert emb.isfinite().all()

@@ -242,7 +242,7 @@ def test_columns_keep_their_names_until_items_are_added(update, tmp_path):
     dataset = from_frames(pairs, features={"image": content}, pre_transform=graph)
     assert dataset.feature_columns == {"image": ("c", "a", "b")}
     torch.manual_seed(0)
-    model = GTC(dataset.num_users, dataset.num_items, {"image": 3}, 8)
+    model = GTC(dataset.num_users, dataset.num_items, {"image": 3}, ContentFilter({"image": 3}, 8))
     recommender = Recommender(model, dataset)
     if update == "saved":
         recommender = Recommender.load(recommender.save(tmp_path / "m"))

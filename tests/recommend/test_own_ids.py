@@ -18,7 +18,7 @@ from pandas.testing import assert_frame_equal
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.lightning import fit
-from gtc_pyg.models import GTC, LightGCN
+from gtc_pyg.models import GTC, ContentFilter, LightGCN
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -86,7 +86,7 @@ def trained(users: Ids, items: Ids) -> Recommender:
         table, features={"text": content}, split_column="part", pre_transform=ItemKNNGraph(k=3)
     )
     torch.manual_seed(0)
-    return Recommender(GTC(USERS, ITEMS, {"text": 3}, 4), data)
+    return Recommender(GTC(USERS, ITEMS, {"text": 3}, ContentFilter({"text": 3}, 4)), data)
 
 
 def answers(users: Ids, items: Ids, place: Path) -> list[pd.DataFrame]:

@@ -38,14 +38,8 @@ def tables(draw):
 def test_a_table_comes_back(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("t") / "items.arrow"
     write_table(table, path)
-    assert_frame_equal(pd.read_feather(path), read_table(path, len(table), MOST))
-    found = read_table(path, len(table), MOST)
-    lists = [name for name in table if len(table) and isinstance(table[name].iloc[0], list)]
-    for name in lists:
-        found[name] = found[name].map(list)
-    filled = table if len(table) else table.iloc[:, :0]  # no rows say nothing of an object's type
-    assert_frame_equal(found[filled.columns], filled)
-    assert list(found.columns) == list(table.columns) and len(found) == len(table)
+    assert_frame_equal(read_table(path, len(table), MOST), table, check_exact=True)
+    assert list(pd.read_feather(path).columns) == list(table.columns)
 
 
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
@@ -113,7 +107,7 @@ def test_no_table_is_named(tmp_path):
         read_table(path, 3, MOST)
 
 
-@pytest.mark.parametrize("column", [[1, "a"], [{"a": 1}, {"a": 2}], [1.0, "n/a"]])
+@pytest.mark.parametrize("column", [[1, "a"], [{"a": 1}, {"b": 2}], [1.0, "n/a"]])
 def test_a_column_that_cannot_be_saved_is_named(tmp_path, column):
     table = pd.DataFrame({"item": [1, 2], "price": column})
     with pytest.raises(ValueError, match=r"the items' column 'price' cannot be saved .*astype"):
