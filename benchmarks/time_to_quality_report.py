@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from benchmarks.rows import between, markdown
 from gtc_pyg.experiment import NAMES
+from harness import by_seed, markdown, pick, spread
+from harness.stats import Rows
 
 PLOT = "time_to_quality.png"
 TITLES = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Baby", "planted": "planted data"}
@@ -83,7 +84,7 @@ def seconds_to(run: Run, level: float, account: str = "measured") -> float | Non
 Group = dict[str, dict[int, Run]]
 
 
-def groups(rows: list[dict[str, str]]) -> dict[tuple[str, ...], Group]:
+def groups(rows: Rows) -> dict[tuple[str, ...], Group]:
     """Conditions to model to seed to run: the seeds that all models of the conditions have.
 
     Conditions without LightGCN, and without a seed that all share, are left out.
@@ -91,22 +92,19 @@ def groups(rows: list[dict[str, str]]) -> dict[tuple[str, ...], Group]:
     Raises:
         ValueError: Where a run stands twice.
     """
-    found: dict[tuple[str, ...], Group] = {}
-    for row in rows:
-        seeds = found.setdefault(tuple(row[key] for key in CONDITIONS), {})
-        seeds = seeds.setdefault(row["model"], {})
-        if int(row["seed"]) in seeds:
-            raise ValueError(f"a run stands twice: {[row[key] for key in KEY]}")
-        seeds[int(row["seed"])] = Run.from_row(row)
     out: dict[tuple[str, ...], Group] = {}
-    for key in sorted(found, key=lambda key: (list(TITLES).index(key[0]), key)):
-        shared = sorted(set.intersection(*(set(seeds) for seeds in found[key].values())))
-        if shared and "lightgcn" in found[key]:
-            out[key] = {
-                name: {seed: found[key][name][seed] for seed in shared}
-                for name in MODELS
-                if name in found[key]
-            }
+    keys = {tuple(row[key] for key in CONDITIONS) for row in rows}
+    for key in sorted(keys, key=lambda key: (list(TITLES).index(key[0]), key)):
+        own = pick(rows, **dict(zip(CONDITIONS, key, strict=True)))
+        found = {name: by_seed(own, model=name) for name in MODELS}
+        runs = {
+            name: {seed: Run.from_row(row) for seed, row in sorted(seeds.items())}
+            for name, seeds in found.items()
+            if seeds
+        }
+        shared = set.intersection(*map(set, runs.values()))
+        if shared and "lightgcn" in runs:
+            out[key] = {n: {s: seeds[s] for s in seeds if s in shared} for n, seeds in runs.items()}
     return out
 
 
@@ -145,7 +143,7 @@ def met(group: Group) -> bool:
     return True
 
 
-def target_table(rows: list[dict[str, str]]) -> str:
+def target_table(rows: Rows) -> str:
     """Seconds of GTC over those of LightGCN, for each seed and on the whole."""
     head = ["", "by seed", "mean", "mean, steady", "mean, with evaluation", "at most 1.5"]
     body = []
@@ -155,12 +153,16 @@ def target_table(rows: list[dict[str, str]]) -> str:
                 account: ratios(group, "gtc", 1.0, account)
                 for account in ("measured", "steady", "evaluated")
             }
-            cells = [title(key), _each(accounts["measured"]), *map(_mean, accounts.values())]
+            cells = [
+                title(key),
+                _each(accounts["measured"]),
+                *(spread(x, 2) for x in accounts.values()),
+            ]
             body.append([*cells, "**met**" if met(group) else "**not met**"])
     return markdown(head, body)
 
 
-def time_table(rows: list[dict[str, str]]) -> str:
+def time_table(rows: Rows) -> str:
     """Epochs and seconds of each model until LightGCN's best."""
     head = ["", "start, s", "epochs", "s / epoch", "seconds", "of LightGCN's", "seconds, steady"]
     tables = []
@@ -169,17 +171,17 @@ def time_table(rows: list[dict[str, str]]) -> str:
         for model, runs in group.items():
             best = {seed: run.best for seed, run in group["lightgcn"].items()}
             epochs = [first_epoch(run.recall, best[seed]) for seed, run in runs.items()]
-            cells = [_mean([run.seconds[0] for run in runs.values()], 1), _mean(epochs, 0)]
-            cells.append(_mean([run.epoch_s for run in runs.values()], 3))
-            cells.append(_mean(times(group, model, 1.0, "measured"), 1))
-            cells.append(_mean(ratios(group, model, 1.0, "measured")))
-            cells.append(_mean(times(group, model, 1.0, "steady"), 1))
+            cells = [spread([run.seconds[0] for run in runs.values()], 1), spread(epochs, 0)]
+            cells.append(spread([run.epoch_s for run in runs.values()], 3))
+            cells.append(spread(times(group, model, 1.0, "measured"), 1))
+            cells.append(spread(ratios(group, model, 1.0, "measured"), 2))
+            cells.append(spread(times(group, model, 1.0, "steady"), 1))
             body.append([NAMES[model], *cells])
         tables += [f"**{title(key)}**: {_conditions(key, group)}", "", markdown(head, body), ""]
     return "\n".join(tables).rstrip() or markdown(head, [])
 
 
-def share_table(rows: list[dict[str, str]]) -> str:
+def share_table(rows: Rows) -> str:
     """Seconds until shares of LightGCN's best, as multiples of LightGCN's own, seed by seed."""
     others = [NAMES[model] for model in MODELS[1:]]
     head = ["", "of LightGCN's best", "LightGCN, seconds", *(f"{name}, times" for name in others)]
@@ -195,21 +197,21 @@ def share_table(rows: list[dict[str, str]]) -> str:
     return markdown(head, body)
 
 
-def accuracy_table(rows: list[dict[str, str]]) -> str:
+def accuracy_table(rows: Rows) -> str:
     """Validation and test of the best epochs of these runs."""
     head = ["", "", "best epoch", "validation Recall@20", "NDCG@20", "test Recall@20", "NDCG@20"]
     body = []
     for key, group in groups(rows).items():
         for model, runs in group.items():
             cells = [title(key), NAMES[model]]
-            cells.append(_mean([float(run.row["best_epoch"]) for run in runs.values()], 0))
+            cells.append(spread([float(run.row["best_epoch"]) for run in runs.values()], 0))
             for metric in METRICS:
-                cells.append(_mean([float(run.row[metric]) for run in runs.values()], 4))
+                cells.append(spread([float(run.row[metric]) for run in runs.values()], 4))
             body.append(cells)
     return markdown(head, body)
 
 
-def curves(rows: list[dict[str, str]]) -> str:
+def curves(rows: Rows) -> str:
     """The plot, where there is something to draw."""
     text = "Validation Recall@20 of each model against seconds of training, for each dataset"
     return f"![{text}](images/{PLOT})" if groups(rows) else "Nothing to draw yet."
@@ -224,19 +226,9 @@ PARTS = {
 }
 
 
-def with_tables(page: str, rows: list[dict[str, str]]) -> str:
-    """The page with all that comes from the rows between its marks."""
-    for name, make in PARTS.items():
-        page = between(page, name, make(rows))
-    return page
-
-
-def _mean(values: list[float | None], digits: int = 2) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return f"not reached ({len(values) - len(known)} of {len(values)})"
-    mean = f"{statistics.fmean(known):.{digits}f}"
-    return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+def texts(rows: Rows) -> dict[str, str]:
+    """What stands between the marks of the page."""
+    return {name: make(rows) for name, make in PARTS.items()}
 
 
 def _each(values: list[float | None], digits: int = 2) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from gtc_pyg.datasets import InteractionDataset
-from gtc_pyg.experiment.rows import _reset_peak
 from gtc_pyg.lightning import FitResult, fit
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
 from gtc_pyg.transforms import ItemKNNGraph
+from gtc_pyg.utils.provenance import reset_peak
 
 MODELS: dict[str, Callable[..., GraphRecommender]] = {
     "lightgcn": LightGCN,
@@ -157,7 +157,7 @@ def train(
     model = build_model(
         model_name, dataset, settings.modalities, settings.spectral_start, **settings.model
     )
-    _reset_peak()
+    reset_peak()
     named = ("lr", "epochs", "batch_size", "patience", "weight_averaging", "modalities")
     chosen = {key: getattr(settings, key) for key in named}
     options: dict[str, Any] = {**chosen, "seed": seed, **more}

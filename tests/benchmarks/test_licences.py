@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks import licences
+import licences
 
 ROOT = Path(__file__).parents[2]
 PERMISSIVE = re.compile(

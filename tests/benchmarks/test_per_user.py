@@ -4,11 +4,11 @@ import torch
 
 pytest.importorskip("lightning")
 
-from benchmarks import per_user as bench
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.evaluation import evaluate
 from gtc_pyg.experiment import build_model
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import per_user as bench
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from benchmarks.rows import append_rows, between, read_rows, write_rows, write_text
+from harness import append_rows, between, read_rows, write_rows, write_text
 
 HEADER = ["model", "value"]
 ROWS = [{"model": "gtc, ours", "value": "0.1"}, {"model": 'a "b"\r\nc', "value": ""}]

@@ -1,9 +1,9 @@
 import pytest
 
-from benchmarks import memory_flat
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
+from tests.stress import memory_flat
 
 
 def test_growth_leaves_the_start_out_and_sees_a_leak():

@@ -5,11 +5,11 @@ import random
 import pytest
 import torch
 
-from benchmarks import explorer_load as bench
-from benchmarks.rows import between, read_rows
+from benchmarks.harness import between, read_rows
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.models import GTC
 from gtc_pyg.recommend import Recommender
+from tests.stress import explorer_load as bench
 
 
 @pytest.fixture(scope="module")
