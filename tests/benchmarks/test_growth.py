@@ -9,6 +9,7 @@ import growth_worker
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
 from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from harness import filled
 
 QUARTILES = ["median", "q1", "q3"]
 SIZES = [10**5, 10**6, 2 * 10**7]

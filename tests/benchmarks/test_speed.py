@@ -12,6 +12,7 @@ from gtc_pyg.functional import spmm
 from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import filled
 from speed_counter import StepCounter
 
 MODEL_KEYS = {"step_s", "q1", "q3", "mean_s", "peak_mib", "base_mib", "cpu_s", "faults", "extras"}
