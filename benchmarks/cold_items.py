@@ -15,10 +15,7 @@ from harness import RESULTS, ROOT, Experiment, Options, fill, read_rows, write_r
 from harness.data import GRAPHS, Part, example_settings, interactions, load, trained
 from significance import save
 
-COLD = Experiment(
-    "cold_items",
-    "dataset* method split* seed* recall@20 ndcg@20 users items labels",
-)
+COLD = Experiment("cold_items", "dataset* method split* seed* recall@20 ndcg@20 users items labels")
 TABLE, USERS = RESULTS / "cold_items_tests.csv", ROOT / "outputs" / "cold_items"
 PARTS, K = 5, 20
 Score = Callable[[Tensor], Tensor]
@@ -159,6 +156,8 @@ def measure(args: Namespace, seed: int) -> list[dict[str, object]]:
 
 def run(args: Namespace) -> None:
     """All seeds that have no rows yet."""
+    if max(args.seed) > PARTS - 2:
+        raise ValueError(f"--seed must be at most {PARTS - 2}, a part for each (got {args.seed})")
     split = "val" if args.choose else "test"
     seeds = [0] if args.choose else args.seed
     grid = [{"dataset": args.dataset, "split": split, "seed": seed} for seed in seeds]

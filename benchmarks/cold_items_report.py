@@ -7,12 +7,14 @@ import numpy as np
 import scipy
 
 from gtc_pyg.utils.provenance import versions
-from harness import DOCS, compare, holm, markdown, mean, pick
+from harness import DOCS, Experiment, compare, holm, markdown, mean, pick
 from harness.stats import Floats, Rows
 
 PAGE = DOCS / "cold_items.md"
-COMPARED = "gtc baseline_value difference gain low high p p_holm users seeds commit versions"
-TESTS = ["dataset", "metric", "baseline", *COMPARED.split()]
+TESTS = Experiment(
+    "cold_items_tests",
+    "dataset* metric* baseline* gtc baseline_value difference gain low high p p_holm users seeds",
+).header
 KINDS = ("content", "graph", "freedom", "popularity")
 OURS = ("gtc", "gtc forward", "freedom embedder")
 METRICS = ("recall@20", "ndcg@20")

@@ -13,14 +13,7 @@ from torch_geometric.transforms import BaseTransform
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options, fill
 from harness.data import changed, example_settings, load, measured
-from missing_modality_fills import (
-    MEASURED,
-    REMOVED,
-    TRAINED,
-    fill_content,
-    present_rows,
-    quality,
-)
+from missing_modality_fills import MEASURED, REMOVED, TRAINED, fill_content, present_rows, quality
 from missing_modality_report import PAGE, draw, texts
 
 MISSING = Experiment(

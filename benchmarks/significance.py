@@ -15,7 +15,19 @@ from gtc_pyg import experiment
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import Settings
 from gtc_pyg.utils.provenance import versions
-from harness import RESULTS, ROOT, Options, compare, holm, pick, read_rows, replaced, write_rows
+from harness import (
+    RESULTS,
+    ROOT,
+    Experiment,
+    Options,
+    compare,
+    holm,
+    pick,
+    read_rows,
+    replaced,
+    shown,
+    write_rows,
+)
 from harness.data import DATASETS, example_settings, to_json
 from harness.data import load as load_data
 from harness.per_user import METRICS, per_user
@@ -23,10 +35,11 @@ from harness.rows import claimed, lock_of
 
 ROWS, TABLE = RESULTS / "accuracy.csv", RESULTS / "significance.csv"
 USERS = ROOT / "outputs" / "users"
-HEADER = [
-    *("dataset", "baseline", "metric", "k", "gtc", "baseline_value", "difference", "gain", "low"),
-    *("high", "p", "p_holm", "detectable", "users", "seeds", "commit", "versions"),
-]
+HEADER = Experiment(
+    "significance",
+    "dataset* baseline* metric* k* gtc baseline_value difference gain low high p p_holm detectable "
+    "users seeds",
+).header
 PRESET = "default"
 Run = dict[str, Any]
 Runs = Mapping[str, Mapping[str, Mapping[int, Run]]]
@@ -161,26 +174,12 @@ def table(runs: Runs) -> list[dict[str, object]]:
     return rows
 
 
-def format_rows(rows: Sequence[Mapping[str, object]]) -> str:
-    """A line for each comparison."""
-    lines = []
-    for row in rows:
-        name = f"{row['dataset']}, GTC - {row['baseline']}, {row['metric']}@{row['k']}:"
-        lines.append(
-            f"{name:<40} {row['gtc']} - {row['baseline_value']} = {row['difference']} "
-            f"({float(str(row['gain'])):+.2%}) [{row['low']}, {row['high']}], p {row['p']}, "
-            f"Holm {row['p_holm']}, detectable {row['detectable']}, {row['users']} users, "
-            f"seeds {row['seeds']}"
-        )
-    return "\n".join(lines)
-
-
 def start(args: Namespace) -> None:
     """Trains, or compares what was trained."""
     if args.test:
         rows = table(read_runs(args.users))
         write_rows(args.table, HEADER, rows)  # anew: a p-value depends on all rows
-        print(format_rows(rows))
+        print(*map(shown, rows), sep="\n")
     else:
         run(args)
         print(f"next: significance.py --test --users {args.users}", file=sys.stderr)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from gtc_pyg.experiment import NAMES
-from harness import by_seed, markdown, pick, spread
+from harness import by_seed, column, markdown, pick, spread
 from harness.stats import Rows
 
 PLOT = "time_to_quality.png"
@@ -75,12 +75,6 @@ def first_epoch(recall: list[float], level: float) -> int | None:
     return next((epoch for epoch, value in enumerate(recall) if value >= level), None)
 
 
-def seconds_to(run: Run, level: float, account: str = "measured") -> float | None:
-    """Seconds at the end of the first epoch that reaches the level; ``None`` where none does."""
-    epoch = first_epoch(run.recall, level)
-    return None if epoch is None else run.clock(account)[epoch]
-
-
 Group = dict[str, dict[int, Run]]
 
 
@@ -111,7 +105,8 @@ def groups(rows: Rows) -> dict[tuple[str, ...], Group]:
 def times(group: Group, model: str, share: float, account: str) -> list[float | None]:
     """Seconds of each seed until the share of LightGCN's best, that of the same seed."""
     levels = {seed: share * run.best for seed, run in group["lightgcn"].items()}
-    return [seconds_to(run, levels[seed], account) for seed, run in group[model].items()]
+    runs = [(run, first_epoch(run.recall, levels[seed])) for seed, run in group[model].items()]
+    return [None if epoch is None else run.clock(account)[epoch] for run, epoch in runs]
 
 
 def ratios(group: Group, model: str, share: float, account: str) -> list[float | None]:
@@ -149,16 +144,9 @@ def target_table(rows: Rows) -> str:
     body = []
     for key, group in groups(rows).items():
         if "gtc" in group:
-            accounts = {
-                account: ratios(group, "gtc", 1.0, account)
-                for account in ("measured", "steady", "evaluated")
-            }
-            cells = [
-                title(key),
-                _each(accounts["measured"]),
-                *(spread(x, 2) for x in accounts.values()),
-            ]
-            body.append([*cells, "**met**" if met(group) else "**not met**"])
+            found = [ratios(group, "gtc", 1.0, of) for of in ("measured", "steady", "evaluated")]
+            reached = "**met**" if met(group) else "**not met**"
+            body.append([title(key), _each(found[0]), *(spread(x, 2) for x in found), reached])
     return markdown(head, body)
 
 
@@ -170,15 +158,17 @@ def time_table(rows: Rows) -> str:
         body = []
         for model, runs in group.items():
             best = {seed: run.best for seed, run in group["lightgcn"].items()}
-            epochs = [first_epoch(run.recall, best[seed]) for seed, run in runs.items()]
-            cells = [spread([run.seconds[0] for run in runs.values()], 1), spread(epochs, 0)]
-            cells.append(spread([run.epoch_s for run in runs.values()], 3))
-            cells.append(spread(times(group, model, 1.0, "measured"), 1))
-            cells.append(spread(ratios(group, model, 1.0, "measured"), 2))
-            cells.append(spread(times(group, model, 1.0, "steady"), 1))
-            body.append([NAMES[model], *cells])
-        tables += [f"**{title(key)}**: {_conditions(key, group)}", "", markdown(head, body), ""]
-    return "\n".join(tables).rstrip() or markdown(head, [])
+            columns = [
+                ([run.seconds[0] for run in runs.values()], 1),
+                ([first_epoch(run.recall, best[seed]) for seed, run in runs.items()], 0),
+                ([run.epoch_s for run in runs.values()], 3),
+                (times(group, model, 1.0, "measured"), 1),
+                (ratios(group, model, 1.0, "measured"), 2),
+                (times(group, model, 1.0, "steady"), 1),
+            ]
+            body.append([NAMES[model], *(spread(values, digits) for values, digits in columns)])
+        tables.append(f"**{title(key)}**: {_conditions(key, group)}\n\n{markdown(head, body)}")
+    return "\n\n".join(tables) or markdown(head, [])
 
 
 def share_table(rows: Rows) -> str:
@@ -200,14 +190,13 @@ def share_table(rows: Rows) -> str:
 def accuracy_table(rows: Rows) -> str:
     """Validation and test of the best epochs of these runs."""
     head = ["", "", "best epoch", "validation Recall@20", "NDCG@20", "test Recall@20", "NDCG@20"]
-    body = []
-    for key, group in groups(rows).items():
-        for model, runs in group.items():
-            cells = [title(key), NAMES[model]]
-            cells.append(spread([float(run.row["best_epoch"]) for run in runs.values()], 0))
-            for metric in METRICS:
-                cells.append(spread([float(run.row[metric]) for run in runs.values()], 4))
-            body.append(cells)
+    columns = [("best_epoch", 0), *((metric, 4) for metric in METRICS)]
+    body = [
+        [title(key), NAMES[model]]
+        + [spread(column((run.row for run in runs.values()), name), n) for name, n in columns]
+        for key, group in groups(rows).items()
+        for model, runs in group.items()
+    ]
     return markdown(head, body)
 
 
@@ -250,14 +239,8 @@ def _conditions(key: tuple[str, ...], group: Group) -> str:
     processes = [{run.row["process"] for run in seed} for seed in zip(*runs, strict=True)]
     apart = sum(len(found) > 1 for found in processes)
     commits = sorted({run.row["commit"] for seeds in runs for run in seeds})
-    return "; ".join(
-        [
-            machine,
-            *([] if malloc == "default" else [f"`{malloc}`"]),
-            f"seeds {', '.join(map(str, group['lightgcn']))}",
-            "all models of a seed in one process"
-            if not apart
-            else f"models of {apart} of {len(processes)} seeds in several processes",
-            f"commit {', '.join(commits)}",
-        ]
-    )
+    one = "all models of a seed in one process"
+    several = f"models of {apart} of {len(processes)} seeds in several processes"
+    parts = [machine, *([] if malloc == "default" else [f"`{malloc}`"])]
+    parts += [f"seeds {', '.join(map(str, group['lightgcn']))}", several if apart else one]
+    return "; ".join([*parts, f"commit {', '.join(commits)}"])

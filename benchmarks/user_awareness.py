@@ -17,10 +17,7 @@ from harness import DOCS, ROOT, Experiment, Options, column, figure, fill, markd
 from harness.data import example_settings
 from harness.stats import Rows
 
-AWARENESS = Experiment(
-    "user_awareness",
-    "condition* measure modality users seed* auc recall@20",
-)
+AWARENESS = Experiment("user_awareness", "condition* measure modality users seed* auc recall@20")
 PAGE = DOCS / "user_awareness.md"
 MODEL = example_settings("planted")["gtc"].model
 VARIANTS = {name: {**MODEL, "condition": name} for name in ("user", "item")}

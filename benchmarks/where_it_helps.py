@@ -120,7 +120,7 @@ def run(args: Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Options(__file__, WHERE.path)
+    parser = Options(__file__, WHERE.path, threads=None)
     parser.add("--users", USERS, help="folder of the users' values")
     parser.add("--plot", False, help="draw the committed rows")
     parser.start(argv, run)
