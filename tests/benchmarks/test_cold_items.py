@@ -102,7 +102,7 @@ def test_baselines_are_chosen_on_validation():
     }
 
 
-def test_users_are_averaged_over_the_seeds_that_they_are_in_and_compared(tmp_path):
+def test_users_are_averaged_over_their_seeds_and_compared(tmp_path):
     generator = torch.Generator().manual_seed(0)
     methods = [
         "gtc",

@@ -9,7 +9,7 @@ from gtc_pyg.models import GTC
 from user_awareness import train
 
 
-def test_committed_rows_name_the_true_modality_of_nine_users_in_ten() -> None:
+def test_committed_rows_name_the_modality_of_nine_users_in_ten() -> None:
     rows = EXPLANATIONS.rows()
     assert {row["seed"] for row in rows} == set("01234567")
     for name in ("modality, recommended", "modality, own items"):

@@ -56,7 +56,7 @@ def test_the_table_by_hand():
     assert bench.kept(rows[:2]) == pytest.approx(0.9)
 
 
-def test_users_are_drawn_by_the_seed_among_those_with_interactions(dataset):
+def test_users_are_drawn_by_seed_among_those_with_interactions(dataset):
     first, again, other = (bench.draw_users(dataset, 0.2, seed) for seed in (0, 0, 1))
     assert first.numel() == 12 and torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(first.unique(), first)

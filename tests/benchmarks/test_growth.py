@@ -113,7 +113,7 @@ def test_the_plot_is_drawn(tmp_path):
     assert path.stat().st_size > 10_000
 
 
-def test_planted_graphs_have_the_sizes_and_groups_that_are_promised():
+def test_planted_graphs_have_the_promised_sizes_and_groups():
     data = growth_worker.planted(20_000)
     user, item = data[USER_TO_ITEM].edge_index
     assert (data["user"].num_nodes, data["item"].num_nodes) == (1000, 300)

@@ -65,7 +65,7 @@ def test_all_that_is_needed_here_is_listed():
     assert not missing, "python benchmarks/licences.py --report"
 
 
-def test_the_oldest_versions_are_the_bounds_and_the_tested_set_has_them_all():
+def test_oldest_versions_are_the_bounds_and_all_are_tested():
     oldest, tested = pinned("constraints-oldest.txt"), pinned("constraints.txt")
     lowest = dict(bounds())
     assert oldest.keys() == lowest.keys() <= tested.keys()

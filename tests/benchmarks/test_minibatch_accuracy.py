@@ -75,7 +75,7 @@ def test_a_run_that_has_a_row_is_skipped(tmp_path, monkeypatch):
     assert len(bench.MINIBATCH.rows(out)) == 20
 
 
-def test_mini_batches_with_all_neighbours_learn_as_the_whole_graph_does(monkeypatch):
+def test_mini_batches_of_all_neighbours_learn_as_whole_graph(monkeypatch):
     pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
     pytest.importorskip("lightning")
     dataset = PlantedPreferences(num_users=100, num_items=80, transform=ItemKNNGraph(k=5))

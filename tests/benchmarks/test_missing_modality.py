@@ -66,7 +66,7 @@ def test_the_page_says_what_fill_loses():
     assert said.format(*shown) in " ".join(report.PAGE.read_text().split())
 
 
-def test_the_page_says_what_fill_loses_on_validation_and_with_five_seeds_alone():
+def test_the_page_says_what_fill_loses_on_validation():
     rows = [row for row in bench.MISSING.rows() if row["given"] == "all"]
     first = [row for row in rows if int(row["seed"]) < 5]
     shown = []
@@ -152,7 +152,7 @@ def test_a_fill_keeps_what_is_there_and_never_sees_what_is_not(planted, conditio
     assert (outs[0][~mask].abs().sum() == 0) == (condition in ("zero", "learned"))
 
 
-def test_the_graph_may_be_made_of_other_content_than_the_model_gets():
+def test_the_graph_may_have_other_content_than_the_model():
     data = PlantedPreferences(num_users=30, num_items=40, mean_degree=8.0)[0]
     x, mask = data["item"].x_image.clone(), present_rows(40, 0.4, 0)
     zeros = torch.where(mask.view(-1, 1), x, 0.0)

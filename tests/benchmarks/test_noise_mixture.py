@@ -11,7 +11,7 @@ def rows() -> list[dict[str, str]]:
     return MIXTURE.rows()
 
 
-def test_committed_samples_are_within_five_percent_of_the_mixture():
+def test_committed_samples_are_within_five_percent_of_truth():
     assert {row["seed"] for row in rows()} == set("01234")
     assert {row["measure"] for row in rows()} == MEASURES.keys()
     limited = ("mean", "covariance", "mode_share")

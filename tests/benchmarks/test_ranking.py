@@ -47,7 +47,7 @@ def test_ratios_are_those_of_the_columns():
         assert float(row["users_per_s"]) == pytest.approx(int(row["users"]) / ours, rel=0.01)
 
 
-def test_drawn_interactions_are_disjoint_and_as_many_as_on_tiktok():
+def test_drawn_interactions_are_disjoint_and_as_on_tiktok():
     user_emb, item_emb, labels, seen = draw(10_000, 20_000, 8, seed=0)
     assert user_emb.shape == (20_000, 8) and item_emb.shape == (10_000, 8)
     both = torch.cat([labels, seen], dim=1)

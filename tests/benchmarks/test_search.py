@@ -44,7 +44,7 @@ def test_a_trial_is_the_same_alone_and_in_any_order():
     assert made(reversed(range(20))) == forward
 
 
-def test_the_first_trial_is_the_example_and_others_leave_the_rest_alone():
+def test_first_trial_is_the_example_others_keep_the_rest():
     assert bench.draw("gtc", "baby", 0, BASE) == BASE
     for trial in range(1, 20):
         drawn = bench.draw("gtc", "baby", trial, BASE)
@@ -103,7 +103,7 @@ def test_a_trial_below_the_median_is_behind():
     assert not bench.is_behind(late, finished[:3])  # too few to compare with
 
 
-def test_the_median_is_that_of_the_same_epoch_and_ended_trials_keep_their_last_value():
+def test_median_of_the_same_epoch_keeps_ended_trials():
     rising = [[0.01 * epoch for epoch in range(1, 41)]] * 3
     assert not bench.is_behind([0.0] * 11 + [0.12], [*rising, [0.0] * 40])
     assert bench.is_behind([0.0] * 11 + [0.11], [*rising, [0.0] * 40])
@@ -177,7 +177,7 @@ def quick(tmp_path, monkeypatch):
     return lambda trials: bench.main([*options, str(trials)]), ran, out
 
 
-def test_a_resumed_command_repeats_nothing_and_makes_the_same_trials(quick):
+def test_a_resumed_command_makes_the_same_trials_once(quick):
     search, ran, out = quick
     search(3)
     search(5)

@@ -6,7 +6,7 @@ from several_processes import PAGE, SEVERAL, gain_table
 TEXT = " ".join(PAGE.read_text().split())
 
 
-def test_the_page_shows_the_committed_rows_or_says_that_there_are_none():
+def test_the_page_shows_the_rows_or_says_there_are_none():
     if SEVERAL.path.exists():
         page = PAGE.read_text()
         assert filled(page, {"gain": gain_table(SEVERAL.rows())}) == page

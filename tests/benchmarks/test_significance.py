@@ -48,7 +48,7 @@ def runs(dataset, tmp_path, monkeypatch):
     return lambda *seeds: Namespace(dataset="tiktok", models=None, seed=seeds, **places), trained
 
 
-def test_a_repeated_command_trains_nothing_and_tells_nothing_twice(runs):
+def test_a_repeated_command_trains_and_tells_nothing_twice(runs):
     parse, trained = runs
     bench.run(parse(0))
     bench.run(args := parse(0, 1))
@@ -160,7 +160,7 @@ def test_the_detectable_gain_is_detected_with_the_power_it_names():
     assert (p < 0.01).mean() == pytest.approx(0.8, abs=0.04)
 
 
-def test_values_are_averaged_over_seeds_before_users_are_compared():
+def test_values_are_averaged_over_seeds_before_comparing_users():
     # Seeds that cancel each other leave no difference, and the row says so.
     base, shift = RNG.random(100), RNG.random(100)
     models = {

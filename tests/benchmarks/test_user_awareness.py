@@ -40,7 +40,7 @@ def test_committed_controls_are_guesses() -> None:
     assert all(value == 0.5 for value in values("item", "share, filter's", "all"))
 
 
-def test_what_goes_when_a_modality_is_erased_is_shown_not_to_be_due_to_the_filter() -> None:
+def test_erasing_a_modality_is_shown_not_to_measure_the_filter() -> None:
     shares = values("item", "share, erased", "all")
     assert sum(shares) / len(shares) > 0.8
     assert "**Erasing a modality for everybody measures something else**" in PAGE.read_text()
