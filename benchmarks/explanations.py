@@ -1,53 +1,23 @@
-"""Do explanations name what each user cares about? Planted data with a known answer.
+"""Do explanations name what each user cares about? Planted data with a known answer."""
 
-    python benchmarks/explanations.py                       # eight seeds, two conditions: rows
-    python benchmarks/explanations.py --report              # the page's table
-    python benchmarks/explanations.py --plot 5              # the page's picture, of user 5
-
-GTC is trained on PlantedPreferences (600 users, 300 items, two modalities of four blocks each)
-with the settings of examples/quickstart.py, once with the condition 'user' and once with 'item'. A
-row for each seed, condition and measure is appended to --out; a seed and condition whose rows are
-there is skipped. The measures are shares of users, but for the last two:
-
-    modality, recommended   the modality with the larger part of the scores of the user's 20 best
-                            new items (gtc_pyg.explain.ScoreParts.by_source) is the one they prefer
-    modality, own items     the same of the items that they have
-    another user            the first, each user given the explanation of another one; mean of 20
-                            permutations
-    most frequent           the users who prefer what most of them prefer: naming it for everybody
-    block                   of the users of a modality, those whose block of it is the one that
-                            their filter lets through the most, beside what it lets through for
-                            everybody (FilterDirections.strength / usual); 0.25 is a guess
-    largest error           difference between the sum of the parts and the score of forward
-    milliseconds            to explain one pair of a user who is prepared, median
-"""
-
-from __future__ import annotations
-
-import argparse
 import statistics
-import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.explain import Explainer, plot_user
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.models import GTC
+from harness import DOCS, Experiment, Options, column, fill, markdown, pick
+from harness.stats import Rows
+from user_awareness import VARIANTS, interval, train
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import append_rows, between, read_rows, write_text
-from benchmarks.user_awareness import train
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "explanations.csv"
-PAGE = ROOT / "docs" / "explanations.md"
-PLOT = ROOT / "docs" / "images" / "explanation.png"
-HEADER = ["condition", "seed", "measure", "value", "recall@20", "commit", "versions"]
+EXPLANATIONS = Experiment("explanations", "condition* seed* measure value recall@20")
+PAGE, PLOT = DOCS / "explanations.md", DOCS / "images" / "explanation.png"
 SHOWN = [  # label, condition, measure
     ("modality of the 20 best new items", "user", "modality, recommended"),
     ("modality of the items that they have", "user", "modality, own items"),
@@ -114,38 +84,25 @@ def _share(right: Tensor) -> float:
     return float(right.float().mean())
 
 
-def run(seeds: list[int], out: Path) -> None:
-    for seed in seeds:
-        for condition in ("user", "item"):
-            done = [(row["condition"], row["seed"]) for row in read_rows(out)]
-            if (condition, str(seed)) in done:
-                continue
-            print(f"condition {condition!r}, seed {seed}", file=sys.stderr, flush=True)
-            model, dataset, inputs, recall = train(condition, seed)
-            rows = []
-            for name, value in measure(model, dataset, inputs).items():
-                shown = (
-                    f"{value:.2g}" if name in ("largest error", "milliseconds") else f"{value:.4f}"
-                )
-                cells = (condition, str(seed), name, shown, f"{recall:.4f}", _commit(), _versions())
-                rows.append(dict(zip(HEADER, cells, strict=True)))
-            append_rows(out, HEADER, rows)
+def run_one(condition: str, seed: int) -> list[dict[str, str]]:
+    """The rows of a condition and seed."""
+    model, dataset, inputs, recall = train(condition, seed)
+    digits = dict.fromkeys(("largest error", "milliseconds"), ".2g")
+    return [
+        {"measure": k, "value": f"{x:{digits.get(k, '.4f')}}", "recall@20": f"{recall:.4f}"}
+        for k, x in measure(model, dataset, inputs).items()
+    ]
 
 
-def values(rows: list[dict[str, str]], condition: str, measure: str) -> list[float]:
+def values(rows: Rows, condition: str, measure: str) -> list[float]:
     """Of all seeds."""
-    wanted = (condition, measure)
-    return [float(r["value"]) for r in rows if (r["condition"], r["measure"]) == wanted]
+    return column(pick(rows, condition=condition, measure=measure), "value")
 
 
-def table(rows: list[dict[str, str]]) -> str:
+def table(rows: Rows) -> str:
     """A Markdown table: lowest, mean and highest share of users over the seeds."""
-    lines = ["| named is | share of users, mean (lowest to highest) |", "|---|---|"]
-    for label, condition, name in SHOWN:
-        found = values(rows, condition, name)
-        mean = statistics.fmean(found)
-        lines.append(f"| {label} | {mean:.3f} ({min(found):.3f} to {max(found):.3f}) |")
-    return "\n".join(lines)
+    body = [[label, interval(values(rows, *wanted))] for label, *wanted in SHOWN]
+    return markdown(["named is", "share of users, mean (lowest to highest)"], body, "---|")
 
 
 def draw(user: int, path: Path) -> None:
@@ -154,35 +111,32 @@ def draw(user: int, path: Path) -> None:
     explainer = Explainer(model, inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict)
     items = best_new(model, inputs, 10)[1][user].tolist()
     prefers = dataset.modalities[int(dataset[0]["user"].preferred_modality[user])]
-    figure = plot_user(
-        explainer.user(user),
-        items,
-        label=lambda row: f"item {row}",
-        title=f"User {user}, who prefers the {prefers} (planted)",
-    )
-    figure.savefig(path, dpi=100)
+    title = f"User {user}, who prefers the {prefers} (planted)"
+    shown = plot_user(explainer.user(user), items, label=lambda row: f"item {row}", title=title)
+    shown.savefig(path, dpi=100)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, nargs="+", default=list(range(8)))
-    parser.add_argument("--out", type=Path, default=ROWS, help="result rows")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--report", action="store_true", help="put the table into the page")
-    parser.add_argument("--plot", type=int, metavar="USER", help="draw this user of seed 0")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def run(args: Namespace) -> None:
+    """All runs that have no rows yet, or a picture."""
     if args.plot is not None:
         draw(args.plot, PLOT)
         return
-    if not args.report:
-        run(args.seed, args.out)
-    rows = read_rows(args.out)
-    print(table(rows))
-    if args.report:
-        write_text(PAGE, between(PAGE.read_text(), "table", table(rows)))
+    grid = [{"condition": name, "seed": seed} for seed in args.seed for name in VARIANTS]
+    EXPLANATIONS.run(grid, lambda cell: run_one(**cell), args.out)
+    print(table(EXPLANATIONS.rows(args.out)))
+
+
+def report(args: Namespace) -> None:
+    """Fills the page."""
+    text = table(EXPLANATIONS.rows(args.out))
+    print(text)
+    fill(PAGE, {"table": text})
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Options(__file__, EXPLANATIONS.path, seeds=range(8))
+    parser.add("--plot", type=int, metavar="USER", help="draw this user of seed 0")
+    parser.start(argv, run, report)
 
 
 if __name__ == "__main__":

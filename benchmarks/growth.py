@@ -1,75 +1,34 @@
-"""Time per interaction and memory of training on mini-batches, as graphs grow.
-
-    python benchmarks/growth.py                              # 10^5 to 2 x 10^7 interactions
-    python benchmarks/growth.py --interactions 1000000 --batch 256 --models gtc
-    python benchmarks/growth.py --whole --batch 2048 --steps 20 --turn 4 --interactions 1000000
-    python benchmarks/growth.py --items 30000 300000         # item graphs, all pairs
-    python benchmarks/growth.py --report                     # table, plot, page
-
-Planted graphs with 20 interactions a user and 67 an item, so 2 x 10^7 have 1,000,000 users and
-300,000 items, and two modalities of width 128. Users and items belong to groups; four interactions
-of five stay within one. An item's ten similar items are drawn from its group (that graph's own cost
-is measured by --items). LightGCN, which reads neither content nor item graph, gets neither.
-
-Each size has a process of its own, and for one model all are kept ready. Turn by turn, in
-alternating order, each trains a few steps at a fixed fan-out while the others wait, so that a noisy
-machine slows all alike. A turn begins with steps that are not timed, a quarter as many as those
-that are: they find the caches of another process. A row has the time of a step, its ratio to the
-next smaller size and to the smallest in the same rounds, the share of sampling, how much graph a
-step saw, and the peak memory of set-up and of training beside what tables with their optimizer
-states, content and adjacency take. An epoch is extrapolated from these steps. --whole trains with
-the whole graph in every step instead. The rows of a model are appended to --out when all sizes have
-their steps; what is there is skipped. Processes keep freed memory as docs/speed.md describes. Linux
-only.
-"""
+"""Time per interaction and memory of training on mini-batches, as graphs grow."""
 
 import argparse
 import itertools
 import json
-import os
 import statistics
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from gtc_pyg.experiment import _commit, _versions
+from growth_report import PAGE, draw, texts
+from harness import Experiment, Options, fill
+from harness.workers import KEEP, Worker, ratios
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import speed
-from benchmarks.growth_worker import serve
-from benchmarks.rows import append_rows, read_rows
-from benchmarks.speed_worker import spread
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "growth.csv"
-KEY = ["what", "model", "interactions", "sizes", "fan_out", "item_fan_out"]
-KEY += ["batch", "seed", "threads"]
-HEADER = [*KEY, "users", "items", "steps", "rounds"]
-HEADER += ["sampled_users", "sampled_items", "sampled_edges"]
-HEADER += ["step_s", "quartile_1_s", "quartile_3_s", "sampling_s", "us_per_interaction"]
-HEADER += ["to_previous_median", "to_previous_q1", "to_previous_q3"]
-HEADER += ["to_smallest_median", "to_smallest_q1", "to_smallest_q3"]
-HEADER += ["epoch_steps", "epoch_extrapolated_s", "setup_peak_mib", "peak_mib"]
-HEADER += ["tables_mib", "content_mib", "adjacency_mib", "commit", "versions"]
-WARM_UP = 20
+GROWTH = Experiment(
+    "growth",
+    "what* model* interactions* sizes* fan_out* item_fan_out* batch* seed* threads* users items "
+    "steps rounds sampled_users sampled_items sampled_edges step_s quartile_1_s quartile_3_s "
+    "sampling_s us_per_interaction to_previous_median to_previous_q1 to_previous_q3 "
+    "to_smallest_median to_smallest_q1 to_smallest_q3 epoch_steps epoch_extrapolated_s "
+    "setup_peak_mib peak_mib tables_mib content_mib adjacency_mib",
+)
+MODELS = ["lightgcn", "freedom", "gtc"]
 Turn = list[tuple[float, float]]
 
 
-class Worker(speed.Worker):
+def start(run: Mapping[str, Any]) -> Worker:
     """A process of its own for one run, see growth_worker.py."""
-
-    def __init__(self, run: dict[str, Any]) -> None:
-        # Threads that wait sleep: those of other sizes are on the same cores.
-        threads = {"OMP_NUM_THREADS": str(run["threads"]), "OMP_WAIT_POLICY": "passive"}
-        self.name = f"{run['what']}, {run['model']}, {run['interactions']}"
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), "--worker", json.dumps(run)],
-            env=os.environ | speed.KEEP | threads | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    # Threads that wait sleep: those of other sizes are on the same cores.
+    env = KEEP | {"OMP_NUM_THREADS": str(run["threads"]), "OMP_WAIT_POLICY": "passive"}
+    name = f"{run['what']}, {run['model']}, {run['interactions']}"
+    return Worker(name, "growth_worker", run, **env)
 
 
 def measure(runs: list[dict[str, Any]], turn: int, warm_up: int) -> list[dict[str, object]]:
@@ -78,7 +37,7 @@ def measure(runs: list[dict[str, Any]], turn: int, warm_up: int) -> list[dict[st
     turns: list[list[Turn]] = [[] for _ in runs]
     try:
         for run in runs:  # set up one after the other
-            workers.append(Worker(run))
+            workers.append(start(run))
             if run["rounds"]:
                 workers[-1].ask("time", 0, warm_up)
         pairs = list(zip(workers, turns, strict=True))
@@ -105,10 +64,10 @@ def with_times(rows: list[dict[str, Any]], turns: list[list[Turn]]) -> list[dict
         steps, sampling = zip(*itertools.chain.from_iterable(turns[i]), strict=True)
         q1, step, q3 = statistics.quantiles(steps, n=4, method="inclusive")
         others = {"previous": medians[max(i - 1, 0)], "smallest": medians[0]}
-        ratios = {
+        relative = {
             f"to_{name}_{key}": f"{value:.4f}"
             for name, other in others.items()
-            for key, value in spread(medians[i], other).items()
+            for key, value in ratios(medians[i], other).items()
         }
         times = {
             "step_s": f"{step:.5f}",
@@ -118,7 +77,7 @@ def with_times(rows: list[dict[str, Any]], turns: list[list[Turn]]) -> list[dict
             "us_per_interaction": f"{1e6 * step / row['batch']:.1f}",
             "epoch_extrapolated_s": f"{step * row['epoch_steps']:.0f}",
         }
-        timed.append(row | times | ratios)
+        timed.append(row | times | relative)
     return timed
 
 
@@ -131,78 +90,61 @@ def runs_of(args: argparse.Namespace) -> list[list[dict[str, Any]]]:
         return [[alone | {"interactions": n}] for n in args.items]
     hops = {"fan_out": json.dumps(args.fan_out), "item_fan_out": json.dumps(args.item_fan_out)}
     sizes, rounds = sorted(set(args.interactions)), -(-args.steps // args.turn)
-    return [
-        [
-            {
-                "what": "whole graph" if args.whole else "mini-batches",
-                "model": model,
-                "interactions": n,
-                "sizes": json.dumps(sizes),
-                **(dict.fromkeys(hops, "") if args.whole else hops),
-                "batch": args.batch,
-                "steps": rounds * args.turn,
-                "rounds": rounds,
-                **shared,
-            }
-            for n in sizes
-        ]
-        for model in args.models
-    ]
+    shared |= {"what": "whole graph" if args.whole else "mini-batches", "sizes": json.dumps(sizes)}
+    shared |= dict.fromkeys(hops, "") if args.whole else hops
+    shared |= {"batch": args.batch, "steps": rounds * args.turn, "rounds": rounds}
+    return [[shared | {"model": m, "interactions": n} for n in sizes] for m in args.models]
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sizes, models = [10**5, 10**6, 10**7, 2 * 10**7], ["lightgcn", "freedom", "gtc"]
-    parser.add_argument("--interactions", type=int, nargs="+", default=sizes)
-    parser.add_argument("--models", nargs="+", choices=models, default=models)
-    parser.add_argument("--batch", type=int, default=32, help="interactions a step (default: 32)")
-    parser.add_argument(
-        "--fan-out", type=int, nargs="+", default=[3, 2], help="interactions, by hop (default: 3 2)"
-    )
-    parser.add_argument(
-        "--item-fan-out", type=int, nargs="+", default=[2, 0], help="similar items (default: 2 0)"
-    )
-    parser.add_argument("--steps", type=int, default=500, help="timed, each size (default: 500)")
-    parser.add_argument("--turn", type=int, default=20, help="timed in a turn (default: 20)")
-    parser.add_argument("--warm-up", type=int, default=WARM_UP, help="steps before (default: 20)")
-    parser.add_argument("--whole", action="store_true", help="the whole graph in every step")
-    parser.add_argument("--items", type=int, nargs="+", help="measure item graphs of these sizes")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROWS, help="CSV file of the result rows")
-    parser.add_argument("--report", action="store_true", help="write the page's tables, draw")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """All groups whose first run has no row yet."""
+    groups = {tuple(runs[0][key] for key in GROWTH.key): runs for runs in runs_of(args)}
+
+    def rows(cell: Mapping[str, Any]) -> list[dict[str, object]]:
+        return measure(groups[tuple(cell.values())], args.turn, args.warm_up)
+
+    GROWTH.run([dict(zip(GROWTH.key, key, strict=True)) for key in groups], rows, args.out)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Fills the page and draws."""
+    rows = GROWTH.rows(args.out)
+    fill(PAGE, texts(rows))
+    draw(rows)
+
+
+def options() -> Options:
+    """Those of the command."""
+    parser = Options(__file__, GROWTH.path, threads=2)
+    parser.add("--interactions", [10**5, 10**6, 10**7, 2 * 10**7])
+    parser.add("--models", MODELS, choices=MODELS)
+    parser.add("--batch", 32, help="interactions a step")
+    parser.add("--fan-out", [3, 2], help="interactions, by hop")
+    parser.add("--item-fan-out", [2, 0], help="similar items")
+    parser.add("--steps", 500, help="timed, each size")
+    parser.add("--turn", 20, help="timed in a turn")
+    parser.add("--warm-up", 20, help="steps before")
+    parser.add("--whole", False, help="the whole graph in every step")
+    parser.add("--items", type=int, nargs="+", help="measure item graphs of these sizes")
+    parser.add("--seed", 0)
+    return parser
+
+
+def checked(args: argparse.Namespace) -> argparse.Namespace:
+    """The options.
+
+    Raises:
+        SystemExit: Where they do not fit.
+    """
     if len(args.fan_out) != len(args.item_fan_out):
-        parser.error("--fan-out and --item-fan-out must have as many hops")
+        options().error("--fan-out and --item-fan-out must have as many hops")
     if not 1 <= args.turn < args.steps:
-        parser.error(f"--steps must be more than a turn of {args.turn} (got {args.steps})")
+        options().error(f"--steps must be more than a turn of {args.turn} (got {args.steps})")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    if args.worker:
-        serve(json.loads(args.worker))
-        return
-    if args.report:
-        from benchmarks.growth_report import write
-
-        write(read_rows(args.out))
-        return
-    for runs in runs_of(args):
-        done = [[row[key] for key in KEY] for row in read_rows(args.out)]
-        if [str(runs[0][key]) for key in KEY] in done:
-            continue
-        rows = measure(runs, args.turn, args.warm_up)
-        source = {"commit": _commit(), "versions": _versions()}
-        append_rows(args.out, HEADER, [row | source for row in rows])
-        shown = ["what", "model", "interactions", "step_s", "us_per_interaction"]
-        shown += ["to_smallest_median", "peak_mib"]
-        for row in rows:
-            print(", ".join(f"{key} {row[key]}" for key in shown if row.get(key)), flush=True)
+    options().start(argv, lambda args: run(checked(args)), report)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 import ctypes
 import itertools
 import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader, SubgraphLoader
 from gtc_pyg.models import FREEDOM, GTC, GraphRecommender, LightGCN
 from gtc_pyg.transforms import ItemKNNGraph
+from harness.workers import status_mib
 
 MODALITIES, WIDTH, MIB = ("image", "text"), 128, 2**20
 TO_ITEM, TO_USER = ("user", "rates", "item"), ("item", "rev_rates", "user")
@@ -112,11 +111,6 @@ def tensors_in(thing: object, visited: set[int] | None = None) -> Iterator[Tenso
     known = type(thing).__module__.split(".")[0] in ("gtc_pyg", "torch_geometric", "torch")
     if known and hasattr(thing, "__dict__"):
         yield from tensors_in(vars(thing), visited)
-
-
-def status_mib(key: str) -> float:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(key)) / 1024
 
 
 def optimizers_of(model: GraphRecommender, sparse: bool) -> list[torch.optim.Optimizer]:
@@ -247,11 +241,6 @@ class ItemGraph:
         }
 
 
-def serve(run: dict[str, Any]) -> None:
-    """Answers the commands on standard input, a line of JSON each, until it is closed."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    task = (ItemGraph if run["what"] == "item graph" else Training)(run)
-    for line in sys.stdin:
-        command, *args = json.loads(line)
-        print(json.dumps(getattr(task, command)(*args)), file=answers, flush=True)
+def main(run: dict[str, Any]) -> Training | ItemGraph:
+    """What the process is for."""
+    return ItemGraph(run) if run["what"] == "item graph" else Training(run)

@@ -1,28 +1,16 @@
-"""Licences of all that gtc-pyg needs, from the metadata of what is installed.
+"""Licences of all that gtc-pyg needs, from the metadata of what is installed."""
 
-    python benchmarks/licences.py            # prints the table
-    python benchmarks/licences.py --report   # writes it into docs/dependencies.md
-
-A package belongs to the core, or to the first extra that needs it, itself or through others. Its
-licence is what it states: its expression, or else its classifiers, or its licence field.
-"""
-
-import argparse
 import importlib.metadata
 import re
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import between, write_text
+from harness import DOCS, ROOT, Options, fill, markdown
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "dependencies.md"
+PAGE = DOCS / "dependencies.md"
 EXTRAS = ("data", "train", "recommend", "plot", "serve", "dev")
 
 
@@ -70,19 +58,13 @@ def rows() -> dict[str, tuple[str, str]]:
 
 
 def table() -> str:
-    lines = ["| package | licence | needed by |", "| --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {name} | {a} | {b} |" for name, (a, b) in rows().items())])
+    """A Markdown table of the rows."""
+    return markdown(["package", "licence", "needed by"], [[k, *row] for k, row in rows().items()])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--report", action="store_true", help="fill docs/dependencies.md")
-    if parser.parse_args().report:
-        write_text(PAGE, between(PAGE.read_text(), "licences", table()))
-    else:
-        print(table())
+def main(argv: list[str] | None = None) -> None:
+    parser = Options(__file__)
+    parser.start(argv, lambda args: print(table()), lambda args: fill(PAGE, {"licences": table()}))
 
 
 if __name__ == "__main__":

@@ -1,34 +1,22 @@
-"""A two-dimensional mixture, sampled back by a small network and the cosine schedule.
+"""A two-dimensional mixture, sampled back by a small network and the cosine schedule."""
 
-    python benchmarks/noise_mixture.py                 # five seeds, half a minute each
-    python benchmarks/noise_mixture.py --seeds 0 --out /tmp/rows.csv --picture ''
-
-Three Gaussians of unequal weight, direction and spread. The network learns the velocity
-``v = signal * noise - sigma * x``, so its noise ``sigma * x_t + signal * v`` is exact where no
-signal is left; pure noise is then walked back from the last time to 0 by deterministic steps. The
-rows hold how far the samples' moments and mode shares are from the mixture's own, which are known:
-each is a share of the true value, and 0.05 is the limit.
-"""
-
-import argparse
 import copy
 import itertools
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module, Sequential, SiLU
 
-from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.nn import NoiseSchedule
+from harness import DOCS, Experiment, Options, column, figure, markdown, pick, source, write_rows
+from harness.stats import Rows
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import write_rows
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "noise_mixture.csv"
-PICTURE = ROOT / "docs" / "images" / "noise_mixture.png"
+MIXTURE = Experiment(
+    "noise_mixture", "seed* measure* error steps batch width samples sampling_steps"
+)
+PICTURE = DOCS / "images" / "noise_mixture.png"
 
 SHARES = torch.tensor([0.5, 0.3, 0.2])
 MEANS = torch.tensor([[-1.0, -0.6], [1.2, -0.4], [0.4, 1.5]])
@@ -142,60 +130,51 @@ def errors(x: Tensor) -> dict[str, float]:
     }
 
 
-def table(rows: list[dict[str, str]]) -> str:
+def table(rows: Rows) -> str:
     """Mean and worst of each measure over seeds, in percent."""
-    lines = ["| measure | mean | worst |", "| --- | --- | --- |"]
+    body = []
     for measure, name in MEASURES.items():
-        found = [100 * float(row["error"]) for row in rows if row["measure"] == measure]
-        lines.append(f"| {name} | {sum(found) / len(found):.1f} % | {max(found):.1f} % |")
-    return "\n".join(lines)
+        found = [100 * x for x in column(pick(rows, measure=measure), "error")]
+        body.append([name, f"{sum(found) / len(found):.1f} %", f"{max(found):.1f} %"])
+    return markdown(["measure", "mean", "worst"], body)
 
 
 def plot(samples: Tensor, truth: Tensor, path: Path) -> None:
     """True and sampled points side by side."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, 2, figsize=(8, 4), sharex=True, sharey=True, layout="constrained"
-    )
-    for axis, x, title in zip(axes, (truth, samples), ("mixture", "sampled"), strict=True):
-        axis.plot(*x[:4000].T.numpy(), ".", markersize=1.5, alpha=0.5)
-        axis.set(title=title, xlabel="$x_1$", aspect="equal")
-    axes[0].set_ylabel("$x_2$")
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with figure(path, 1, 2, figsize=(8, 4), sharex=True, sharey=True) as (_, axes):
+        for axis, x, title in zip(axes, (truth, samples), ("mixture", "sampled"), strict=True):
+            axis.plot(*x[:4000].T.numpy(), ".", markersize=1.5, alpha=0.5)
+            axis.set(title=title, xlabel="$x_1$", aspect="equal")
+        axes[0].set_ylabel("$x_2$")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    show = "(default: %(default)s)"
-    parser.add_argument("--seeds", default="0,1,2,3,4", help=f"comma-separated {show}")
-    parser.add_argument("--steps", type=int, default=10_000, help=f"training steps {show}")
-    parser.add_argument("--batch", type=int, default=512, help=f"points a step {show}")
-    parser.add_argument("--width", type=int, default=128, help=f"of the network {show}")
-    parser.add_argument("--samples", type=int, default=50_000, help=f"points to sample {show}")
-    parser.add_argument("--sampling-steps", type=int, default=300, help=f"DDIM steps {show}")
-    parser.add_argument("--out", type=Path, default=ROWS, help=f"written anew {show}")
-    parser.add_argument("--picture", default=str(PICTURE), help=f"of the first seed {show}")
-    args = parser.parse_args()
-    schedule = NoiseSchedule(kind="cosine")
-    rows = []
+def run(args: Namespace) -> None:
+    """All seeds: the rows anew, and a picture of the first one."""
+    schedule, rows = NoiseSchedule(kind="cosine"), []
+    settings = {name: getattr(args, name) for name in MIXTURE.header[3:-2]}
     for seed in map(int, args.seeds.split(",")):
         network = train(schedule, args.steps, args.batch, args.width, seed)
         generator = torch.Generator().manual_seed(1000 + seed)
         x = sample(schedule, network, args.samples, args.sampling_steps, generator)
         if args.picture and not rows:
             plot(x, draw(4000, generator), Path(args.picture))
-        settings = ("steps", "batch", "width", "samples", "sampling_steps")
         found = errors(x)
         print(f"seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()), flush=True)
-        origin = {"commit": _commit(), "versions": _versions()}
-        for measure, value in found.items():
-            row = {"seed": seed, "measure": measure, "error": f"{value:.5f}"}
-            rows.append({**row, **{name: getattr(args, name) for name in settings}, **origin})
-    write_rows(args.out, list(rows[0]), rows)
+        shared = {"seed": seed, **settings, **source()}
+        rows += [{"measure": k, "error": f"{v:.5f}", **shared} for k, v in found.items()]
+    write_rows(args.out, MIXTURE.header, rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Options(__file__, MIXTURE.path, threads=None)
+    parser.add("--seeds", "0,1,2,3,4")
+    parser.add("--steps", 10_000, help="training steps")
+    parser.add("--batch", 512, help="points a step")
+    parser.add("--width", 128, help="of the network")
+    parser.add("--samples", 50_000, help="points to sample")
+    parser.add("--sampling-steps", 300, help="DDIM steps")
+    parser.add("--picture", str(PICTURE), help="of the first seed")
+    parser.start(argv, run)
 
 
 if __name__ == "__main__":

@@ -1,53 +1,30 @@
-"""Users ranked per second and memory, beside the bare matrix product and top-k.
+"""Users ranked per second and memory, beside the bare matrix product and top-k."""
 
-    python benchmarks/ranking.py                     # 10^4, 10^5 and 10^6 items, two threads
-    python benchmarks/ranking.py --items 10000 --users 512 --repeats 3 --out rows.csv
-    python benchmarks/ranking.py --report            # fills the table of docs/ranking.md
-
-Each number of items has a process of its own. Embeddings are drawn from a normal distribution;
-interactions are as many as on TikTok: a user has seen 1 to 3 items, one user in 80 has seen 100 to
-603, 6.4 on average, and each holds out one. In each round all but faiss take turns; faiss has
-threads of its own and comes last. Medians over rounds are reported:
-
-    product, topk   torch.mm into one buffer and torch.topk of it, over the chunks that Ranker uses;
-                    nothing is excluded and nothing merged
-    ours            Ranker.rank: seen items excluded, one list per user
-    metrics         what Ranker.update and compute take besides
-    faiss           PyG's MIPSKNNIndex, seen items in exclude_links; where faiss is installed
-
-A ratio is the median of the rounds' own ratios. Memory is the peak that one evaluation adds to
-what the process held before. Rows are appended to the file of results; what is there already is
-not run again.
-"""
-
-import argparse
 import importlib.metadata
 import importlib.util
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gtc_pyg.evaluation import Ranker, evaluate, ranking_metrics
-from gtc_pyg.experiment import _commit, _peak_mib, _reset_peak, _versions
 from gtc_pyg.functional import SCORE_BYTES
 from gtc_pyg.functional.topk import _chunk_size
+from gtc_pyg.utils.provenance import peak_mib, reset_peak, versions
+from harness import DOCS, Experiment, Options, fill, markdown
+from harness.stats import Rows
+from harness.workers import in_fresh_process, seconds
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "ranking.csv"
-PAGE = ROOT / "docs" / "ranking.md"
-KEYS = ["items", "users", "dim", "k", "threads", "seed"]
+RANKING = Experiment(
+    "ranking",
+    "items* users* dim* k* threads* seed* product_s topk_s ours_s metrics_s faiss_s users_per_s "
+    "ratio metrics_share added_mib repeats",
+)
+PAGE = DOCS / "ranking.md"
 
 
 class TimedRanker(Ranker):
@@ -117,29 +94,25 @@ def faiss_seconds(user_emb: Tensor, item_emb: Tensor, k: int, seen: Tensor, repe
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = MIPSKNNIndex(item_emb)
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        index.search(user_emb, k, exclude_links=seen)
-        times.append(time.perf_counter() - start)
-    return f"{statistics.median(times[1:]):.5f}"
+    times = seconds(lambda: index.search(user_emb, k, exclude_links=seen), repeats, 1)
+    return f"{statistics.median(times):.5f}"
 
 
 def added_mib(user_emb: Tensor, item_emb: Tensor, labels: Tensor, seen: Tensor, k: int) -> float:
     """Peak of a whole evaluation above what the process held before it."""
     few = [edges[:, edges[0] < 8] for edges in (labels, seen)]
     evaluate(user_emb[:8], item_emb, few[0], few[1:], ks=[k])  # loads the libraries
-    _reset_peak()
-    before = _peak_mib()
+    reset_peak()
+    before = peak_mib()
     evaluate(user_emb, item_emb, labels, [seen], ks=sorted({k // 4, k // 2, k} - {0}))
-    return _peak_mib() - before
+    return peak_mib() - before
 
 
 @torch.no_grad()
 def measure(
     items: int, users: int, dim: int, k: int, threads: int, seed: int, repeats: int
 ) -> dict[str, Any]:
-    """One row, without its source."""
+    """One row."""
     torch.set_num_threads(threads)
     user_emb, item_emb, labels, seen = draw(items, users, dim, seed)
     mib = added_mib(user_emb, item_emb, labels, seen, k)
@@ -152,66 +125,34 @@ def measure(
     del rounds[0]
     names = ["product_s", "topk_s", "ours_s", "metrics_s"]
     medians = dict(zip(names, map(statistics.median, zip(*rounds, strict=True)), strict=True))
-    row = {name: f"{seconds:.5f}" for name, seconds in medians.items()}
+    row = {name: f"{value:.5f}" for name, value in medians.items()}
     row["faiss_s"] = faiss_seconds(user_emb, item_emb, k, seen, repeats)
+    found = versions()
+    if row["faiss_s"] != "not installed":
+        found += f"; faiss-cpu {importlib.metadata.version('faiss-cpu')}"
     return row | {
         "users_per_s": f"{users / medians['ours_s']:.0f}",
         "ratio": f"{statistics.median(o / (p + t) for p, t, o, _ in rounds):.3f}",
         "metrics_share": f"{statistics.median(m / o for _, _, o, m in rounds):.4f}",
         "added_mib": f"{mib:.1f}",
         "repeats": repeats,
-        "versions": _versions(),
+        "versions": found,
     }
 
 
-def in_fresh_process(options: dict[str, int]) -> dict[str, Any]:
-    """:func:`measure` in a new interpreter."""
-    code = (
-        "import json, sys\nfrom benchmarks.ranking import measure\n"
-        "print(json.dumps(measure(**json.loads(sys.argv[1]))))"
-    )
-    command = [sys.executable, "-c", code, json.dumps(options)]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(options["threads"])}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    return dict(json.loads(done.stdout))
+def run(args: Namespace) -> None:
+    """Measures and appends what is still missing, each in a process of its own."""
+    shared = {name: getattr(args, name) for name in RANKING.key[2:]}
+    grid = [
+        {"items": n, "users": args.users or min(8192, max(256, 2**28 // n)), **shared}
+        for n in args.items
+    ]
+    more = {"repeats": args.repeats}
+    RANKING.run(grid, lambda cell: in_fresh_process("ranking", "measure", **cell, **more), args.out)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures and appends what is still missing."""
-    for items in args.items:
-        users = args.users or min(8192, max(256, 2**28 // items))
-        keys = {name: getattr(args, name) for name in KEYS[2:]}
-        keys = {"items": items, "users": users, **keys}
-        if any(all(row[name] == str(keys[name]) for name in KEYS) for row in read_rows(args.out)):
-            print(f"{items} items: there already in {args.out}")
-            continue
-        found = in_fresh_process(keys | {"repeats": args.repeats})
-        print(*(f"{name}={value}" for name, value in (keys | found).items()), flush=True)
-        versions = found.pop("versions")
-        if found["faiss_s"] != "not installed":
-            versions += f"; faiss-cpu {importlib.metadata.version('faiss-cpu')}"
-        row = {**keys, **found, "commit": _commit(), "versions": versions}
-        append_rows(args.out, list(row), [row])
-
-
-def table(rows: list[dict[str, str]]) -> str:
-    """The table of the page; times are per thousand users."""
-    head = ["items", "threads", "users / s", "ranking, ms", "product, ms", "top-k, ms", "ratio"]
-    head += ["metrics on top", "memory added, MiB", "faiss, ms"]
-    body = []
-    for row in sorted(rows, key=_size):
-        names = ["ours_s", "product_s", "topk_s", "faiss_s"]
-        ours, product, topk, faiss = (_milliseconds(row[name], row["users"]) for name in names)
-        cells = [f"{int(row['items']):,}", row["threads"], f"{int(row['users_per_s']):,}"]
-        cells += [
-            ours,
-            product,
-            topk,
-            f"{float(row['ratio']):.2f}",
-            f"{float(row['metrics_share']):.1%}",
-        ]
-        body.append([*cells, f"{float(row['added_mib']):.0f}", faiss])
-    return markdown(head, body)
+def _size(row: dict[str, str]) -> tuple[int, int]:
+    return int(row["items"]), int(row["threads"])
 
 
 def _milliseconds(seconds: str, users: str) -> str:
@@ -221,10 +162,25 @@ def _milliseconds(seconds: str, users: str) -> str:
         return seconds
 
 
-def conditions(rows: list[dict[str, str]]) -> str:
+def table(rows: Rows) -> str:
+    """The table of the page; times are per thousand users."""
+    head = ["items", "threads", "users / s", "ranking, ms", "product, ms", "top-k, ms", "ratio"]
+    head += ["metrics on top", "memory added, MiB", "faiss, ms"]
+    body = []
+    for row in sorted(rows, key=_size):
+        *times, faiss = (
+            _milliseconds(row[f"{name}_s"], row["users"])
+            for name in ("ours", "product", "topk", "faiss")
+        )
+        cells = [f"{int(row['items']):,}", row["threads"], f"{int(row['users_per_s']):,}", *times]
+        cells += [f"{float(row['ratio']):.2f}", f"{float(row['metrics_share']):.1%}"]
+        body.append([*cells, f"{float(row['added_mib']):.0f}", faiss])
+    return markdown(head, body)
+
+
+def conditions(rows: Rows) -> str:
     """What the table was measured with."""
-    shared = {name: {row[name] for row in rows} for name in ("dim", "k", "repeats")}
-    text = {name: " or ".join(sorted(values)) for name, values in shared.items()}
+    text = {k: " or ".join(sorted({row[k] for row in rows})) for k in ("dim", "k", "repeats")}
     users = ", ".join(f"{int(row['users']):,}" for row in sorted(rows, key=_size))
     return (
         f"{text['dim']} channels, lists of {text['k']}, medians of {text['repeats']} rounds, "
@@ -232,35 +188,20 @@ def conditions(rows: list[dict[str, str]]) -> str:
     )
 
 
-def _size(row: dict[str, str]) -> tuple[int, int]:
-    return int(row["items"]), int(row["threads"])
+def texts(rows: Rows) -> dict[str, str]:
+    """What stands between the marks of the page."""
+    return {"ranking": f"{conditions(rows)}\n\n{table(rows)}"}
 
 
-def with_table(page: str, rows: list[dict[str, str]]) -> str:
-    """The text of the page with the table between its two marks."""
-    return between(page, "ranking", f"{conditions(rows)}\n\n{table(rows)}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--items", type=int, nargs="+", default=[10**4, 10**5, 10**6])
-    parser.add_argument(
-        "--users", type=int, help="default: about 2^28 scores, at least 256 users, at most 8192"
-    )
-    parser.add_argument("--dim", type=int, default=64, help="channels (default: 64)")
-    parser.add_argument("--k", type=int, default=20, help="length of the lists (default: 20)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds (default: 7)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROWS, help="default: the committed rows")
-    parser.add_argument("--report", action="store_true", help="fill the table of the page, no runs")
-    args = parser.parse_args()
-    if not args.report:
-        run(args)
-        return
-    write_text(PAGE, with_table(PAGE.read_text(), read_rows(ROWS)))
+def main(argv: list[str] | None = None) -> None:
+    parser = Options(__file__, RANKING.path, threads=2)
+    parser.add("--items", [10**4, 10**5, 10**6])
+    parser.add("--users", type=int, help="about 2^28 scores, at least 256 users, at most 8192")
+    parser.add("--dim", 64, help="channels")
+    parser.add("--k", 20, help="length of the lists")
+    parser.add("--repeats", 7, help="rounds")
+    parser.add("--seed", 0)
+    parser.start(argv, run, lambda args: fill(PAGE, texts(RANKING.rows())))
 
 
 if __name__ == "__main__":

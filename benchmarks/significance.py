@@ -1,74 +1,48 @@
-"""The chosen settings with five seeds, and whether GTC's gain over each baseline is more than luck.
+"""The chosen settings with five seeds, and whether GTC's gain is more than luck."""
 
-    python benchmarks/significance.py --dataset tiktok --root data/tiktok     # train, test once
-    python benchmarks/significance.py --test                                  # the table
-
-The first command trains every model of the example script with its SETTINGS and seeds 0 to 4. It
-keeps the test metrics of each user, and which test items were found, in a file for each run under
---users and appends the run's rows to --out. A run that has its file is not trained again, so an
-interrupted command can be repeated, and several may run at the same time and share the runs.
-
-The second one reads all these files. Each user's value is averaged over the seeds, and GTC is
-compared with every baseline user by user: the difference of the means, its 95 % bootstrap interval
-over users (percentiles of 9,999 resamples), and p of the two-sided Wilcoxon signed-rank test
-(users without a difference left out), also after Holm's correction over the whole table.
-``detectable`` is the smallest gain of the mean that a two-sided paired test finds at p < .01 with
-a probability of .8, from the standard deviation of the users' differences:
-(z(.995) + z(.8)) * deviation / sqrt(users).
-"""
-
-import argparse
 import json
-import os
-import statistics
 import sys
 import tempfile
-import warnings
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
-import torch
-from scipy import stats
 
 from gtc_pyg import experiment
 from gtc_pyg.datasets import InteractionDataset
-from gtc_pyg.experiment import Settings, _versions, append_rows
+from gtc_pyg.experiment import Settings
+from gtc_pyg.utils.provenance import versions
+from harness import (
+    RESULTS,
+    ROOT,
+    Experiment,
+    Options,
+    compare,
+    holm,
+    pick,
+    read_rows,
+    replaced,
+    shown,
+    write_rows,
+)
+from harness.data import DATASETS, example_settings, to_json
+from harness.data import load as load_data
+from harness.per_user import METRICS, per_user
+from harness.rows import claimed, lock_of
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.locks import claimed, lock_of
-from benchmarks.options import dataset_parser, with_root
-from benchmarks.per_user import METRICS, Floats, per_user
-from benchmarks.rows import read_rows, write_rows
-from benchmarks.search import DATASETS, example_settings, to_json
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "accuracy.csv"
-TABLE = ROOT / "benchmarks" / "results" / "significance.csv"
+ROWS, TABLE = RESULTS / "accuracy.csv", RESULTS / "significance.csv"
 USERS = ROOT / "outputs" / "users"
-HEADER = [
-    "dataset",
-    "baseline",
-    "metric",
-    "k",
-    "gtc",
-    "baseline_value",
-    "difference",
-    "gain",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "detectable",
-    "users",
-    "seeds",
-    "commit",
-    "versions",
-]
-PRESET, LEVEL, POWER, RESAMPLES = "default", 0.01, 0.8, 9999
+HEADER = Experiment(
+    "significance",
+    "dataset* baseline* metric* k* gtc baseline_value difference gain low high p p_holm detectable "
+    "users seeds",
+).header
+PRESET = "default"
 Run = dict[str, Any]
+Runs = Mapping[str, Mapping[str, Mapping[int, Run]]]
 
 
 def train(name: str, dataset: InteractionDataset, model: str, settings: Settings, seed: int) -> Run:
@@ -90,12 +64,9 @@ def train(name: str, dataset: InteractionDataset, model: str, settings: Settings
 
 
 def save(path: Path, run: Run) -> None:
-    """Keeps a run; the file is written beside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
+    """Keeps a run."""
+    with replaced(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **run)
-    os.replace(beside, path)
 
 
 def load(path: Path) -> Run:
@@ -114,9 +85,9 @@ def report_once(path: Path, run: Run) -> None:
     run_key, value_key = experiment.HEADER[:4], experiment.HEADER[:7]
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock_of(path.parent):
-        old = [row for row in read_rows(path) if all(row[k] == rows[0][k] for k in run_key)]
+        old = pick(read_rows(path), **{k: rows[0][k] for k in run_key})
         if not old:
-            append_rows(path, rows)
+            experiment.append_rows(path, rows)
             return
     there, here = (
         {tuple(r[k] for k in value_key): float(r["value"]) for r in x} for x in (old, rows)
@@ -126,12 +97,9 @@ def report_once(path: Path, run: Run) -> None:
         raise ValueError(f"{path} has other values of {which}: remove those rows and repeat")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: Namespace) -> None:
     """All runs that are not kept yet, seed by seed."""
-    warnings.filterwarnings("ignore", message="Using '.*' without a 'pyg-lib'")
-    settings = example_settings(args.dataset)
-    with lock_of(Path(args.root)):  # the first one prepares the data
-        dataset = DATASETS[args.dataset](args.root)
+    settings, dataset = example_settings(args.dataset), load_data(args.dataset, args.root)
     for seed in args.seed:
         for model in args.models or list(settings):
             path = args.users / f"{args.dataset}-{model}-{seed}.npz"
@@ -146,46 +114,9 @@ def run(args: argparse.Namespace) -> None:
                 report_once(args.out, kept)
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the i-th smallest of m times ``m - i + 1``, never decreasing."""
-    order, adjusted, largest = np.argsort(p), [0.0] * len(p), 0.0
-    for i, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - i) * p[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-def detectable(difference: Floats) -> float:
-    """The smallest mean that is found at p < LEVEL with probability POWER (see the top)."""
-    normal = statistics.NormalDist()
-    quantiles = normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(POWER)
-    return float(quantiles * difference.std(ddof=1) / np.sqrt(difference.size))
-
-
-def compare(gtc: Floats, baseline: Floats) -> dict[str, float]:
-    """Of two values for each user: means, difference, interval, p and detectable gain.
-
-    Where no user has a difference, p is 1 and the interval is [0, 0].
-    """
-    difference = np.round(gtc - baseline, 10)  # equal means of seeds differ by rounding
-    low = high = 0.0
-    p = 1.0
-    if difference.any():
-        found = stats.bootstrap(
-            (difference,), np.mean, n_resamples=RESAMPLES, batch=99, method="percentile", rng=0
-        ).confidence_interval
-        low, high = float(found.low), float(found.high)
-        p = float(stats.wilcoxon(difference).pvalue)
-    return {
-        "gtc": float(gtc.mean()),
-        "baseline_value": float(baseline.mean()),
-        "difference": float(difference.mean()),
-        "gain": float(difference.mean() / baseline.mean()) if baseline.any() else float("nan"),
-        "low": low,
-        "high": high,
-        "p": p,
-        "detectable": detectable(difference),
-    }
+def commits_of(runs: Sequence[Run]) -> str:
+    """The commits that some runs were made with."""
+    return " ".join(sorted({row["commit"] for run in runs for row in json.loads(run["rows"])}))
 
 
 def read_runs(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
@@ -216,68 +147,52 @@ def read_runs(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
     return found
 
 
-def table(runs: Mapping[str, Mapping[str, Mapping[int, Run]]]) -> list[dict[str, object]]:
+def table(runs: Runs) -> list[dict[str, object]]:
     """A row for each set, baseline and metric, Holm's correction over all of them."""
     rows: list[dict[str, object]] = []
     ps = []
     for dataset, models in runs.items():
         for baseline in (model for model in models if model != "gtc"):
             both = [run for model in ("gtc", baseline) for run in models[model].values()]
-            commits = {row["commit"] for run in both for row in json.loads(run["rows"])}
             for metric, k in METRICS:
                 pair = [
                     np.mean([run[f"{metric}@{k}"] for run in models[model].values()], axis=0)
                     for model in ("gtc", baseline)
                 ]
                 values = compare(*pair)
-                ps.append(values["p"])
+                ps.append(values.pop("p"))
                 key = {"dataset": dataset, "baseline": baseline, "metric": metric, "k": k}
                 rows.append(
                     key
-                    | {name: f"{value:.6f}" for name, value in values.items() if name != "p"}
+                    | {name: f"{value:.6f}" for name, value in values.items()}
                     | {"users": pair[0].size, "seeds": " ".join(map(str, sorted(models["gtc"])))}
-                    | {"commit": " ".join(sorted(commits))}
-                    | {"versions": f"{_versions()}; scipy {scipy.__version__}"}
+                    | {"commit": commits_of(both)}
+                    | {"versions": f"{versions()}; scipy {scipy.__version__}"}
                 )
     for row, p, corrected in zip(rows, ps, holm(ps), strict=True):
         row |= {"p": f"{p:.3g}", "p_holm": f"{corrected:.3g}"}
     return rows
 
 
-def format_rows(rows: Sequence[Mapping[str, object]]) -> str:
-    """A line for each comparison."""
-    lines = []
-    for row in rows:
-        name = f"{row['dataset']}, GTC - {row['baseline']}, {row['metric']}@{row['k']}:"
-        lines.append(
-            f"{name:<40} {row['gtc']} - {row['baseline_value']} = {row['difference']} "
-            f"({float(str(row['gain'])):+.2%}) [{row['low']}, {row['high']}], p {row['p']}, "
-            f"Holm {row['p_holm']}, detectable {row['detectable']}, {row['users']} users, "
-            f"seeds {row['seeds']}"
-        )
-    return "\n".join(lines)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options, see the file's docstring."""
-    parser = dataset_parser(__doc__, list(DATASETS), "tiktok", ROWS)
-    parser.add_argument("--models", nargs="+", help="default: all of the example script")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--users", type=Path, default=USERS, help="folder of the users' values")
-    parser.add_argument("--test", action="store_true", help="compare what was trained")
-    parser.add_argument("--table", type=Path, default=TABLE, help="CSV file of the comparisons")
-    return with_root(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    args = parse_args()
-    torch.set_num_threads(args.threads)
+def start(args: Namespace) -> None:
+    """Trains, or compares what was trained."""
     if args.test:
         rows = table(read_runs(args.users))
         write_rows(args.table, HEADER, rows)  # anew: a p-value depends on all rows
-        print(format_rows(rows))
+        print(*map(shown, rows), sep="\n")
     else:
         run(args)
-        print(
-            f"next: python benchmarks/significance.py --test --users {args.users}", file=sys.stderr
-        )
+        print(f"next: significance.py --test --users {args.users}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Options(__file__, ROWS, DATASETS, range(5))
+    parser.add("--models", nargs="+", help="all of the example script")
+    parser.add("--users", USERS, help="folder of the users' values")
+    parser.add("--test", False, help="compare what was trained")
+    parser.add("--table", TABLE, help="CSV file of the comparisons")
+    parser.start(argv, start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,17 +1,11 @@
-"""Tables of docs/speed.md from the committed results; ``benchmarks/speed.py --report`` writes them.
-
-A test holds the page equal to what this gives.
-"""
+"""Tables of docs/speed.md from the committed results; ``benchmarks/speed.py --report`` writes."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import markdown
+from harness import DOCS, RESULTS, markdown
 
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "speed.md"
+PAGE = DOCS / "speed.md"
 TITLES = {
     "gtc": "GTC",
     "freedom": "FREEDOM",
@@ -126,20 +120,16 @@ def title(result: dict[str, Any]) -> str:
     return f"**{result['dataset']}**, {threads} ({machine['cpu']}), {memory}"
 
 
-def with_tables(page: str, results: list[dict[str, Any]]) -> str:
-    """The page with the tables of all results between their marks."""
-    for name, table in TABLES.items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if start not in page or end not in page:
-            raise ValueError(f"{PAGE} lacks {start!r} or {end!r}")
-        before, _, rest = page.partition(start)
-        text = "\n\n".join(f"{title(result)}\n\n{table(result)}" for result in results)
-        text = text or "Not measured yet."
-        page = f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
-    return page
+def texts(results: list[dict[str, Any]]) -> dict[str, str]:
+    """What stands between the marks of the page."""
+    return {
+        name: "\n\n".join(f"{title(result)}\n\n{table(result)}" for result in results)
+        or "Not measured yet."
+        for name, table in TABLES.items()
+    }
 
 
 def read_results() -> list[dict[str, Any]]:
     """The committed ones, ``benchmarks/results/speed-*.json``."""
-    paths = sorted(ROWS.glob("speed-*.json"), key=lambda path: path.stem)
+    paths = sorted(RESULTS.glob("speed-*.json"), key=lambda path: path.stem)
     return [json.loads(path.read_text()) for path in paths]

@@ -1,11 +1,8 @@
-"""What the processes of benchmarks/speed.py do, which are told so a line at a time."""
+"""What the processes of benchmarks/speed.py do."""
 
-import json
-import os
 import random
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +11,8 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.speed_counter import StepCounter
+from harness.workers import ratios, seconds, status_mib
+from speed_counter import StepCounter
 
 OURS = {"gtc": "GTC", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
 
@@ -102,28 +100,15 @@ class Task:
         if self.cuda:
             kind = "peak" if field == "VmHWM" else "current"
             return torch.cuda.memory_stats().get(f"allocated_bytes.all.{kind}", 0) / 2**20
-        # Not ru_maxrss: a process that was started by vfork inherits its parent's.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
-
-    def _clock(self, call: Callable[[], object], number: int) -> list[float]:
-        """Seconds of each of some calls, after one that is not timed."""
-        seconds = []
-        for _ in range(number + 1):
-            start = time.perf_counter()
-            call()
-            if self.cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        return seconds[1:]
+        return status_mib(field)  # not ru_maxrss, which a process inherits from its parent
 
     def time(self, number: int) -> list[float]:
         """Seconds of each of some steps."""
         start = self._spent()
-        seconds = self._clock(lambda: next(self.steps), number)
+        found = seconds(lambda: next(self.steps), number, 1)
         for i, (before, after) in enumerate(zip(start, self._spent(), strict=True)):
             self.spent[i].append((after - before) / (number + 1))
-        return seconds
+        return found
 
     def _spent(self) -> list[float]:
         return [time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
@@ -168,21 +153,21 @@ class Task:
         def product(m: int, k: int, n: int) -> float:
             left, right = (torch.rand(x, y, device=train.device) for x, y in ((m, k), (k, n)))
             out = torch.empty(m, n, device=train.device)
-            return min(self._clock(lambda: torch.mm(left, right, out=out), 3))
+            return min(seconds(lambda: torch.mm(left, right, out=out), 3, 1))
 
         dense = sum(2 * m * k * n * number for m, k, n, number in shapes)
         both = to_csr(train, items, users), to_csr(train.flip(0), users, items)
         adj, x = stack_interactions(*both), torch.rand(users + items, 64, device=train.device)
         out = torch.zeros_like(x)
-        csr = min(self._clock(lambda: out.addmm_(adj, x, beta=0.0), 3))
+        csr = min(seconds(lambda: out.addmm_(adj, x, beta=0.0), 3, 1))
         a, b = (torch.rand(copied, device=train.device) for _ in range(2))
         return {
             "dense": dense / sum(number * product(*shape) for *shape, number in shapes),
             "square": 2 * square**3 / product(square, square, square),
             "sparse": 2 * adj.values().numel() * x.size(1) / csr,
             "csr_s": csr,
-            "copy": 8 * copied / min(self._clock(lambda: b.copy_(a), 3)),
-            "fresh_copy": 8 * copied / min(self._clock(a.clone, 3)),
+            "copy": 8 * copied / min(seconds(lambda: b.copy_(a), 3, 1)),
+            "fresh_copy": 8 * copied / min(seconds(a.clone, 3, 1)),
         }
 
     def negatives(self, rounds: int, batch_size: int) -> dict[str, dict[str, float]]:
@@ -216,16 +201,16 @@ class Task:
             "row_loop": by_rows,
             "uniform": lambda: torch.cat([torch.randint_like(e[1], items) for e in batches]),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in methods}
+        times: dict[str, list[float]] = {name: [] for name in methods}
         for turn in range(rounds):
             for name in list(methods)[:: 1 - 2 * (turn % 2)]:
-                seconds[name] += self._clock(methods[name], 1)
+                times[name] += seconds(methods[name], 1, 1)
         positive, rows = train[0] * items + train[1], {}
         for name, call in methods.items():
             wrong = torch.isin(train[0] * items + call(), positive).float().mean()
             rows[name] = {
-                "seconds": statistics.median(seconds[name]),
-                "ratio": spread(seconds[name], seconds["sampler"]),
+                "seconds": statistics.median(times[name]),
+                "ratio": ratios(times[name], times["sampler"]),
                 "wrong": float(wrong),
             }
         return rows
@@ -238,30 +223,6 @@ class Task:
         return profiler.key_averages().table("self_cpu_time_total", 20, max_name_column_width=40)
 
 
-def spread(values: list[float], others: list[float]) -> dict[str, float]:
-    """Median and quartiles of the ratios of values to others of the same turn."""
-    ratios = [value / other for value, other in zip(values, others, strict=True)]
-    q1, median, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
-    return {"median": median, "q1": q1, "q3": q3}
-
-
-def hide_extras() -> None:
-    """Makes torch-scatter and torch-sparse fail to import, as where they are not installed."""
-    sys.modules.update(torch_scatter=None, torch_sparse=None)  # type: ignore[arg-type]
-
-
-def main() -> None:
-    """Answers the commands on standard input, a line of JSON each, until it is closed."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    options = json.loads(sys.argv[1])
-    if options["name"].endswith("_bare"):
-        hide_extras()
-    task = Task(options)
-    for line in sys.stdin:
-        command, *args = json.loads(line)
-        print(json.dumps(getattr(task, command)(*args)), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def main(options: dict[str, Any]) -> Task:
+    """What the process is for."""
+    return Task(options)

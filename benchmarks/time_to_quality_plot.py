@@ -6,40 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.time_to_quality_report import PLOT, Group, first_epoch, groups, title
 from gtc_pyg.experiment import NAMES
+from harness import DOCS, figure
+from harness.stats import Rows
+from time_to_quality_report import PLOT, Group, first_epoch, groups, title
 
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
-COLORS = {
-    "lightgcn": "#555555",
-    "freedom": "tab:orange",
-    "gtc": "tab:blue",
-}
+IMAGES = DOCS / "images"
+COLORS = {"lightgcn": "#555555", "freedom": "tab:orange", "gtc": "tab:blue"}
 
 
-def draw(rows: list[dict[str, str]], path: Path = IMAGES / PLOT) -> None:
+def draw(rows: Rows, path: Path = IMAGES / PLOT) -> None:
     """Validation Recall@20 against seconds of training: thin lines for seeds, bold for the mean."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     found = groups(rows)
     if not found:
         raise ValueError("no seed has a run of every model: nothing to draw")
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(4.4 * len(found), 3.6), squeeze=False, layout="constrained"
-    )
-    means = [
-        _draw_group(axis, key, group)
-        for axis, (key, group) in zip(axes[0], found.items(), strict=True)
-    ]
-    figure.canvas.draw()  # the layout is settled before labels look for room
-    for axis, lines in zip(axes[0], means, strict=True):
-        _label(axis, lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    size = (4.4 * len(found), 3.6)
+    with figure(path, 1, len(found), figsize=size, squeeze=False) as (made, axes):
+        panels = list(zip(axes[0], found.items(), strict=True))
+        means = [_draw_group(axis, key, group) for axis, (key, group) in panels]
+        made.canvas.draw()  # the layout is settled before labels look for room
+        for axis, lines in zip(axes[0], means, strict=True):
+            _label(axis, lines)
 
 
 def _draw_group(axis: Any, key: tuple[str, ...], group: Group) -> dict[str, np.ndarray]:

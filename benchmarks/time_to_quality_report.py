@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from benchmarks.rows import between, markdown
 from gtc_pyg.experiment import NAMES
+from harness import by_seed, column, markdown, pick, spread
+from harness.stats import Rows
 
 PLOT = "time_to_quality.png"
 TITLES = {"tiktok": "TikTok", "lfm2k": "LFM2k", "baby": "Baby", "planted": "planted data"}
@@ -74,16 +75,10 @@ def first_epoch(recall: list[float], level: float) -> int | None:
     return next((epoch for epoch, value in enumerate(recall) if value >= level), None)
 
 
-def seconds_to(run: Run, level: float, account: str = "measured") -> float | None:
-    """Seconds at the end of the first epoch that reaches the level; ``None`` where none does."""
-    epoch = first_epoch(run.recall, level)
-    return None if epoch is None else run.clock(account)[epoch]
-
-
 Group = dict[str, dict[int, Run]]
 
 
-def groups(rows: list[dict[str, str]]) -> dict[tuple[str, ...], Group]:
+def groups(rows: Rows) -> dict[tuple[str, ...], Group]:
     """Conditions to model to seed to run: the seeds that all models of the conditions have.
 
     Conditions without LightGCN, and without a seed that all share, are left out.
@@ -91,29 +86,27 @@ def groups(rows: list[dict[str, str]]) -> dict[tuple[str, ...], Group]:
     Raises:
         ValueError: Where a run stands twice.
     """
-    found: dict[tuple[str, ...], Group] = {}
-    for row in rows:
-        seeds = found.setdefault(tuple(row[key] for key in CONDITIONS), {})
-        seeds = seeds.setdefault(row["model"], {})
-        if int(row["seed"]) in seeds:
-            raise ValueError(f"a run stands twice: {[row[key] for key in KEY]}")
-        seeds[int(row["seed"])] = Run.from_row(row)
     out: dict[tuple[str, ...], Group] = {}
-    for key in sorted(found, key=lambda key: (list(TITLES).index(key[0]), key)):
-        shared = sorted(set.intersection(*(set(seeds) for seeds in found[key].values())))
-        if shared and "lightgcn" in found[key]:
-            out[key] = {
-                name: {seed: found[key][name][seed] for seed in shared}
-                for name in MODELS
-                if name in found[key]
-            }
+    keys = {tuple(row[key] for key in CONDITIONS) for row in rows}
+    for key in sorted(keys, key=lambda key: (list(TITLES).index(key[0]), key)):
+        own = pick(rows, **dict(zip(CONDITIONS, key, strict=True)))
+        found = {name: by_seed(own, model=name) for name in MODELS}
+        runs = {
+            name: {seed: Run.from_row(row) for seed, row in sorted(seeds.items())}
+            for name, seeds in found.items()
+            if seeds
+        }
+        shared = set.intersection(*map(set, runs.values()))
+        if shared and "lightgcn" in runs:
+            out[key] = {n: {s: seeds[s] for s in seeds if s in shared} for n, seeds in runs.items()}
     return out
 
 
 def times(group: Group, model: str, share: float, account: str) -> list[float | None]:
     """Seconds of each seed until the share of LightGCN's best, that of the same seed."""
     levels = {seed: share * run.best for seed, run in group["lightgcn"].items()}
-    return [seconds_to(run, levels[seed], account) for seed, run in group[model].items()]
+    runs = [(run, first_epoch(run.recall, levels[seed])) for seed, run in group[model].items()]
+    return [None if epoch is None else run.clock(account)[epoch] for run, epoch in runs]
 
 
 def ratios(group: Group, model: str, share: float, account: str) -> list[float | None]:
@@ -145,22 +138,19 @@ def met(group: Group) -> bool:
     return True
 
 
-def target_table(rows: list[dict[str, str]]) -> str:
+def target_table(rows: Rows) -> str:
     """Seconds of GTC over those of LightGCN, for each seed and on the whole."""
     head = ["", "by seed", "mean", "mean, steady", "mean, with evaluation", "at most 1.5"]
     body = []
     for key, group in groups(rows).items():
         if "gtc" in group:
-            accounts = {
-                account: ratios(group, "gtc", 1.0, account)
-                for account in ("measured", "steady", "evaluated")
-            }
-            cells = [title(key), _each(accounts["measured"]), *map(_mean, accounts.values())]
-            body.append([*cells, "**met**" if met(group) else "**not met**"])
+            found = [ratios(group, "gtc", 1.0, of) for of in ("measured", "steady", "evaluated")]
+            reached = "**met**" if met(group) else "**not met**"
+            body.append([title(key), _each(found[0]), *(spread(x, 2) for x in found), reached])
     return markdown(head, body)
 
 
-def time_table(rows: list[dict[str, str]]) -> str:
+def time_table(rows: Rows) -> str:
     """Epochs and seconds of each model until LightGCN's best."""
     head = ["", "start, s", "epochs", "s / epoch", "seconds", "of LightGCN's", "seconds, steady"]
     tables = []
@@ -168,18 +158,20 @@ def time_table(rows: list[dict[str, str]]) -> str:
         body = []
         for model, runs in group.items():
             best = {seed: run.best for seed, run in group["lightgcn"].items()}
-            epochs = [first_epoch(run.recall, best[seed]) for seed, run in runs.items()]
-            cells = [_mean([run.seconds[0] for run in runs.values()], 1), _mean(epochs, 0)]
-            cells.append(_mean([run.epoch_s for run in runs.values()], 3))
-            cells.append(_mean(times(group, model, 1.0, "measured"), 1))
-            cells.append(_mean(ratios(group, model, 1.0, "measured")))
-            cells.append(_mean(times(group, model, 1.0, "steady"), 1))
-            body.append([NAMES[model], *cells])
-        tables += [f"**{title(key)}**: {_conditions(key, group)}", "", markdown(head, body), ""]
-    return "\n".join(tables).rstrip() or markdown(head, [])
+            columns = [
+                ([run.seconds[0] for run in runs.values()], 1),
+                ([first_epoch(run.recall, best[seed]) for seed, run in runs.items()], 0),
+                ([run.epoch_s for run in runs.values()], 3),
+                (times(group, model, 1.0, "measured"), 1),
+                (ratios(group, model, 1.0, "measured"), 2),
+                (times(group, model, 1.0, "steady"), 1),
+            ]
+            body.append([NAMES[model], *(spread(values, digits) for values, digits in columns)])
+        tables.append(f"**{title(key)}**: {_conditions(key, group)}\n\n{markdown(head, body)}")
+    return "\n\n".join(tables) or markdown(head, [])
 
 
-def share_table(rows: list[dict[str, str]]) -> str:
+def share_table(rows: Rows) -> str:
     """Seconds until shares of LightGCN's best, as multiples of LightGCN's own, seed by seed."""
     others = [NAMES[model] for model in MODELS[1:]]
     head = ["", "of LightGCN's best", "LightGCN, seconds", *(f"{name}, times" for name in others)]
@@ -195,21 +187,20 @@ def share_table(rows: list[dict[str, str]]) -> str:
     return markdown(head, body)
 
 
-def accuracy_table(rows: list[dict[str, str]]) -> str:
+def accuracy_table(rows: Rows) -> str:
     """Validation and test of the best epochs of these runs."""
     head = ["", "", "best epoch", "validation Recall@20", "NDCG@20", "test Recall@20", "NDCG@20"]
-    body = []
-    for key, group in groups(rows).items():
-        for model, runs in group.items():
-            cells = [title(key), NAMES[model]]
-            cells.append(_mean([float(run.row["best_epoch"]) for run in runs.values()], 0))
-            for metric in METRICS:
-                cells.append(_mean([float(run.row[metric]) for run in runs.values()], 4))
-            body.append(cells)
+    columns = [("best_epoch", 0), *((metric, 4) for metric in METRICS)]
+    body = [
+        [title(key), NAMES[model]]
+        + [spread(column((run.row for run in runs.values()), name), n) for name, n in columns]
+        for key, group in groups(rows).items()
+        for model, runs in group.items()
+    ]
     return markdown(head, body)
 
 
-def curves(rows: list[dict[str, str]]) -> str:
+def curves(rows: Rows) -> str:
     """The plot, where there is something to draw."""
     text = "Validation Recall@20 of each model against seconds of training, for each dataset"
     return f"![{text}](images/{PLOT})" if groups(rows) else "Nothing to draw yet."
@@ -224,19 +215,9 @@ PARTS = {
 }
 
 
-def with_tables(page: str, rows: list[dict[str, str]]) -> str:
-    """The page with all that comes from the rows between its marks."""
-    for name, make in PARTS.items():
-        page = between(page, name, make(rows))
-    return page
-
-
-def _mean(values: list[float | None], digits: int = 2) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return f"not reached ({len(values) - len(known)} of {len(values)})"
-    mean = f"{statistics.fmean(known):.{digits}f}"
-    return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+def texts(rows: Rows) -> dict[str, str]:
+    """What stands between the marks of the page."""
+    return {name: make(rows) for name, make in PARTS.items()}
 
 
 def _each(values: list[float | None], digits: int = 2) -> str:
@@ -258,14 +239,8 @@ def _conditions(key: tuple[str, ...], group: Group) -> str:
     processes = [{run.row["process"] for run in seed} for seed in zip(*runs, strict=True)]
     apart = sum(len(found) > 1 for found in processes)
     commits = sorted({run.row["commit"] for seeds in runs for run in seeds})
-    return "; ".join(
-        [
-            machine,
-            *([] if malloc == "default" else [f"`{malloc}`"]),
-            f"seeds {', '.join(map(str, group['lightgcn']))}",
-            "all models of a seed in one process"
-            if not apart
-            else f"models of {apart} of {len(processes)} seeds in several processes",
-            f"commit {', '.join(commits)}",
-        ]
-    )
+    one = "all models of a seed in one process"
+    several = f"models of {apart} of {len(processes)} seeds in several processes"
+    parts = [machine, *([] if malloc == "default" else [f"`{malloc}`"])]
+    parts += [f"seeds {', '.join(map(str, group['lightgcn']))}", several if apart else one]
+    return "; ".join([*parts, f"commit {', '.join(commits)}"])

@@ -1,24 +1,11 @@
-"""What TotalCorrelationLoss sees, and what it costs: rows for docs/total_correlation.md.
+"""What TotalCorrelationLoss sees, and what it costs: rows for docs/total_correlation.md."""
 
-    python benchmarks/total_correlation.py gaussians   # the bound against a known truth
-    python benchmarks/total_correlation.py xor         # three variables, pairwise independent
-    python benchmarks/total_correlation.py scale       # the published product scale and ours
-    python benchmarks/total_correlation.py memory      # peak memory, each in a fresh process
-    python benchmarks/total_correlation.py speed       # against the plain form
-    python benchmarks/total_correlation.py all
-
-Rows are appended to benchmarks/results/total_correlation_<name>.csv after each run; what is there
-already is not run again. benchmarks/total_correlation_report.py draws the page's tables and plots.
-"""
-
-import argparse
 import math
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, product
 from typing import Any
 
 import torch
@@ -27,14 +14,11 @@ from torch import Tensor
 from torch.nn import Embedding, ModuleList, SiLU
 from torch_geometric.nn import MLP
 
-from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.nn import TotalCorrelationLoss
+from harness import Experiment, Options
+from harness.workers import in_fresh_process
+from total_correlation_cost import run_speed
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import append_rows, read_rows
-from benchmarks.total_correlation_cost import in_fresh_process, run_speed
-
-RESULTS = Path(__file__).parent / "results"
 TRUTHS, NUM_TENSORS = [0.5, 1.0, 2.0, 3.0], [3, 4]
 DIMS = [16, 128]
 
@@ -193,73 +177,68 @@ def run_scale(product_scale: str, num_tensors: int, dim: int, seed: int) -> dict
     }
 
 
-def append(name: str, keys: dict[str, Any], measure: Callable[[], Any]) -> None:
-    """Measures and appends a row or several, unless rows with these keys are there."""
-    keys = {**keys, "threads": torch.get_num_threads()}
-    if any(all(row[key] == str(value) for key, value in keys.items()) for row in rows_of(name)):
-        return
-    print(name, *(f"{key}={value}" for key, value in keys.items()), end=": ", flush=True)
-    found = measure()
-    found = found if isinstance(found, list) else [found]
-    print(*(f"{key}={value}" for key, value in found[-1].items()), flush=True)
-    source = {"commit": _commit(), "versions": _versions()}
-    rows = [{**keys, **row, **source} for row in found]
-    append_rows(path_of(name), list(rows[0]), rows)
+def cells(**columns: Sequence[object]) -> list[dict[str, Any]]:
+    """All combinations of some columns' values, the last column changing first."""
+    return [dict(zip(columns, values, strict=True)) for values in product(*columns.values())]
 
 
-def path_of(name: str) -> Path:
-    """The file of one of the five measurements."""
-    return RESULTS / f"total_correlation_{name}.csv"
+PLAIN, CHUNKED = [2048, 4096, 8192], [2048, 4096, 8192, 16384, 32768, 50_000]
+QUESTIONS: dict[str, tuple[str, list[dict[str, Any]], Callable[..., Any]]] = {
+    "gaussians": (
+        "truth* num_tensors* seed* threads* bound standard_error logit_scale num_rows num_draws "
+        "steps seconds",
+        cells(seed=[0, 1, 2], num_tensors=NUM_TENSORS, truth=TRUTHS),
+        run_gaussians,
+    ),
+    "xor": (
+        "method* seed* threads* step accuracy num_pairs",
+        cells(seed=range(5), method=["total_correlation", "pairs"]),
+        run_xor,
+    ),
+    "scale": (
+        "product_scale* num_tensors* dim* seed* threads* start_excess start_gradient bound "
+        "logit_scale steps seconds",
+        cells(seed=[0, 1, 2], num_tensors=[3, 4, 5], dim=DIMS, product_scale=["none", "sqrt_dim"]),
+        run_scale,
+    ),
+    "memory": (
+        "form* num_rows* seed* threads* added_mib seconds",
+        cells(form=["plain"], num_rows=PLAIN, seed=[0])
+        + cells(form=["chunked"], num_rows=CHUNKED, seed=[0]),
+        lambda **cell: in_fresh_process("total_correlation_cost", "run_memory", **cell),
+    ),
+    "speed": (
+        "num_rows* seed* threads* plain_seconds chunked_seconds ratio largest_relative_difference "
+        "repeats",
+        cells(num_rows=[1024, 2048, 4096, 8192], seed=[0]),
+        run_speed,
+    ),
+}
+
+
+def experiment_of(name: str) -> Experiment:
+    """One of the five measurements."""
+    return Experiment(f"total_correlation_{name}", QUESTIONS[name][0])
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
     """The rows of one of the five measurements; none where it has not begun."""
-    return read_rows(path_of(name))
+    return experiment_of(name).rows()
 
 
-def measure(name: str, seeds: Sequence[int]) -> None:
-    """All that is still missing of one measurement."""
-    if name == "gaussians":
-        for seed in seeds:
-            for t in NUM_TENSORS:
-                for truth in TRUTHS:
-                    keys = {"truth": truth, "num_tensors": t, "seed": seed}
-                    append(name, keys, lambda keys=keys: run_gaussians(**keys))
-    elif name == "xor":
-        for seed in seeds:
-            for method in ("total_correlation", "pairs"):
-                keys = {"method": method, "seed": seed}
-                append(name, keys, lambda keys=keys: run_xor(**keys))
-    elif name == "scale":
-        for seed in seeds:
-            for t in (3, 4, 5):
-                for dim in DIMS:
-                    for scale in ("none", "sqrt_dim"):
-                        keys = {"product_scale": scale, "num_tensors": t, "dim": dim, "seed": seed}
-                        append(name, keys, lambda keys=keys: run_scale(**keys))
-    elif name == "memory":
-        sizes = {"plain": [2048, 4096, 8192], "chunked": [2048, 4096, 8192, 16384, 32768, 50_000]}
-        for form, all_rows in sizes.items():
-            for num_rows in all_rows:
-                keys = {"form": form, "num_rows": num_rows, "seed": 0}
-                args = tuple(keys.values())
-                append(name, keys, lambda args=args: in_fresh_process("run_memory", *args))
-    else:
-        for num_rows in (1024, 2048, 4096, 8192):
-            keys = {"num_rows": num_rows, "seed": 0}
-            append(name, keys, lambda keys=keys: run_speed(**keys))
+def run(args: Namespace) -> None:
+    """All that is still missing of what is asked for."""
+    for name in QUESTIONS if args.name == "all" else [args.name]:
+        _, grid, function = QUESTIONS[name]
 
+        def measure(cell: Mapping[str, Any], function: Callable[..., Any] = function) -> Any:
+            return function(**{key: value for key, value in cell.items() if key != "threads"})
 
-SEEDS = {"gaussians": [0, 1, 2], "xor": [0, 1, 2, 3, 4], "scale": [0, 1, 2]}
+        shared = {"threads": torch.get_num_threads()}
+        experiment_of(name).run([cell | shared for cell in grid], measure)
+
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = ["gaussians", "xor", "scale", "memory", "speed"]
-    parser.add_argument("name", choices=[*names, "all"], help="what to measure")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    for name in names if args.name == "all" else [args.name]:
-        measure(name, SEEDS.get(name, [0]))
+    parser = Options(__file__)
+    parser.add_argument("name", choices=[*QUESTIONS, "all"], help="what to measure")
+    parser.start(None, run)

@@ -1,21 +1,17 @@
 """What the loss costs beside the plain form: memory, each in a fresh process, and seconds."""
 
 import math
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtc_pyg.experiment import _peak_mib, _reset_peak
 from gtc_pyg.functional import draw_permutations, total_correlation
+from gtc_pyg.utils.provenance import peak_mib, reset_peak
 
 
 def plain(tensors: Sequence[Tensor], scale: Tensor, perms: Tensor) -> Tensor:
@@ -57,11 +53,11 @@ def run_memory(form: str, num_rows: int, seed: int) -> dict[str, Any]:
     """Peak resident memory that one forward and backward adds to this process."""
     loss_and_gradients(form, *_inputs(64, seed))  # loads what the first call loads
     inputs = _inputs(num_rows, seed)
-    _reset_peak()
-    before, start = _peak_mib(), time.perf_counter()
+    reset_peak()
+    before, start = peak_mib(), time.perf_counter()
     loss_and_gradients(form, *inputs)
     seconds = time.perf_counter() - start
-    return {"added_mib": f"{_peak_mib() - before:.1f}", "seconds": f"{seconds:.2f}"}
+    return {"added_mib": f"{peak_mib() - before:.1f}", "seconds": f"{seconds:.2f}"}
 
 
 def run_speed(num_rows: int, seed: int, repeats: int = 5) -> dict[str, Any]:
@@ -84,18 +80,3 @@ def run_speed(num_rows: int, seed: int, repeats: int = 5) -> dict[str, Any]:
         "largest_relative_difference": f"{error:.2e}",
         "repeats": repeats,
     }
-
-
-def in_fresh_process(function: str, *args: object) -> dict[str, Any]:
-    """Calls a function of this file in a new interpreter with as many threads."""
-    code = (
-        f"import torch; torch.set_num_threads({torch.get_num_threads()})\n"
-        f"from benchmarks import total_correlation_cost\n"
-        f"print(total_correlation_cost.{function}(*{args!r}))"
-    )
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    return dict(eval(done.stdout))

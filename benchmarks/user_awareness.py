@@ -1,66 +1,26 @@
-"""Does the filter find what each user cares about? Planted data with a known answer.
+"""Does the filter find what each user cares about? Planted data with a known answer."""
 
-    python benchmarks/user_awareness.py                       # five seeds: rows, table and picture
-    python benchmarks/user_awareness.py --seed 7 --out my.csv
-
-GTC is trained on PlantedPreferences (600 users, 300 items, two modalities of four blocks each)
-with the settings of examples/quickstart.py, once with the condition 'user' and once with 'item'.
-Measured are
-
-- relevance(u, block): how much the content filtered for u changes when that block of the items'
-  content is replaced by its mean, with the gates as they were (``fixed gates``), and with the
-  gates of the changed input (``all of the input``);
-- share(u, modality): the share of the variance of u's scores that goes when the user's filter drops
-  the modality, less the same with the filters of other users (mean of 20 permutations): what the
-  user's own filter adds. And, ``erased``, what goes when the modality's content is erased, which is
-  not due to filters alone: whose items have something in common in a modality shows in it, too.
-
-Each is taken relative to its mean over users and compared with the truth by the AUC: the chance
-that a planted entry is larger than another one (0.5 is guessing). ``preferred`` are the blocks of
-the modality that a user prefers, ``all`` those of both. What can be known of the other modality
-from a user's few items is limited, and the ``ceiling`` says how far: the AUC of the length of their
-items' mean raw content, which is given the blocks. Controls: each user filtered by the gate (of a
-share: by the whole filter) of another, 20 permutations, and the condition 'item'.
-"""
-
-from __future__ import annotations
-
-import argparse
 import statistics
-import sys
+from argparse import Namespace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.experiment import _commit, _versions
 from gtc_pyg.explain import filter_relevance, filter_share, score_share
 from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import DOCS, ROOT, Experiment, Options, column, figure, fill, markdown, pick
+from harness.data import example_settings
+from harness.stats import Rows
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import append_rows, between, read_rows, write_text
-from benchmarks.search import example_settings
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "user_awareness.csv"
-PAGE = ROOT / "docs" / "user_awareness.md"
-HEADER = [
-    "condition",
-    "measure",
-    "modality",
-    "users",
-    "seed",
-    "auc",
-    "recall@20",
-    "commit",
-    "versions",
-]
-MODEL = example_settings("quickstart")["gtc"].model
+AWARENESS = Experiment("user_awareness", "condition* measure modality users seed* auc recall@20")
+PAGE = DOCS / "user_awareness.md"
+MODEL = example_settings("planted")["gtc"].model
+VARIANTS = {name: {**MODEL, "condition": name} for name in ("user", "item")}
 SHOWN = [  # label, condition, measure
     ("relevance of a block, fixed gates", "user", "relevance, fixed gates"),
     ("relevance of a block, all of the input", "user", "relevance, all of the input"),
@@ -164,102 +124,76 @@ def train(
     epochs: int = 60,
     out: Path = ROOT / "outputs" / "user_awareness",
 ) -> tuple[GTC, PlantedPreferences, GraphInputs, float]:
+    """GTC with a condition, its data, and test Recall@20."""
     dataset = PlantedPreferences(*size, seed=seed, transform=ItemKNNGraph(k=10))
     widths = {name: x.size(1) for name, x in dataset.features.items()}
     torch.manual_seed(seed)
-    model = GTC(dataset.num_users, dataset.num_items, widths, condition=condition, **MODEL)
-    result = fit(
-        model,
-        dataset,
-        lr=0.01,
-        epochs=epochs,
-        patience=10,
-        seed=seed,
-        out=out,
-        name=f"{condition}-{seed}",
-        progress=False,
-    )
+    model = GTC(dataset.num_users, dataset.num_items, widths, **VARIANTS[condition])
+    options = {"lr": 0.01, "epochs": epochs, "patience": 10, "seed": seed, "progress": False}
+    result = fit(model, dataset, out=out, name=f"{condition}-{seed}", **options)
     return model, dataset, GraphInputs.from_data(dataset[0]), result.test["Recall@20"]
 
 
-def run(seeds: list[int], out: Path) -> list[dict[str, str]]:
-    for condition in ("user", "item"):
-        for seed in seeds:
-            done = [(row["condition"], row["seed"]) for row in read_rows(out)]
-            if (condition, str(seed)) in done:
-                continue
-            print(f"condition {condition!r}, seed {seed}", file=sys.stderr)
-            model, dataset, inputs, recall = train(condition, seed)
-            rows = []
-            for key, modality, users, value in measure(model, dataset, inputs):
-                cells = (
-                    condition,
-                    key,
-                    modality,
-                    users,
-                    str(seed),
-                    f"{value:.4f}",
-                    f"{recall:.4f}",
-                )
-                rows.append(dict(zip(HEADER, (*cells, _commit(), _versions()), strict=True)))
-            append_rows(out, HEADER, rows)
-    return read_rows(out)
-
-
-def _select(rows: list[dict[str, str]], **wanted: str) -> list[float]:
-    return [float(r["auc"]) for r in rows if all(r[key] == value for key, value in wanted.items())]
-
-
-def table(rows: list[dict[str, str]]) -> str:
-    """A Markdown table: lowest, mean and highest AUC over seeds and modalities."""
-
-    def cell(**wanted: str) -> str:
-        values = _select(rows, **wanted)
-        return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-
-    lines = [
-        "| AUC, mean (lowest to highest) | preferred modality | both modalities |",
-        "|---|---|---|",
+def run_one(condition: str, seed: int) -> list[dict[str, str]]:
+    """The rows of a condition and seed."""
+    model, dataset, inputs, recall = train(condition, seed)
+    return [
+        {"measure": key, "modality": modality, "users": users, "auc": f"{value:.4f}"}
+        | {"recall@20": f"{recall:.4f}"}
+        for key, modality, users, value in measure(model, dataset, inputs)
     ]
+
+
+def interval(values: list[float]) -> str:
+    """Mean, lowest and highest."""
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def table(rows: Rows) -> str:
+    """A Markdown table: lowest, mean and highest AUC over seeds and modalities."""
+    body = []
     for label, condition, measure in SHOWN:
-        wanted = {"condition": condition, "measure": measure}
-        preferred = "" if measure in OF_MODALITIES else cell(**wanted, users="preferred")
-        lines.append(f"| {label} | {preferred} | {cell(**wanted, users='all')} |")
-    return "\n".join(lines)
+        own = pick(rows, condition=condition, measure=measure)
+        of = {users: column(pick(own, users=users), "auc") for users in ("preferred", "all")}
+        preferred = "" if measure in OF_MODALITIES else interval(of["preferred"])
+        body.append([label, preferred, interval(of["all"])])
+    head = ["AUC, mean (lowest to highest)", "preferred modality", "both modalities"]
+    return markdown(head, body, "---|")
 
 
-def plot(rows: list[dict[str, str]], path: Path) -> None:
+def plot(rows: Rows, path: Path) -> None:
     """Each seed and modality a point, for each measure."""
-    figure, axis = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
-    for y, (_, condition, measure) in enumerate(SHOWN):
-        users = "all" if measure in OF_MODALITIES else "preferred"
-        found = _select(rows, condition=condition, measure=measure, users=users)
-        axis.plot(found, [y] * len(found), "o", alpha=0.6)
-    axis.axvline(0.5, color="grey", linestyle=":", label="chance")
-    axis.axvline(0.9, color="green", linestyle="--", label="0.9")
-    axis.set_yticks(range(len(SHOWN)), [label for label, *_ in SHOWN])
-    axis.invert_yaxis()
-    axis.set(xlabel="AUC (a point for each seed and modality)", xlim=(0.4, 1.02))
-    axis.margins(y=0.12)
-    axis.legend(loc="center")
-    figure.savefig(path, dpi=110)
+    with figure(path, figsize=(7.6, 3.8)) as (_, axis):
+        for y, (_, condition, measure) in enumerate(SHOWN):
+            users = "all" if measure in OF_MODALITIES else "preferred"
+            own = pick(rows, condition=condition, measure=measure, users=users)
+            axis.plot(column(own, "auc"), [y] * len(own), "o", alpha=0.6)
+        axis.axvline(0.5, color="grey", linestyle=":", label="chance")
+        axis.axvline(0.9, color="green", linestyle="--", label="0.9")
+        axis.set_yticks(range(len(SHOWN)), [label for label, *_ in SHOWN])
+        axis.invert_yaxis()
+        axis.set(xlabel="AUC (a point for each seed and modality)", xlim=(0.4, 1.02))
+        axis.margins(y=0.12)
+        axis.legend(loc="center")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--out", type=Path, default=ROWS, help="result rows")
-    parser.add_argument("--write", action="store_true", help="put the table into the page")
-    parser.add_argument("--plot", type=Path, help="draw the picture into this file")
-    args = parser.parse_args()
-    rows = run(args.seed, args.out)
+def run(args: Namespace) -> None:
+    """All runs that have no rows yet, and what is made of them."""
+    grid = [{"condition": name, "seed": seed} for name in VARIANTS for seed in args.seed]
+    AWARENESS.run(grid, lambda cell: run_one(**cell), args.out)
+    rows = AWARENESS.rows(args.out)
     print(table(rows))
     if args.write:
-        write_text(PAGE, between(PAGE.read_text(), "table", table(rows)))
+        fill(PAGE, {"table": table(rows)})
     if args.plot:
         plot(rows, args.plot)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Options(__file__, AWARENESS.path, seeds=range(5), threads=None)
+    parser.add("--write", False, help="put the table into the page")
+    parser.add("--plot", type=Path, help="draw the picture into this file")
+    parser.start(argv, run)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,7 @@ from gtc_pyg.experiment.command import format_table, parse_args, run
 from gtc_pyg.experiment.config import read_settings
 from gtc_pyg.experiment.errors import one_line_errors
 from gtc_pyg.experiment.rows import HEADER, append_rows
-from gtc_pyg.experiment.rows import _commit as _commit
 from gtc_pyg.experiment.rows import _features as _features
-from gtc_pyg.experiment.rows import _peak_mib as _peak_mib
-from gtc_pyg.experiment.rows import _reset_peak as _reset_peak
-from gtc_pyg.experiment.rows import _versions as _versions
 from gtc_pyg.experiment.settings import (
     DEFAULTS,
     MODELS,

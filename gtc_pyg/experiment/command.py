@@ -16,13 +16,13 @@ from gtc_pyg.experiment.rows import (
     _append_once,
     _features,
     _kept,
-    _peak_mib,
     _rows,
     _test_metrics,
     append_rows,
 )
 from gtc_pyg.experiment.settings import MODELS, NAMES, Settings, train
 from gtc_pyg.lightning import FitResult
+from gtc_pyg.utils.provenance import peak_mib
 
 
 def parse_args(
@@ -184,7 +184,7 @@ def run(
             table.setdefault(NAMES[model_name], []).append(result.test)
             if args.out and rank() == 0:
                 append = _append_once if args.resume else append_rows
-                append(args.out, _rows(shared, result, _peak_mib()))
+                append(args.out, _rows(shared, result, peak_mib()))
             if args.save and rank() == 0:
                 saved = Recommender(result.model, dataset, chosen.modalities).save(
                     places[model_name, seed]

@@ -1,24 +1,17 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from gtc_pyg._version import __version__
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.datasets.writing import locked, replacing, told
-from gtc_pyg.distributed import world_size
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult
+from gtc_pyg.utils.provenance import commit, versions
 
 if TYPE_CHECKING:
     from gtc_pyg.experiment.settings import Settings
@@ -136,8 +129,8 @@ def _rows(shared: Mapping[str, Any], result: FitResult, peak: float) -> list[dic
         "best_epoch": result.best_epoch,
         "seconds_per_epoch": f"{result.seconds_per_epoch:.3f}",
         "peak_mib": f"{peak:.0f}",
-        "commit": _commit(),
-        "versions": _versions(),
+        "commit": commit(),
+        "versions": versions(),
     }
     return [
         {
@@ -162,52 +155,3 @@ def _features(dataset: InteractionDataset, settings: Settings, model: str) -> st
     made = getattr(dataset, "encoders", {})
     label = "+".join(f"{name} ({made[name]})" if name in made else name for name in names)
     return label if not derived else f"{label} (graph-derived features: {'+'.join(derived)})"
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-    try:
-        # Fails where the package lies in somebody else's repository, in a virtual environment say.
-        tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
-        subprocess.run(tracked, cwd=folder, capture_output=True, check=True)
-        command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def _versions() -> str:
-    names = ("torch", "torch-geometric", "lightning", "numpy")
-    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
-    machine = f"{platform.machine()} {torch.get_num_threads()} threads"
-    if world_size() > 1:
-        machine += f" in each of {world_size()} processes"
-    return "; ".join(
-        [f"gtc-pyg {__version__}", *found, f"python {platform.python_version()}", machine]
-    )
-
-
-def _reset_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak_mib() -> float:
-    """Peak resident memory since :func:`_reset_peak`; off Linux, since the process began."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    except OSError:
-        pass
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

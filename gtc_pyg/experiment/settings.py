@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from gtc_pyg.datasets import InteractionDataset
-from gtc_pyg.experiment.rows import _reset_peak
 from gtc_pyg.lightning import FitResult, fit
 from gtc_pyg.models import GraphRecommender, registry
 from gtc_pyg.models.registry import MODELS
 from gtc_pyg.transforms import ItemKNNGraph
+from gtc_pyg.utils.provenance import reset_peak
 
 NAMES = {name: cls.__name__ for name, cls in MODELS.items()}
 
@@ -148,7 +148,7 @@ def train(
     """
     torch.manual_seed(seed)
     model = build_model(model_name, dataset, settings.modalities, **settings.model)
-    _reset_peak()
+    reset_peak()
     chosen = {key.name: getattr(settings, key.name) for key in fields(settings)}
     del chosen["model"]
     options: dict[str, Any] = {**chosen, "seed": seed, **more}

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import ablations as bench
-from benchmarks import ablations_report as report
-from benchmarks.report import README
-from benchmarks.search import example_settings, from_json, to_json
+import ablations as bench
+import ablations_report as report
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import filled
+from harness.data import DATASETS, GRAPHS, TITLES, example_settings, from_json, to_json
+from report import README
 
 SMALL = Settings(
     lr=0.003,
@@ -29,14 +30,14 @@ def planted(root, graph=None):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(bench.DATASETS, "tiktok", planted)
-    monkeypatch.setitem(bench.GRAPHS, "tiktok", ItemKNNGraph(k=4))
+    monkeypatch.setitem(DATASETS, "tiktok", planted)
+    monkeypatch.setitem(GRAPHS, "tiktok", ItemKNNGraph(k=4))
     monkeypatch.setattr(bench, "example_settings", lambda name: {"gtc": SMALL})
     return planted(None)
 
 
 def test_every_variant_changes_what_it_says_and_makes_a_model(small):
-    made = {name: change(SMALL) for name, change in {**bench.VARIANTS, **bench.sweep()}.items()}
+    made = {name: bench.settings_of(name, SMALL) for name in bench.VARIANTS | bench.SWEPT}
     assert made[bench.WHOLE] == SMALL
     texts = [to_json(settings) for settings in made.values()]
     assert len(set(texts)) == len(texts)
@@ -47,8 +48,7 @@ def test_every_variant_changes_what_it_says_and_makes_a_model(small):
 @pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
 def test_no_variant_is_the_setting_of_an_example(name):
     base = example_settings(name)["gtc"]
-    changes = {**bench.VARIANTS, **bench.sweep()}
-    same = {key for key, change in changes.items() if bench.is_same(change, base, key)}
+    same = {name for name in bench.VARIANTS | bench.SWEPT if bench.is_same(name, base)}
     ranked_by_bpr = {"BPR"} if name == "tiktok" else set()
     assert same == ranked_by_bpr | {f"lr={base.lr:g}"}
 
@@ -62,30 +62,30 @@ def test_runs_have_rows_and_what_has_a_row_is_skipped(small, tmp_path, monkeypat
         graphs.append(graph)
         return planted(root, graph)
 
-    monkeypatch.setitem(bench.DATASETS, "tiktok", spied)
-    bench.run(bench.parse_args([*options, "--variants", *names]))
-    rows = bench.read_rows(out)
+    monkeypatch.setitem(DATASETS, "tiktok", spied)
+    bench.main([*options, "--variants", *names])
+    rows = bench.ABLATIONS.rows(out)
     assert [row["variant"] for row in rows] == names
     assert all(all(row.values()) for row in rows)
     left = from_json(rows[2]["settings"]).modalities
     assert left == [name for name in small.modalities if name != "text"]
     rest = [name for name in small.modalities if name != "text"]
     assert graphs[0] is None and set(graphs[1].weights) == set(rest) and len(graphs) == 2
-    monkeypatch.setattr(bench, "train", None)
-    bench.run(bench.parse_args([*options, "--variants", *names]))
-    assert bench.read_rows(out) == rows
+    monkeypatch.setattr(bench, "measured", None)
+    bench.main([*options, "--variants", *names])
+    assert bench.ABLATIONS.rows(out) == rows
     with pytest.raises(ValueError, match="unknown variants"):
-        bench.run(bench.parse_args([*options, "--variants", "no luck"]))
+        bench.main([*options, "--variants", "no luck"])
     monkeypatch.setattr(bench, "example_settings", lambda name: {"gtc": replace(SMALL, lr=1.0)})
-    with pytest.raises(ValueError, match="of other settings: remove the rows of tiktok"):
-        bench.run(bench.parse_args([*options, "--variants", *names]))
+    with pytest.raises(ValueError, match="of other settings: remove the rows like"):
+        bench.main([*options, "--variants", *names])
 
 
 def test_a_sweep_shows_no_test(small, tmp_path):
     out = tmp_path / "rows.csv"
     options = ["--root", str(tmp_path), "--out", str(out), "--sweep", "--variants", "lr=0.004"]
-    bench.run(bench.parse_args(options))
-    (row,) = bench.read_rows(out)
+    bench.main(options)
+    (row,) = bench.ABLATIONS.rows(out)
     assert from_json(row["settings"]).lr == 0.004
     assert row["test_recall@20"] == row["test_ndcg@5"] == "" and row["val_recall@20"]
 
@@ -99,7 +99,7 @@ def test_a_modality_that_is_left_out_is_not_in_the_item_graph():
 def row(variant, seed, value, settings=SMALL):
     shared = {"dataset": "tiktok", "variant": variant, "seed": str(seed)}
     return (
-        dict.fromkeys(bench.HEADER, "")
+        dict.fromkeys(bench.ABLATIONS.header, "")
         | shared
         | dict.fromkeys(report.COLUMNS, str(value))
         | {"settings": to_json(settings)}
@@ -123,9 +123,8 @@ def test_the_table_by_hand():
 
 
 def test_the_line_of_an_argument_has_the_default_and_gtc_itself(tmp_path):
-    changes = bench.sweep()
     names = ("lr=0.001", "start_step=20", "start_step=400")
-    rows = [row(name, 0, k / 10, changes[name](SMALL)) for k, name in enumerate(names)]
+    rows = [row(name, 0, k / 10, bench.settings_of(name, SMALL)) for k, name in enumerate(names)]
     rows += [row("GTC", 0, 0.7), row("GTC", 1, 0.9)]
     assert report.line(rows, "tiktok", "lr") == [(0.001, 0.0), (0.003, 0.7)]
     assert report.line(rows, "tiktok", "start_step") == [(20, 0.1), (100, 0.7), (400, 0.2)]
@@ -139,8 +138,8 @@ def test_the_line_of_an_argument_has_the_default_and_gtc_itself(tmp_path):
 
 
 def test_the_page_shows_the_committed_rows():
-    page, rows = report.PAGE.read_text(), bench.read_rows(bench.ROWS)
-    assert report.with_tables(page, rows) == page
+    page, rows = report.PAGE.read_text(), bench.ABLATIONS.rows()
+    assert filled(page, report.texts(rows)) == page
     assert report.PLOT.exists() == (report.FIGURE in page)
 
 
@@ -154,12 +153,12 @@ def test_the_figures_in_the_pages_text_stand_in_its_tables():
 
 def test_total_correlation_is_not_seen_to_help():
     # What the first lines of the page and the README say.
-    rows, cells = bench.read_rows(bench.ROWS), []
-    for dataset in report.DATASETS:
+    rows, cells = bench.ABLATIONS.rows(), []
+    for dataset in TITLES:
         for line in report.table(rows, dataset).splitlines():
             if line.startswith(("| no total correlation", "| pairwise InfoNCE")):
                 cells += re.findall(r"\(([+-][\d.]+), p = ([\d.e-]+)\)", line)[1:]  # on test
-    assert len(cells) == 2 * 2 * len(report.DATASETS)
+    assert len(cells) == 2 * 2 * len(TITLES)
     assert min(float(p) for _, p in cells) > 0.05
     largest = max(abs(float(difference)) for difference, _ in cells)
     assert f"by at most {largest:.4f}".replace(" 0.", " .") in report.PAGE.read_text()
@@ -167,7 +166,7 @@ def test_total_correlation_is_not_seen_to_help():
 
 def test_readme_says_what_diffusion_is_worth():
     def falls_by(dataset, column):
-        found = report.variants(bench.read_rows(bench.ROWS), dataset)
+        found = report.variants(bench.ABLATIONS.rows(), dataset)
         whole, without = (
             statistics.fmean(float(run[column]) for run in found[name].values())
             for name in (bench.WHOLE, "no diffusion")
@@ -184,10 +183,10 @@ def test_readme_says_what_diffusion_is_worth():
 
 
 def test_what_the_page_says_of_sensitivity_stands_in_the_rows():
-    rows = bench.read_rows(bench.ROWS)
+    rows = bench.ABLATIONS.rows()
     section = report.PAGE.read_text().split("## Sensitivity")[1].split("<!-- sensitivity -->")[0]
     texts = re.findall(r"- \*\*(TikTok|LFM2k|Baby)\*\*(.*)", section)
-    assert [name.lower() for name, _ in texts] == list(report.DATASETS)
+    assert [name.lower() for name, _ in texts] == list(TITLES)
     for name, text in texts:
         runs = [row for row in rows if row["dataset"] == name.lower()]
         seeds = [float(r["val_recall@20"]) for r in runs if r["variant"] == bench.WHOLE]

@@ -5,23 +5,26 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cold_items as bench
-from benchmarks import cold_items_report as report
-from benchmarks.significance import save
+import cold_items as bench
+import cold_items_report as report
+from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import filled
+from harness.data import DATASETS, Part
+from significance import save
 
 
 def test_the_page_shows_the_committed_rows():
-    page, rows = bench.PAGE.read_text(), bench.read_rows(bench.ROWS)
-    assert report.with_tables(page, rows, bench.read_rows(bench.TABLE)) == page
+    page, rows = bench.PAGE.read_text(), bench.COLD.rows()
+    assert filled(page, report.texts(rows, bench.read_rows(bench.TABLE))) == page
 
 
 def test_every_row_says_what_it_came_from():
-    rows = bench.read_rows(bench.ROWS)
-    keys = [tuple(row[key] for key in bench.KEY) for row in rows]
+    rows = bench.COLD.rows()
+    keys = [tuple(row[key] for key in ("method", *bench.COLD.key)) for row in rows]
     assert len(set(keys)) == len(keys)
-    assert all(row[key] for row in rows for key in bench.HEADER)
+    assert all(row[key] for row in rows for key in bench.COLD.header)
 
 
 def test_parts_hold_every_item_once():
@@ -34,7 +37,7 @@ def test_parts_hold_every_item_once():
 def test_cold_items_lose_every_interaction_and_others_none(planted_dataset):
     whole = planted_dataset(k=None)
     cold = bench.part(40, 1)
-    left = bench.ColdSplit(whole, cold, ItemKNNGraph(k=5))
+    left = Part(whole, cold=cold, pre_transform=ItemKNNGraph(k=5))
     for split in ("train", "val", "test"):
         edge, kept = bench.interactions(whole, split), bench.interactions(left, split)
         assert torch.equal(edge[:, ~cold[edge[1]]], kept)
@@ -99,7 +102,7 @@ def test_baselines_are_chosen_on_validation():
     }
 
 
-def test_users_are_averaged_over_the_seeds_that_they_are_in_and_compared(tmp_path):
+def test_users_are_averaged_over_their_seeds_and_compared(tmp_path):
     generator = torch.Generator().manual_seed(0)
     methods = [
         "gtc",
@@ -132,20 +135,21 @@ def test_users_are_averaged_over_the_seeds_that_they_are_in_and_compared(tmp_pat
 def test_a_command_makes_rows_once_and_fills_the_page(tmp_path, monkeypatch, planted_dataset):
     settings = {name: Settings(epochs=1) for name in ("gtc", "freedom")}
     monkeypatch.setattr(bench, "example_settings", lambda dataset: settings)
-    monkeypatch.setattr(bench, "LFM2k", lambda root: planted_dataset(80, 60, k=None))
+    planted = PlantedPreferences(80, 60, mean_degree=8.0)
+    monkeypatch.setitem(DATASETS, "lfm2k", lambda root, graph: planted)
     options = [
         f"--{k}={tmp_path / v}" for k, v in [("models", "m"), ("users", "u"), ("out", "r.csv")]
     ]
     for more in (["--choose"], ["--seed", "0"], ["--seed", "0"]):
-        bench.run(bench.parse_args([*options, "--root", "x", *more]))
-    rows = bench.read_rows(tmp_path / "r.csv")
-    keys = [tuple(row[key] for key in bench.KEY) for row in rows]
+        bench.main([*options, "--root", str(tmp_path), *more])
+    rows = bench.COLD.rows(tmp_path / "r.csv")
+    keys = [tuple(row[key] for key in ("method", *bench.COLD.key)) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {row["split"] for row in rows} == {"val", "test"}
     assert {row["items"] for row in rows} == {"12"}
     compared = report.tests(rows, tmp_path / "u")
     page = "<!-- cases -->\n<!-- end of cases -->\n<!-- results -->\n<!-- end of results -->"
-    shown = report.with_tables(page, rows, [{k: str(v) for k, v in r.items()} for r in compared])
+    shown = filled(page, report.texts(rows, [{k: str(v) for k, v in r.items()} for r in compared]))
     assert "| lfm2k | gtc |" in shown
     assert "| lfm2k | test | 0 | 12 |" in shown
 

@@ -3,15 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.explanations import PAGE, PLOT, ROWS, SHOWN, best_new, measure, table, values
-from benchmarks.rows import read_rows
-from benchmarks.user_awareness import train
+from explanations import EXPLANATIONS, PAGE, PLOT, SHOWN, best_new, measure, table, values
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC
+from user_awareness import train
 
 
-def test_committed_rows_name_the_true_modality_of_nine_users_in_ten() -> None:
-    rows = read_rows(ROWS)
+def test_committed_rows_name_the_modality_of_nine_users_in_ten() -> None:
+    rows = EXPLANATIONS.rows()
     assert {row["seed"] for row in rows} == set("01234567")
     for name in ("modality, recommended", "modality, own items"):
         assert sum(values(rows, "user", name)) / 8 >= 0.9
@@ -24,7 +23,7 @@ def test_committed_rows_name_the_true_modality_of_nine_users_in_ten() -> None:
 
 
 def test_the_page_shows_the_committed_rows() -> None:
-    assert table(read_rows(ROWS)) in PAGE.read_text()
+    assert table(EXPLANATIONS.rows()) in PAGE.read_text()
     assert PLOT.exists()
 
 

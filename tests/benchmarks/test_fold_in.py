@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import fold_in as bench
+import fold_in as bench
 from gtc_pyg.models import LightGCN
+from harness import data, filled
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def dataset(planted_dataset):
 
 
 def row_of(seed, folded, trained, dataset="tiktok", model="gtc"):
-    return dict.fromkeys(bench.HEADER, "1") | {
+    return dict.fromkeys(bench.FOLD_IN.header, "1") | {
         "dataset": dataset,
         "model": model,
         "seed": str(seed),
@@ -26,21 +27,20 @@ def row_of(seed, folded, trained, dataset="tiktok", model="gtc"):
 
 
 def test_the_page_shows_the_committed_rows():
-    assert bench.ROWS.exists()
     page = bench.PAGE.read_text()
-    assert bench.between(page, "table", bench.table(bench.read_rows(bench.ROWS))) == page
+    assert filled(page, {"table": bench.table(bench.FOLD_IN.rows())}) == page
 
 
 def test_gtc_keeps_what_the_page_says():
     said = "GTC keeps at least 90 % on each of the three sets."
     assert said in " ".join(bench.PAGE.read_text().split())
-    for (_, model, _), rows in bench.groups(bench.read_rows(bench.ROWS)).items():
+    for (_, model, _), rows in bench.groups(bench.FOLD_IN.rows()).items():
         assert model != "gtc" or bench.kept(rows) >= 0.9, rows
 
 
 def test_every_row_stands_once_and_says_what_it_came_from():
-    rows = bench.read_rows(bench.ROWS)
-    keys = [tuple(row[key] for key in bench.KEY) for row in rows]
+    rows = bench.FOLD_IN.rows()
+    keys = [tuple(row[key] for key in bench.FOLD_IN.key) for row in rows]
     assert len(set(keys)) == len(keys)
     assert all(all(row.values()) for row in rows)
 
@@ -54,7 +54,7 @@ def test_the_table_by_hand():
     assert bench.kept(rows[:2]) == pytest.approx(0.9)
 
 
-def test_users_are_drawn_by_the_seed_among_those_with_interactions(dataset):
+def test_users_are_drawn_by_seed_among_those_with_interactions(dataset):
     first, again, other = (bench.draw_users(dataset, 0.2, seed) for seed in (0, 0, 1))
     assert first.numel() == 12 and torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(first.unique(), first)
@@ -64,7 +64,7 @@ def test_users_are_drawn_by_the_seed_among_those_with_interactions(dataset):
 def test_users_left_out_are_in_no_split_and_the_others_in_all(dataset):
     users = bench.draw_users(dataset, 0.2, 0)
     others = torch.tensor([u for u in range(60) if u not in users])
-    rest = bench.SomeUsers(dataset, others)
+    rest = bench.Part(dataset, others)
     assert (rest.num_users, rest.num_items) == (48, 40)
     for split in ("train", "val", "test"):
         whole = {tuple(pair) for pair in bench.interactions(dataset, split).t().tolist()}
@@ -87,19 +87,19 @@ def test_users_are_repeated_until_there_are_enough():
 def test_a_row_has_what_a_model_gives(dataset, monkeypatch):
     asked = []
 
-    def trained(name, model_name, data, seed, kept, who):
-        asked.append((who, data.num_users))
+    def trained(model_name, data, settings, seed, path):
+        asked.append((path, data.num_users))
         torch.manual_seed(0)
         return LightGCN(data.num_users, data.num_items, 8).eval(), 3
 
     monkeypatch.setattr(bench, "trained", trained)
     args = SimpleNamespace(dataset="tiktok", share=0.1, weights=None)
     row = bench.run_one(dataset, "lightgcn", 0, args)
-    assert asked == [("without-0.1", 54), ("everybody", 60)]
-    assert set(bench.HEADER) == set(row) | set(bench.KEY) | {"commit", "versions"}
+    assert asked == [(None, 54), (None, 60)]
+    assert set(bench.FOLD_IN.header) == {*row, *bench.FOLD_IN.key, "seconds", "commit", "versions"}
     users = bench.draw_users(dataset, 0.1, 0)
     train, test = (bench.interactions(dataset, split) for split in ("train", "test"))
-    user_emb, item_emb = bench.embed(trained("", "", dataset, 0, None, "by hand")[0], dataset)
+    user_emb, item_emb = bench.embed(trained("", dataset, None, 0, None)[0], dataset)
     recall = []
     for user in users.tolist():
         mine, held = (edges[1][edges[0] == user] for edges in (train, test))
@@ -115,14 +115,15 @@ def test_a_row_has_what_a_model_gives(dataset, monkeypatch):
 def test_weights_that_are_kept_are_not_trained_again(dataset, tmp_path, monkeypatch):
     ran = []
 
-    def train(model_name, data, settings, seed, **more):
+    def train(model_name, given, settings, seed, **more):
         ran.append(seed)
         torch.manual_seed(seed)
-        model = LightGCN(data.num_users, data.num_items, **settings.model)
+        model = LightGCN(given.num_users, given.num_items, **settings.model)
         return SimpleNamespace(model=model, best_epoch=7)
 
-    monkeypatch.setattr(bench, "train", train)
-    args = "tiktok", "lightgcn", dataset, 5, tmp_path / "weights", "everybody"
+    monkeypatch.setattr(data, "train", train)
+    settings = bench.example_settings("tiktok")["lightgcn"]
+    args = "lightgcn", dataset, settings, 5, tmp_path / "weights" / "everybody.pt"
     first, epoch = bench.trained(*args)
     second, again = bench.trained(*args)
     assert ran == [5] and epoch == again == 7
@@ -134,7 +135,7 @@ def test_runs_that_have_a_row_are_skipped(tmp_path, monkeypatch, capsys):
 
     def run_one(dataset, model_name, seed, args):
         ran.append((model_name, seed))
-        return {f"test_recall@20_{way}": 0.5 for way in bench.WAYS}
+        return {f"val_recall@20_{way}": 0.5 for way in bench.WAYS}
 
     monkeypatch.setattr(bench, "load", lambda name, root: None)
     monkeypatch.setattr(bench, "run_one", run_one)
@@ -144,10 +145,9 @@ def test_runs_that_have_a_row_are_skipped(tmp_path, monkeypatch, capsys):
     assert ran == [("gtc", 0), ("mgcn", 0), ("gtc", 1), ("mgcn", 1)]
     with (tmp_path / "rows.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
-    assert "tiktok, mgcn, seed 1: folded 0.5" in capsys.readouterr().err
+    assert "dataset tiktok, share 0.1, model mgcn, seed 1" in capsys.readouterr().err
 
 
-def test_a_share_out_of_range_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        bench.parse_args(["--share", "1"])
-    assert "--share must lie between 0 and 1 (got 1.0)" in capsys.readouterr().err
+def test_a_share_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"--share must lie between 0 and 1 \(got 1.0\)"):
+        bench.main(["--share", "1"])

@@ -3,10 +3,13 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks import growth, growth_report, growth_worker
-from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+import growth
+import growth_report
+import growth_worker
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
+from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from harness import filled
 
 QUARTILES = ["median", "q1", "q3"]
 SIZES = [10**5, 10**6, 2 * 10**7]
@@ -14,7 +17,7 @@ SIZES = [10**5, 10**6, 2 * 10**7]
 
 def row_of(interactions, us, **values):
     """A row of the curves."""
-    return dict.fromkeys(growth.HEADER, "") | {
+    return dict.fromkeys(growth.GROWTH.header, "") | {
         "what": "mini-batches",
         "model": "gtc",
         "interactions": str(interactions),
@@ -45,14 +48,14 @@ def row_of(interactions, us, **values):
 
 def test_the_page_shows_the_committed_rows():
     page = growth_report.PAGE.read_text()
-    rows = growth.read_rows(growth.ROWS)
-    assert growth_report.with_tables(page, rows) == page
+    rows = growth.GROWTH.rows()
+    assert filled(page, growth_report.texts(rows)) == page
     assert growth_report.PLOT.exists() == (growth_report.FIGURE in page)
 
 
 def test_every_row_says_what_it_came_from_and_is_there_once():
-    rows = growth.read_rows(growth.ROWS)
-    keys = [tuple(row[key] for key in growth.KEY) for row in rows]
+    rows = growth.GROWTH.rows()
+    keys = [tuple(row[key] for key in growth.GROWTH.key) for row in rows]
     assert len(set(keys)) == len(keys)
     for row in rows:
         assert row["commit"] and row["versions"] and row["seed"], row
@@ -100,7 +103,7 @@ def test_other_batches_have_tables_of_their_own_and_no_curve():
 
 def test_a_page_without_marks_is_refused():
     with pytest.raises(ValueError, match="lacks '<!-- plot -->'"):
-        growth_report.with_tables("# page", [])
+        filled("# page", growth_report.texts([]))
 
 
 def test_the_plot_is_drawn(tmp_path):
@@ -110,7 +113,7 @@ def test_the_plot_is_drawn(tmp_path):
     assert path.stat().st_size > 10_000
 
 
-def test_planted_graphs_have_the_sizes_and_groups_that_are_promised():
+def test_planted_graphs_have_the_promised_sizes_and_groups():
     data = growth_worker.planted(20_000)
     user, item = data[USER_TO_ITEM].edge_index
     assert (data["user"].num_nodes, data["item"].num_nodes) == (1000, 300)
@@ -160,8 +163,7 @@ class Here:
     """A worker without a process."""
 
     def __init__(self, run):
-        task = growth_worker.ItemGraph if run["what"] == "item graph" else growth_worker.Training
-        self.task, self.process = task(run), subprocess.Popen(["true"])
+        self.task, self.process = growth_worker.main(run), subprocess.Popen(["true"])
 
     def ask(self, command, *args):
         return getattr(self.task, command)(*args)
@@ -183,9 +185,9 @@ def test_sizes_take_turns_and_drift_cancels(monkeypatch):
                 return {"epoch_steps": 100}
             return [(self.size * 1.01 ** len(calls), 0.5)] * args[0]
 
-    monkeypatch.setattr(growth, "Worker", Drifting)
+    monkeypatch.setattr(growth, "start", Drifting)
     options = "--interactions 30 10 20 --models gtc --steps 31 --turn 8 --warm-up 7 --batch 4"
-    (runs,) = growth.runs_of(growth.parse_args(options.split()))
+    (runs,) = growth.runs_of(growth.options().parse_args(options.split()))
     rows = growth.measure(runs, 8, 7)
     there, back = (
         [(n, "time", 8, 2) for n in (10, 20, 30)],
@@ -220,7 +222,7 @@ def test_times_and_ratios_by_hand():
 
 def test_a_turn_trains_the_steps_that_it_is_told():
     options = "--whole --interactions 4000 --models lightgcn --batch 64 --threads 1 --turn 2"
-    ((run,),) = growth.runs_of(growth.parse_args(options.split()))
+    ((run,),) = growth.runs_of(growth.options().parse_args(options.split()))
     task, sizes = growth_worker.Training(run), []
     loss = task.model.loss
     task.model.loss = lambda user, *args, **kw: sizes.append(len(user)) or loss(user, *args, **kw)
@@ -239,7 +241,7 @@ def test_a_turn_trains_the_steps_that_it_is_told():
 
 def test_a_model_needs_two_turns(capsys):
     with pytest.raises(SystemExit):
-        growth.parse_args(["--steps", "20"])
+        growth.main(["--steps", "20"])
     assert "--steps must be more than a turn of 20 (got 20)" in capsys.readouterr().err
 
 
@@ -251,10 +253,10 @@ def test_a_short_run_gives_every_column(tmp_path, capsys, monkeypatch):
     common += ["--threads", threads]
     for sizes in (["8000", "4000"], ["4000", "8000"]):  # the second finds its rows and does nothing
         growth.main(["--interactions", *sizes, "--models", "gtc", *common])
-    monkeypatch.setattr(growth, "Worker", Here)
+    monkeypatch.setattr(growth, "start", Here)
     growth.main(["--whole", "--interactions", "4000", "--models", "freedom", *common])
     growth.main(["--items", "500", "--threads", threads, "--out", str(out)])
-    training, larger, whole, items = growth.read_rows(out)
+    training, larger, whole, items = growth.GROWTH.rows(out)
     assert all(training.values()) and all(larger.values())
     assert (training["interactions"], larger["interactions"]) == ("4000", "8000")
     for row in (training, larger, whole):
@@ -262,4 +264,4 @@ def test_a_short_run_gives_every_column(tmp_path, capsys, monkeypatch):
     assert growth_report.rest_mib(training) > 0
     assert (whole["what"], whole["sampled_users"]) == ("whole graph", whole["users"])
     assert (items["what"], items["items"]) == ("item graph", "500")
-    assert "item graph" in capsys.readouterr().out
+    assert "what item graph" in capsys.readouterr().err

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +5,8 @@ import torch
 
 pytest.importorskip("faiss", reason="faiss is not installed")
 
-from benchmarks import item_index as bench
+import item_index as bench
+from harness import filled
 
 
 def row(**values):
@@ -34,21 +34,21 @@ def row(**values):
 
 def test_the_page_shows_the_committed_rows():
     page = bench.PAGE.read_text()
-    assert bench.with_tables(page, bench.read_rows(bench.ROWS)) == page
+    assert filled(page, bench.texts(bench.INDEX.rows())) == page
 
 
 def test_committed_rows_are_whole_and_agree_with_themselves():
-    rows = bench.read_rows(bench.ROWS)
+    rows = bench.INDEX.rows()
     assert {row["items"] for row in rows} >= {"1000000"}
     for found in rows:
-        assert all(found[name] for name in bench.HEADER), found
+        assert all(found[name] for name in bench.INDEX.header), found
         ratio = float(found["exact_ms"]) / float(found["approximate_ms"])
         assert float(found["ratio"]) == pytest.approx(ratio, rel=0.5)
         assert int(found["candidates"]) == 1000
 
 
 def test_the_target_is_reached_on_a_million_items():
-    rows = [row for row in bench.read_rows(bench.ROWS) if row["items"] == "1000000"]
+    rows = [row for row in bench.INDEX.rows() if row["items"] == "1000000"]
     reached = {
         key: float(best["ratio"]) >= 5
         for key, group in bench.groups(rows).items()
@@ -79,7 +79,7 @@ def test_the_summary_says_where_the_target_is_missed():
 
 def test_a_page_without_the_marks_is_refused():
     with pytest.raises(ValueError, match="lacks '<!-- target -->'"):
-        bench.with_tables("# Index", [row()])
+        filled("# Index", bench.texts([row()]))
 
 
 def test_overlap_by_hand():
@@ -104,17 +104,15 @@ def test_planted_items_lie_near_their_own_centre():
     assert torch.equal(again, item)  # whatever the users
 
 
-def test_rows_are_measured_once(monkeypatch, tmp_path: Path, capsys):
+def test_rows_are_measured_once(tmp_path: Path):
     out = tmp_path / "rows.csv"
     options = ["--items", "10000", "--clusters", "10", "--tastes", "1", "--users", "8", "--dim"]
     options += ["4", "--k", "10", "--probes", "4", "--repeats", "1", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["item_index.py", *options])
     threads = torch.get_num_threads()
-    bench.main()
-    bench.main()
+    bench.main(options)
+    bench.main(options)
     torch.set_num_threads(threads)
-    assert "10000 items: there already" in capsys.readouterr().out
-    rows = bench.read_rows(out)
+    rows = bench.INDEX.rows(out)
     assert [row["probes"] for row in rows] == ["4", "100"]
-    assert all(row[name] for row in rows for name in bench.HEADER)
+    assert all(row[name] for row in rows for name in bench.INDEX.header)
     assert float(rows[1]["overlap"]) > 0.99

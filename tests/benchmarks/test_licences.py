@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks import licences
+import licences
 
 ROOT = Path(__file__).parents[2]
 PERMISSIVE = re.compile(
@@ -65,7 +65,7 @@ def test_all_that_is_needed_here_is_listed():
     assert not missing, "python benchmarks/licences.py --report"
 
 
-def test_the_oldest_versions_are_the_bounds_and_the_tested_set_has_them_all():
+def test_oldest_versions_are_the_bounds_and_all_are_tested():
     oldest, tested = pinned("constraints-oldest.txt"), pinned("constraints.txt")
     lowest = dict(bounds())
     assert oldest.keys() == lowest.keys() <= tested.keys()

@@ -1,19 +1,20 @@
 import math
-from argparse import Namespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import missing_modality as bench
-from benchmarks import missing_modality_report as report
-from benchmarks.missing_modality_fills import fill_content, present_rows, quality
+import missing_modality as bench
+import missing_modality_report as report
+from gtc_pyg.datasets import PlantedPreferences
+from harness import filled
+from missing_modality_fills import fill_content, present_rows, quality
 
 
 def rows_of(seeds, **values):
     """A row for each condition and seed; a list gives the seeds their values."""
     return [
-        dict.fromkeys(bench.HEADER, "")
+        dict.fromkeys(bench.MISSING.header, "")
         | {
             "dataset": "lfm2k",
             "modality": "text",
@@ -40,23 +41,23 @@ GROUP = {"dataset": "lfm2k", "given": "all", "rate": "0.4"}
 
 def test_the_page_shows_the_committed_rows():
     page = report.PAGE.read_text()
-    assert report.with_tables(page, bench.read_rows(bench.ROWS)) == page
+    assert filled(page, report.texts(bench.MISSING.rows())) == page
     assert report.PLOT.exists()
 
 
 def test_every_row_says_what_it_came_from():
-    rows = bench.read_rows(bench.ROWS)
-    keys = [tuple(row[key] for key in bench.KEY) for row in rows]
+    rows = bench.MISSING.rows()
+    keys = [tuple(row[key] for key in bench.MISSING.key) for row in rows]
     assert len(set(keys)) == len(keys)
     for row in rows:
-        assert all(row[key] for key in [*bench.KEY, "seconds", "commit", "versions"]), row
+        assert all(row[key] for key in [*bench.MISSING.key, "seconds", "commit", "versions"]), row
         assert row["given"] == "content only" or row["test_recall@20"], row
 
 
 def test_the_page_says_what_fill_loses():
     shares = []
     for rate in ("0.4", "0.6"):
-        table = report.losses(bench.read_rows(bench.ROWS), dataset="lfm2k", given="all", rate=rate)
+        table = report.losses(bench.MISSING.rows(), dataset="lfm2k", given="all", rate=rate)
         shares += [report.half_test(table, baseline)[0] for baseline in ("zero", "mean")]
     shown = [f"{share:.2f}".removeprefix("0") for share in shares]
     said = (
@@ -65,8 +66,8 @@ def test_the_page_says_what_fill_loses():
     assert said.format(*shown) in " ".join(report.PAGE.read_text().split())
 
 
-def test_the_page_says_what_fill_loses_on_validation_and_with_five_seeds_alone():
-    rows = [row for row in bench.read_rows(bench.ROWS) if row["given"] == "all"]
+def test_the_page_says_what_fill_loses_on_validation():
+    rows = [row for row in bench.MISSING.rows() if row["given"] == "all"]
     first = [row for row in rows if int(row["seed"]) < 5]
     shown = []
     for chosen, metric in ((first, "test_recall@20"), (rows, "val_recall@20")):
@@ -102,7 +103,7 @@ def test_losses_are_over_the_seeds_that_all_conditions_share():
 
 def test_a_page_without_marks_is_refused():
     with pytest.raises(ValueError, match="lacks '<!-- recall -->'"):
-        report.with_tables("# page", ROWS)
+        filled("# page", report.texts(ROWS))
 
 
 def test_the_removed_share_is_exact_and_drawn_by_the_seed():
@@ -151,8 +152,8 @@ def test_a_fill_keeps_what_is_there_and_never_sees_what_is_not(planted, conditio
     assert (outs[0][~mask].abs().sum() == 0) == (condition in ("zero", "learned"))
 
 
-def test_the_graph_may_be_made_of_other_content_than_the_model_gets(planted_dataset):
-    data = planted_dataset(30, k=None)[0]
+def test_the_graph_may_have_other_content_than_the_model():
+    data = PlantedPreferences(num_users=30, num_items=40, mean_degree=8.0)[0]
     x, mask = data["item"].x_image.clone(), present_rows(40, 0.4, 0)
     zeros = torch.where(mask.view(-1, 1), x, 0.0)
     edges = {}
@@ -169,13 +170,12 @@ def test_runs_that_have_a_row_are_skipped(tmp_path, monkeypatch):
 
     def run_one(args, row):
         ran.append((row["seed"], row["rate"], row["condition"]))
-        return row | {"commit": "c", "versions": "v", "seconds": 1}
+        return {"seconds": 1}
 
     monkeypatch.setattr(bench, "run_one", run_one)
-    args = bench.parse_args(["--out", str(tmp_path / "rows.csv"), "--seed", "0", "1"])
-    assert isinstance(args, Namespace)
-    bench.run(args)
+    out = tmp_path / "rows.csv"
+    bench.main(["--out", str(out), "--seed", "0", "1"])
     assert len(ran) == 2 * 7  # complete once a seed, the others at two rates
-    bench.run(args)
+    bench.main(["--out", str(out), "--seed", "0", "1"])
     assert len(ran) == 14
-    assert len(bench.read_rows(args.out)) == 14
+    assert len(bench.MISSING.rows(out)) == 14

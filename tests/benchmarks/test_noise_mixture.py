@@ -1,18 +1,17 @@
 import pytest
 import torch
 
-from benchmarks.noise_mixture import MEASURES, ROOT, ROWS, draw, errors, sample, table, train
-from benchmarks.rows import read_rows
 from gtc_pyg.nn import NoiseSchedule
+from noise_mixture import DOCS, MEASURES, MIXTURE, draw, errors, sample, table, train
 
-PAGE = ROOT / "docs" / "layers.md"
+PAGE = DOCS / "layers.md"
 
 
 def rows() -> list[dict[str, str]]:
-    return read_rows(ROWS)
+    return MIXTURE.rows()
 
 
-def test_committed_samples_are_within_five_percent_of_the_mixture():
+def test_committed_samples_are_within_five_percent_of_truth():
     assert {row["seed"] for row in rows()} == set("01234")
     assert {row["measure"] for row in rows()} == MEASURES.keys()
     limited = ("mean", "covariance", "mode_share")

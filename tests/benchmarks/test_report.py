@@ -3,20 +3,19 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.report import (
+from harness import filled, read_rows
+from harness.data import TITLES
+from report import (
     COLUMNS,
-    DATASETS,
     MODELS,
     README,
     ROWS,
     TESTS,
     gains,
-    results_table,
+    texts,
     values,
 )
-from benchmarks.rows import between, read_rows
-from benchmarks.speed_report import cost_table, read_results
-from benchmarks.where_it_helps import ROWS as WHERE
+from where_it_helps import WHERE
 
 FLOORS = {  # what the first release promises: mean test Recall@20 over the seeds
     "tiktok": {"lightgcn": 0.084, "freedom": 0.088, "gtc": 0.090},
@@ -26,9 +25,8 @@ FLOORS = {  # what the first release promises: mean test Recall@20 over the seed
 
 
 def test_readme_shows_the_committed_rows():
-    readme, table = README.read_text(), results_table(read_rows(ROWS), read_rows(TESTS))
-    assert between(readme, "results", table) == readme
-    assert between(readme, "cost", cost_table(read_results())) == readme
+    readme = README.read_text()
+    assert filled(readme, texts()) == readme
 
 
 def prose() -> str:
@@ -47,7 +45,7 @@ def mean(*of):
 
 def test_readme_says_by_how_much_gtc_leads():
     told = {}
-    for name in DATASETS:
+    for name in TITLES:
         for metric, k in COLUMNS:
             means = {model: mean(model, name, metric, k) for model in MODELS}
             ranked = sorted(means, key=means.get, reverse=True)
@@ -83,7 +81,7 @@ def test_readme_names_the_gains_that_do_not_count():
 
 
 def test_readme_names_the_items_that_gtc_finds_less_often():
-    groups = [row for row in read_rows(WHERE) if row["group"] == "item"]
+    groups = [row for row in WHERE.rows() if row["group"] == "item"]
     fifth = max((r for r in groups if r["dataset"] == "lfm2k"), key=lambda r: int(r["most"]))[
         "most"
     ]
@@ -164,5 +162,5 @@ def test_every_row_says_what_it_came_from():
 
 def test_a_seed_that_stands_twice_is_refused():
     row = {"seed": "0", "value": "0.1", "model": "gtc"}
-    with pytest.raises(ValueError, match="a seed twice"):
+    with pytest.raises(ValueError, match="seed 0 stands twice"):
         values([row, row], model="gtc")

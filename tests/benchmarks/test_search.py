@@ -11,17 +11,18 @@ import pytest
 
 pytest.importorskip("lightning")
 
-from benchmarks import rows
-from benchmarks import search as bench
-from benchmarks.locks import claimed
+import harness.rows
+import search as bench
 from gtc_pyg.experiment import Settings, build_model
+from harness import RESULTS, ROOT, claimed
+from harness.data import DATASETS, from_json
 
 BASE = Settings(lr=0.003, epochs=60, patience=7, model={"hidden_channels": 32, "num_layers": 9})
 
 
 def row_of(trial, recall=0.1, model="gtc", state="finished", curve=(), dataset="tiktok"):
     """A row with what a test needs and nothing else."""
-    row = dict.fromkeys(bench.HEADER, "")
+    row = dict.fromkeys(bench.SEARCH.header, "")
     row |= {"dataset": dataset, "model": model, "trial": str(trial), "state": state}
     curve = " ".join(map(str, curve))
     return row | {"val_recall@20": str(recall), "settings": bench.to_json(BASE), "curve": curve}
@@ -36,7 +37,7 @@ def test_a_trial_is_the_same_alone_and_in_any_order():
     assert made(reversed(range(20))) == forward
 
 
-def test_the_first_trial_is_the_example_and_others_leave_the_rest_alone():
+def test_first_trial_is_the_example_others_keep_the_rest():
     assert bench.draw("gtc", "baby", 0, BASE) == BASE
     for trial in range(1, 20):
         drawn = bench.draw("gtc", "baby", trial, BASE)
@@ -80,7 +81,7 @@ def test_every_drawn_setting_builds_its_model(dataset):
 def test_settings_survive_a_row():
     drawn = bench.draw("gtc", "tiktok", 5, replace(BASE, modalities=["text"]))
     text = bench.to_json(drawn)
-    assert bench.from_json(text) == drawn
+    assert from_json(text) == drawn
     assert list(json.loads(text)) == sorted(vars(BASE))
 
 
@@ -95,7 +96,7 @@ def test_a_trial_below_the_median_is_behind():
     assert not bench.is_behind(late, finished[:3])  # too few to compare with
 
 
-def test_the_median_is_that_of_the_same_epoch_and_ended_trials_keep_their_last_value():
+def test_median_of_the_same_epoch_keeps_ended_trials():
     rising = [[0.01 * epoch for epoch in range(1, 41)]] * 3
     assert not bench.is_behind([0.0] * 11 + [0.12], [*rising, [0.0] * 40])
     assert bench.is_behind([0.0] * 11 + [0.11], [*rising, [0.0] * 40])
@@ -139,17 +140,15 @@ def test_a_row_holds_nothing_of_the_test_set(dataset, tmp_path, monkeypatch, cap
         return result
 
     monkeypatch.setattr(bench, "fit", marking)
-    monkeypatch.setitem(bench.DATASETS, "tiktok", lambda root: dataset)
+    monkeypatch.setitem(DATASETS, "tiktok", lambda root: dataset)
     monkeypatch.setattr(bench, "example_settings", lambda name: {"lightgcn": Settings(epochs=1)})
-    args = bench.parse_args(
-        ["--trials", "1", "--root", str(tmp_path), "--out", str(tmp_path / "x")]
-    )
-    bench.search(args)
-    text = args.out.read_text() + "".join(capfd.readouterr())
-    assert len(marked) == 12 and "test" not in ",".join(bench.HEADER)
+    out = tmp_path / "x"
+    bench.main(["--trials", "1", "--root", str(tmp_path), "--out", str(out)])
+    text = out.read_text() + "".join(capfd.readouterr())
+    assert len(marked) == 12 and "test" not in ",".join(bench.SEARCH.header)
     assert not any(value in text for value in marked)
-    row = bench.read_rows(args.out)[0]
-    assert list(row) == bench.HEADER and all(row.values())
+    row = bench.SEARCH.rows(out)[0]
+    assert list(row) == bench.SEARCH.header and all(row.values())
 
 
 @pytest.fixture
@@ -159,28 +158,28 @@ def quick(tmp_path, monkeypatch):
 
     def run_trial(dataset, model, settings, finished):
         ran.append((model, settings))
-        return dict.fromkeys(bench.HEADER[3:-2], 1) | {"settings": bench.to_json(settings)}
+        return dict.fromkeys(bench.SEARCH.header[3:-2], 1) | {"settings": bench.to_json(settings)}
 
     monkeypatch.setattr(bench, "run_trial", run_trial)
-    monkeypatch.setitem(bench.DATASETS, "tiktok", lambda root: None)
+    monkeypatch.setitem(DATASETS, "tiktok", lambda root: None)
     monkeypatch.setattr(
         bench, "example_settings", lambda name: {"gtc": BASE, "lightgcn": replace(BASE, epochs=3)}
     )
     out = tmp_path / "rows.csv"
     options = ["--root", str(tmp_path), "--out", str(out), "--trials"]
-    return lambda trials: bench.search(bench.parse_args([*options, str(trials)])), ran, out
+    return lambda trials: bench.main([*options, str(trials)]), ran, out
 
 
-def test_a_resumed_command_repeats_nothing_and_makes_the_same_trials(quick):
+def test_a_resumed_command_makes_the_same_trials_once(quick):
     search, ran, out = quick
     search(3)
     search(5)
     search(5)
-    assert len(ran) == 10 and len(bench.read_rows(out)) == 10
-    for row in bench.read_rows(out):
+    assert len(ran) == 10 and len(bench.SEARCH.rows(out)) == 10
+    for row in bench.SEARCH.rows(out):
         base = replace(BASE, epochs=3) if row["model"] == "lightgcn" else BASE
         drawn = bench.draw(row["model"], "tiktok", int(row["trial"]), base)
-        assert bench.from_json(row["settings"]) == drawn
+        assert from_json(row["settings"]) == drawn
 
 
 def test_a_row_of_other_settings_is_kept_and_named(quick, monkeypatch, capsys):
@@ -206,32 +205,31 @@ def test_a_trial_that_another_process_works_on_is_left_to_it(quick):
 
 
 def test_a_model_without_settings_is_named(quick):
-    args = bench.parse_args(["--models", "freedom", "--root", "."])
     with pytest.raises(ValueError, match=r"examples/tiktok.py has no settings of \['freedom'\]"):
-        bench.search(args)
+        bench.main(["--models", "freedom", "--root", "."])
 
 
 def _append(path, name):
     for trial in range(25):
-        bench.append_row(path, row_of(trial, model=name))
+        bench.SEARCH.append(path, [row_of(trial, model=name)])
 
 
 def test_two_processes_lose_no_row(tmp_path, monkeypatch):
-    read = rows.read_rows
+    read = harness.rows.read_rows
 
     def slowly(path):  # leaves the other process time to write between reading and writing
         found = read(path)
         time.sleep(0.005)
         return found
 
-    monkeypatch.setattr(rows, "read_rows", slowly)
+    monkeypatch.setattr(harness.rows, "read_rows", slowly)
     context, path = multiprocessing.get_context("fork"), tmp_path / "rows.csv"
     workers = [context.Process(target=_append, args=(path, name)) for name in ("gtc", "freedom")]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    found = sorted((row["model"], int(row["trial"])) for row in bench.read_rows(path))
+    found = sorted((row["model"], int(row["trial"])) for row in bench.SEARCH.rows(path))
     assert found == [(name, trial) for name in ("freedom", "gtc") for trial in range(25)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.csv"]
 
@@ -251,22 +249,22 @@ def test_the_choice_is_the_best_finished_trial_on_validation():
 
 
 def test_the_protocol_names_every_file_of_rows():
-    page = (bench.ROOT / "benchmarks" / "README.md").read_text()
+    page = (ROOT / "benchmarks" / "README.md").read_text()
     patterns = re.findall(r"^\| `(\S+\.(?:csv|json))` \|", page, flags=re.MULTILINE)
-    files = [path.name for path in bench.ROWS.parent.glob("*.*") if path.suffix != ".part"]
+    files = [path.name for path in RESULTS.glob("*.*") if path.suffix != ".part"]
     unnamed = [name for name in files if not any(fnmatch(name, p) for p in patterns)]
     assert not unnamed and "accuracy.csv" in files
 
 
 def test_every_search_is_finished():
-    rows = bench.read_rows(bench.ROWS)
+    rows = bench.SEARCH.rows()
     done = Counter((row["dataset"], row["model"]) for row in rows)
-    assert done == {(d, m): bench.TRIALS for d in bench.DATASETS for m in bench.SPACES}
+    assert done == {(d, m): bench.TRIALS for d in DATASETS for m in bench.SPACES}
 
 
-@pytest.mark.parametrize("dataset", bench.DATASETS)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_the_examples_have_the_best_trials(dataset):
-    settings, best = bench.example_settings(dataset), bench.best_trials(bench.read_rows(bench.ROWS))
+    settings, best = bench.example_settings(dataset), bench.best_trials(bench.SEARCH.rows())
     if dataset == "baby":  # found by hand after the search, see benchmarks/notes.md
         settings = {model: chosen for model, chosen in settings.items() if model != "freedom"}
     found = {model: best[dataset, model]["settings"] for model in settings}

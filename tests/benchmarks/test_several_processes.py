@@ -1,15 +1,15 @@
 import pytest
 
-from benchmarks.rows import between, read_rows
-from benchmarks.several_processes import HEADER, PAGE, ROWS, gain_table
+from harness import filled
+from several_processes import PAGE, SEVERAL, gain_table
 
 TEXT = " ".join(PAGE.read_text().split())
 
 
-def test_the_page_shows_the_committed_rows_or_says_that_there_are_none():
-    if ROWS.exists():
+def test_the_page_shows_the_rows_or_says_there_are_none():
+    if SEVERAL.path.exists():
         page = PAGE.read_text()
-        assert between(page, "gain", gain_table(read_rows(ROWS))) == page
+        assert filled(page, {"gain": gain_table(SEVERAL.rows())}) == page
     else:
         assert "<!-- gain --> Not measured yet on two idle cores" in TEXT
 
@@ -17,7 +17,7 @@ def test_the_page_shows_the_committed_rows_or_says_that_there_are_none():
 def test_gain_is_the_ratio_of_medians_over_rounds():
     seconds = {"1": (0.2, 0.3, 0.9), "2": (0.1, 0.15, 0.2)}
     rows = [
-        dict.fromkeys(HEADER, "") | {"what": "ranking", "model": "gtc"}
+        dict.fromkeys(SEVERAL.header, "") | {"what": "ranking", "model": "gtc"}
         | {"processes": processes, "seconds": str(value)}
         for processes, values in seconds.items()
         for value in values

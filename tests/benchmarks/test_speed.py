@@ -4,11 +4,14 @@ import math
 import pytest
 import torch
 
-from benchmarks import speed, speed_report, speed_worker
-from benchmarks.speed_counter import StepCounter
+import speed
+import speed_report
+import speed_worker
 from gtc_pyg.functional import spmm
 from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
+from harness import filled
+from speed_counter import StepCounter
 
 MODEL_KEYS = {"step_s", "q1", "q3", "mean_s", "peak_mib", "base_mib", "cpu_s", "faults", "extras"}
 
@@ -20,7 +23,7 @@ def live(tmp_path_factory):
     models = ["gtc", "pyg_lightgcn"] + ["pyg_lightgcn_bare"] * bool(speed.extras())
     options = "--dataset planted --steps 3 --rounds 2 --threads 1 --square 64 --copied 100000"
     options = [*options.split(), "--negatives", "--json", str(path), "--models", *models]
-    speed.main(speed.parse_args(options))
+    speed.main(options)
     return json.loads(path.read_text())
 
 
@@ -195,24 +198,24 @@ def test_steps_of_pyg_learn_the_same_in_both_forms(planted_dataset):
 
 def test_the_page_shows_the_committed_results():
     page = speed_report.PAGE.read_text()
-    assert speed_report.with_tables(page, speed_report.read_results()) == page
+    assert filled(page, speed_report.texts(speed_report.read_results())) == page
 
 
 def test_the_page_shows_a_result(live):
-    page = speed_report.with_tables(speed_report.PAGE.read_text(), [live])
+    page = filled(speed_report.PAGE.read_text(), speed_report.texts([live]))
     step = live["models"]["gtc"]["step_s"]
     assert f"| GTC | {1000 * step:.1f} (" in page
     assert f"| **floor**, the larger | {1000 * live['floor_s']:.3g} ms |" in page
     assert f"{live['negatives']['uniform']['wrong']:.2%}" in page
     assert "**planted**, 1 thread (" in page
     with pytest.raises(ValueError, match="lacks '<!-- steps -->'"):
-        speed_report.with_tables("# page", [live])
+        filled("# page", speed_report.texts([live]))
 
 
 def test_options_are_checked(capsys):
-    args = speed.parse_args(["--models", "lightgcn"])
+    args = speed.checked(speed.options().parse_args(["--models", "lightgcn"]))
     assert args.models == ["gtc", "lightgcn", "pyg_lightgcn"]
     for wrong in (["--rounds", "1"], ["--models", "bert"]):
         with pytest.raises(SystemExit):
-            speed.parse_args(wrong)
+            speed.main(wrong)
         assert wrong[1] in capsys.readouterr().err

@@ -1,22 +1,27 @@
 import csv
 import dataclasses
 import itertools
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import time_to_quality as bench
-from benchmarks import time_to_quality_plot as plot
-from benchmarks import time_to_quality_report as report
+import time_to_quality as bench
+import time_to_quality_plot as plot
+import time_to_quality_report as report
 from examples import baby, lfm2k, tiktok
 from gtc_pyg import datasets, experiment
+from gtc_pyg.datasets import mmrec_folder
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import data, filled
 
 
 def row_of(model, seconds, recall, seed=0, evaluation=None, before=(0, 0, 0), **more):
     """A row of a run; evaluations take a second unless said."""
     lists = [seconds, evaluation or [1.0] * len(seconds), recall]
     lists = [[first, *rest] for first, rest in zip(before, lists, strict=True)]
-    return dict.fromkeys(bench.HEADER, "0.5") | {
+    return dict.fromkeys(bench.QUALITY.header, "0.5") | {
         "dataset": "lfm2k",
         "epochs": "example's",
         "threads": "1",
@@ -43,14 +48,14 @@ def group_of(*rows):
 
 
 def test_the_page_shows_the_rows():
-    rows, page = bench.read_rows(bench.ROWS), bench.PAGE.read_text()
-    assert report.with_tables(page, rows) == page
+    rows, page = bench.QUALITY.rows(), bench.PAGE.read_text()
+    assert filled(page, report.texts(rows)) == page
     assert (plot.IMAGES / plot.PLOT).exists() == bool(report.groups(rows))
 
 
 def test_every_row_says_what_it_came_from():
-    for row in bench.read_rows(bench.ROWS):
-        assert all(row[key] for key in bench.HEADER), row
+    for row in bench.QUALITY.rows():
+        assert all(row[key] for key in bench.QUALITY.header), row
         run = report.Run.from_row(row)
         best = run.recall[int(row["best_epoch"])]
         assert best == pytest.approx(float(row["val_recall@20"]), abs=1e-6)
@@ -124,7 +129,7 @@ def test_the_target_asks_for_both_seconds_and_all_seeds(seconds, recall, met):
     assert table.endswith("| **met** |" if met else "| **not met** |")
 
 
-def test_one_seed_that_never_gets_there_is_enough_to_miss_the_target():
+def test_one_seed_that_never_gets_there_misses_the_target():
     rows = [LIGHTGCN, row_of("gtc", [1, 1], [0.4, 0.4])]
     assert report.met(group_of(*rows))
     rows += [LIGHTGCN | {"seed": "1"}, row_of("gtc", [1, 1], [0.1, 0.1], seed=1)]
@@ -151,7 +156,7 @@ def test_tables_by_hand():
 
 
 def test_no_rows_make_empty_tables():
-    page = report.with_tables(bench.PAGE.read_text(), [])
+    page = filled(bench.PAGE.read_text(), report.texts([]))
     assert "Nothing to draw yet." in page
     lines = page.splitlines()
     tables = [i for i, line in enumerate(lines) if line.startswith("| --- |")]
@@ -159,7 +164,7 @@ def test_no_rows_make_empty_tables():
     assert not any(lines[i + 1] for i in tables)
     assert "images/" not in page
     with pytest.raises(ValueError, match="lacks '<!-- target -->'"):
-        report.with_tables("# page", [])
+        filled("# page", report.texts([]))
     with pytest.raises(ValueError, match="nothing to draw"):
         plot.draw([])
 
@@ -170,7 +175,7 @@ def test_only_like_is_compared_with_like():
     assert report.groups([LIGHTGCN, others[1]]) == report.groups([LIGHTGCN])
     more = [LIGHTGCN, GTC, LIGHTGCN | {"seed": "1"}]
     assert list(group_of(*more)["lightgcn"]) == [0]
-    with pytest.raises(ValueError, match="a run stands twice"):
+    with pytest.raises(ValueError, match="seed 0 stands twice"):
         report.groups([GTC, LIGHTGCN, GTC])
     for other in ({"train_s": "1 1"}, dict.fromkeys(report.LISTS, "1"), {"start_s": "0"}):
         with pytest.raises(ValueError, match="which older rows do not: run them again"):
@@ -186,16 +191,20 @@ def test_only_like_is_compared_with_like():
     ],
 )
 def test_data_and_settings_are_those_of_the_examples(name, kind, settings, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(datasets, kind, lambda *args, **more: made.append((args, more)) or made)
-    runner = experiment.run
-    dataset, found = bench.example(name, tmp_path)
-    assert dataset is made
-    assert found == settings
-    ((root, *_), more) = made[0]
-    assert root == str(tmp_path)
-    assert isinstance(more["pre_transform"], ItemKNNGraph)
-    assert experiment.run is runner
+    made, handed = [], []
+    monkeypatch.setattr(data, kind, lambda *args, **more: made.append((args, more)))
+    monkeypatch.setattr(datasets, kind, lambda *args, **more: made.append((args, more)))
+    monkeypatch.setattr(experiment, "run", lambda *args: handed.append(args))
+    monkeypatch.setattr(mmrec_folder, "find_modalities", lambda root: ["image", "text"])
+    data.load(name, tmp_path)
+    script = Path(data.ROOT / "examples" / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [str(script), "--root", str(tmp_path)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert data.example_settings(name) == settings == handed[0][2]
+    ours, theirs = made
+    assert tuple(map(str, ours[0])) == tuple(map(str, theirs[0]))
+    ours, theirs = (vars(more["pre_transform"]) for _, more in (ours, theirs))
+    assert ours == theirs
 
 
 def test_nothing_is_written_beside_the_data(tmp_path):
@@ -216,24 +225,18 @@ def little(monkeypatch):
     def make(**options):
         return planted(num_users=60, num_items=40, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
-    planted = datasets.PlantedPreferences
-    monkeypatch.setattr(datasets, "PlantedPreferences", make)
+    planted = data.PlantedPreferences
+    monkeypatch.setattr(data, "PlantedPreferences", make)
 
 
 def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little):
-    example = bench.example
-
-    def started(name, root):
-        dataset, settings = example(name, root)
-        gtc = dataclasses.replace(settings["gtc"], spectral_start=True)
-        return dataset, settings | {"gtc": gtc}
-
-    monkeypatch.setattr(bench, "example", started)
-    dataset, settings = bench.example("planted", tmp_path)
+    dataset, settings = data.load("planted", tmp_path), data.example_settings("planted")
+    settings["gtc"] = dataclasses.replace(settings["gtc"], spectral_start=True)
+    monkeypatch.setattr(bench, "example_settings", lambda name: settings)
     options = ["--datasets", "planted", "--epochs", "3", "--seed", "1"]
     out = ["--out", str(tmp_path / "rows.csv"), "--work", str(tmp_path / "work")]
     bench.main([*options, *out, "--metrics", str(tmp_path / "metrics.csv")])
-    rows = bench.read_rows(tmp_path / "rows.csv")
+    rows = bench.QUALITY.rows(tmp_path / "rows.csv")
     with (tmp_path / "metrics.csv").open() as file:  # of runs, not of what warms up
         found = {
             (row["model"], row["value"])
@@ -261,11 +264,11 @@ def test_a_real_run_gives_rows_and_is_not_repeated(tmp_path, monkeypatch, little
 
     monkeypatch.setattr(bench, "train", None)  # would fail if it were called
     bench.main([*options, *out])
-    assert bench.read_rows(tmp_path / "rows.csv") == rows
+    assert bench.QUALITY.rows(tmp_path / "rows.csv") == rows
 
 
 def test_the_warm_up_changes_nothing(tmp_path, little):
-    dataset, settings = bench.example("planted", tmp_path)
+    dataset, settings = data.load("planted", tmp_path), data.example_settings("planted")
     given = dataset, settings, tmp_path
     gtc = settings["gtc"]
     started = dataclasses.replace(gtc, spectral_start=True)
@@ -283,7 +286,7 @@ def test_the_warm_up_changes_nothing(tmp_path, little):
 
 @pytest.mark.parametrize("model", ["lightgcn", "freedom", "gtc"])
 def test_before_training_is_what_hardly_any_training_leaves(model, tmp_path, little):
-    dataset, settings = bench.example("planted", tmp_path)
+    dataset, settings = data.load("planted", tmp_path), data.example_settings("planted")
     still = dataclasses.replace(settings[model], lr=1e-12, spectral_start=True)
     if model == "gtc":
         still = dataclasses.replace(still, model={**still.model, "low_pass_strength": 0.5})

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.total_correlation import (
+from harness import column, filled, pick
+from harness.workers import in_fresh_process
+from total_correlation import (
     TRUTHS,
     correlation_of,
     gaussians,
@@ -13,14 +15,12 @@ from benchmarks.total_correlation import (
     run_gaussians,
     run_xor,
 )
-from benchmarks.total_correlation_cost import _inputs as inputs
-from benchmarks.total_correlation_cost import in_fresh_process, loss_and_gradients
-from benchmarks.total_correlation_report import (
+from total_correlation_cost import _inputs as inputs
+from total_correlation_cost import loss_and_gradients
+from total_correlation_report import (
     PAGE,
-    column,
     final_accuracy,
-    select,
-    with_tables,
+    texts,
 )
 
 NAMES = ["gaussians", "xor", "scale", "memory", "speed"]
@@ -28,12 +28,12 @@ NAMES = ["gaussians", "xor", "scale", "memory", "speed"]
 
 def test_the_page_shows_the_committed_rows():
     page = PAGE.read_text()
-    assert with_tables(page) == page
+    assert filled(page, texts(), "\n") == page
 
 
 def test_a_page_without_the_marks_is_refused():
     with pytest.raises(ValueError, match="lacks '<!-- gaussians -->'"):
-        with_tables("# Total correlation")
+        filled("# Total correlation", texts())
 
 
 @pytest.mark.parametrize("plot", ["gaussians", "xor", "memory"])
@@ -55,7 +55,7 @@ def test_every_row_says_what_it_came_from(name: str):
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("num_tensors", [3, 4])
 def test_committed_bounds_are_near_the_truth_and_not_above(truth: float, num_tensors: int):
-    rows = select(rows_of("gaussians"), truth=truth, num_tensors=num_tensors)
+    rows = pick(rows_of("gaussians"), truth=truth, num_tensors=num_tensors)
     assert sorted(column(rows, "seed")) == [0, 1, 2]
     for row in rows:
         bound, error = float(row["bound"]), float(row["standard_error"])
@@ -74,7 +74,7 @@ def test_committed_accuracies_on_xor():
 
 
 def test_committed_memory_and_speed():
-    row = select(rows_of("memory"), form="chunked", num_rows=50_000)[0]
+    row = pick(rows_of("memory"), form="chunked", num_rows=50_000)[0]
     assert 0 < float(row["added_mib"]) < 1024
     rows = rows_of("speed")
     assert {row["threads"] for row in rows} == {"1", "2"}
@@ -122,5 +122,7 @@ def test_chunks_equal_the_plain_form():
 def test_memory_grows_with_the_chunk_and_not_with_the_square():
     # Logits of 12,000 rows are 549 MiB for each of three anchors; a chunk of them 23 MiB, and what
     # the allocator keeps of chunks differs from run to run: 104 to 240 MiB in all were seen.
-    row = in_fresh_process("run_memory", "chunked", 12_000, 0)
+    row = in_fresh_process(
+        "total_correlation_cost", "run_memory", form="chunked", num_rows=12_000, seed=0
+    )
     assert 20 < float(row["added_mib"]) < 500

@@ -3,9 +3,10 @@ import statistics
 import pytest
 import torch
 
-from benchmarks import updating
+import updating
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
+from harness import filled
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,15 @@ def test_what_is_kept_back(source):
 
 def test_a_run_of_all_three_ways(source, monkeypatch):
     settings = Settings(lr=0.01, epochs=2, model={"hidden_channels": 16}, batch_size=64)
-    monkeypatch.setattr(updating.runpy, "run_path", lambda path: {"SETTINGS": {"gtc": settings}})
-    monkeypatch.setattr(updating, "ItemKNNGraph", lambda k, weights: ItemKNNGraph(k=5))
-    args = type("Args", (), {"share": 0.1, "epochs": 1, "patience": 1})
-    row = updating.run_one(source, "tiktok", 0, args)
-    assert set(row) == set(updating.HEADER) - {"commit", "versions", *updating.KEY}
+    monkeypatch.setattr(updating, "example_settings", lambda name: {"gtc": settings})
+    monkeypatch.setitem(updating.GRAPHS, "tiktok", ItemKNNGraph(k=5))
+    cell = {"dataset": "tiktok", "share": 0.1, "epochs": 1, "patience": 1, "seed": 0}
+    row = updating.run_one(source, cell)
+    assert set(row) == set(updating.UPDATING.header) - {
+        "commit",
+        "versions",
+        *updating.UPDATING.key,
+    }
     assert row["new_users"] >= 8 and row["new_items"] >= 5 and row["new_interactions"] > 50
     assert all(0 <= float(row[f"test_recall@20_{way}"]) <= 1 for way in updating.WAYS)
     assert all(float(row[f"seconds_{way}"]) > 0 for way in updating.WAYS)
@@ -60,9 +65,9 @@ def test_ranking_counts_whom_the_recommender_does_not_know(source):
 
 
 def test_the_pages_table_is_that_of_the_rows():
-    rows = updating.read_rows(updating.ROWS)
+    rows = updating.UPDATING.rows()
     page = updating.PAGE.read_text()
-    assert updating.between(page, "updating", updating.report(rows)) == page
+    assert filled(page, {"updating": updating.report(rows)}) == page
     for name in updating.DATASETS:
         of_set = [row for row in rows if row["dataset"] == name]
         assert of_set

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.rows import read_rows
-from benchmarks.user_awareness import MODEL, PAGE, ROWS, auc, measure, table, train
 from examples.quickstart import SETTINGS
+from user_awareness import AWARENESS, MODEL, PAGE, auc, measure, table, train
 
 
 def values(condition: str, measure: str, users: str = "preferred") -> list[float]:
     wanted = {"condition": condition, "measure": measure, "users": users}
-    found = [row for row in read_rows(ROWS) if all(row[key] == wanted[key] for key in wanted)]
+    found = [row for row in AWARENESS.rows() if all(row[key] == wanted[key] for key in wanted)]
     assert {row["seed"] for row in found} == set("01234")
     return [float(row["auc"]) for row in found]
 
@@ -41,14 +40,14 @@ def test_committed_controls_are_guesses() -> None:
     assert all(value == 0.5 for value in values("item", "share, filter's", "all"))
 
 
-def test_what_goes_when_a_modality_is_erased_is_shown_not_to_be_due_to_the_filter() -> None:
+def test_erasing_a_modality_is_shown_not_to_measure_the_filter() -> None:
     shares = values("item", "share, erased", "all")
     assert sum(shares) / len(shares) > 0.8
     assert "**Erasing a modality for everybody measures something else**" in PAGE.read_text()
 
 
 def test_the_page_shows_the_committed_rows() -> None:
-    assert table(read_rows(ROWS)) in PAGE.read_text()
+    assert table(AWARENESS.rows()) in PAGE.read_text()
 
 
 def test_the_settings_are_those_of_the_demo() -> None:

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
-from benchmarks import significance
-from benchmarks import where_it_helps as bench
-from benchmarks.rows import read_rows, write_rows
+import significance
+import where_it_helps as bench
+from harness import read_rows, write_rows
 
 
 def run_of(recall, found, user_degree, item_degree):
@@ -73,7 +73,7 @@ def test_the_interval_is_that_of_the_mean():
 
 
 def test_the_picture_is_drawn_from_the_rows(tmp_path):
-    write_rows(tmp_path / "rows.csv", bench.HEADER, bench.table(runs()))
+    write_rows(tmp_path / "rows.csv", bench.WHERE.header, bench.table(runs()))
     bench.draw(read_rows(tmp_path / "rows.csv"), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="nothing to draw"):
@@ -81,7 +81,7 @@ def test_the_picture_is_drawn_from_the_rows(tmp_path):
 
 
 def test_the_rows_and_the_picture_are_of_the_runs_in_the_table():
-    rows, tests = read_rows(bench.ROWS), read_rows(significance.TABLE)
+    rows, tests = bench.WHERE.rows(), read_rows(significance.TABLE)
     key = ("dataset", "baseline", "seeds", "commit")
     assert {tuple(r[k] for k in key) for r in rows} == {tuple(r[k] for k in key) for r in tests}
     for test in tests:  # all users of a set together have its Recall@20

@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks import memory_flat
 from gtc_pyg.experiment import Settings
+from tests.stress import memory_flat
 
 
 def test_growth_leaves_the_start_out_and_sees_a_leak():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fuzz, fuzz_targets, fuzz_worker
+from tests.stress import fuzz, fuzz_targets, fuzz_worker
 
 ROOT = Path(__file__).parents[2]
 SLOW = ("config", "folder")

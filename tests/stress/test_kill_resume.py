@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from benchmarks import kill_resume
-from benchmarks.kill_resume import PAGE, ROWS, TRAINED, Chain, Process, damage, report, torn
-from benchmarks.rows import read_rows
+from benchmarks.harness import read_rows
 from gtc_pyg.lightning.checkpoints import DamagedCheckpointError, read_checkpoint
+from tests.stress import kill_resume
+from tests.stress.kill_resume import PAGE, ROWS, TRAINED, Chain, Process, damage, report, torn
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Memory of a long training: whether it grows.
 
-    python benchmarks/memory_flat.py --root data/lfm2k           # 500 epochs of GTC on LFM-2k
-    python benchmarks/memory_flat.py --root data/lfm2k --epochs 20 --out rows.csv
-    python benchmarks/memory_flat.py --report                    # the line of docs/reliability.md
+    python -m tests.stress.memory_flat --root data/lfm2k           # 500 epochs of GTC on LFM-2k
+    python -m tests.stress.memory_flat --root data/lfm2k --epochs 20 --out rows.csv
+    python -m tests.stress.memory_flat --report                    # the line of docs/reliability.md
 
 GTC is trained with the settings of examples/lfm2k.py, without early stopping. After each epoch,
 validation and checkpoint included, the resident memory of the process is taken (Linux). Growth is
@@ -17,7 +17,6 @@ import argparse
 import gc
 import os
 import resource
-import runpy
 import statistics
 import sys
 import tempfile
@@ -30,17 +29,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gtc_pyg.datasets import InteractionDataset, LFM2k
-from gtc_pyg.experiment import Settings, _commit, _versions
+from benchmarks.harness import DOCS, RESULTS, fill, read_rows, write_rows
+from benchmarks.harness.data import example_settings, load
+from gtc_pyg.datasets import InteractionDataset
+from gtc_pyg.experiment import Settings
 from gtc_pyg.experiment.settings import train
-from gtc_pyg.transforms import ItemKNNGraph
+from gtc_pyg.utils.provenance import commit, versions
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import between, read_rows, write_rows, write_text
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "memory_flat.csv"
-PAGE = ROOT / "docs" / "reliability.md"
+ROWS = RESULTS / "memory_flat.csv"
+PAGE = DOCS / "reliability.md"
 HEADER = ["dataset", "model", "seed", "epoch", "resident_mib", "seconds", "commit", "versions"]
 MOST = 0.02
 
@@ -100,17 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="fill the page from the rows")
     args = parser.parse_args(argv)
     if args.report:
-        write_text(PAGE, between(PAGE.read_text(), "memory", report(read_rows(args.out))))
+        fill(PAGE, {"memory": report(read_rows(args.out))})
         return 0
     if args.epochs < 10:
         parser.error(f"--epochs must be at least 10 (got {args.epochs})")
     torch.set_num_threads(args.threads)
-    commit = _commit()
-    dataset = LFM2k(args.root, pre_transform=ItemKNNGraph(k=10))
-    settings = runpy.run_path(str(ROOT / "examples" / "lfm2k.py"))["SETTINGS"]["gtc"]
+    made = commit()
+    dataset, settings = load("lfm2k", args.root), example_settings("lfm2k")["gtc"]
     found = measure(dataset, settings, args.epochs, args.seed)
     shared: dict[str, Any] = {"dataset": "lfm2k", "model": "gtc", "seed": args.seed}
-    shared |= {"commit": commit, "versions": f"{_versions()}; {os.cpu_count()} cores"}
+    shared |= {"commit": made, "versions": f"{versions()}; {os.cpu_count()} cores"}
     rows = [
         {**shared, "epoch": epoch, "resident_mib": f"{mib:.2f}", "seconds": f"{seconds:.1f}"}
         for epoch, (mib, seconds) in enumerate(found, start=1)

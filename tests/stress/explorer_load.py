@@ -1,8 +1,8 @@
 """The explorer under load: right and malformed requests from many clients at the same time.
 
-    python benchmarks/explorer_load.py outputs/saved/lfm2k                       # 10,000 requests
-    python benchmarks/explorer_load.py outputs/saved/lfm2k --requests 500 --out rows.csv
-    python benchmarks/explorer_load.py --report         # fills the table of docs/explorer.md
+    python -m tests.stress.explorer_load outputs/saved/lfm2k                       # 10,000 requests
+    python -m tests.stress.explorer_load outputs/saved/lfm2k --requests 500 --out rows.csv
+    python -m tests.stress.explorer_load --report         # fills the table of docs/explorer.md
 
 DIR is a saved recommender (examples/lfm2k.py --models gtc --save DIR). A server of its own is
 started for it. Four requests of five are right, each of a kind drawn at random, and
@@ -34,15 +34,12 @@ from urllib.parse import quote
 import numpy as np
 import torch
 
-from gtc_pyg.experiment import _commit, _versions
+from benchmarks.harness import DOCS, RESULTS, ROOT, append_rows, fill, markdown, read_rows
 from gtc_pyg.recommend import Recommender
+from gtc_pyg.utils.provenance import commit, versions
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
-
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "explorer_load.csv"
-PAGE = ROOT / "docs" / "explorer.md"
+ROWS = RESULTS / "explorer_load.csv"
+PAGE = DOCS / "explorer.md"
 COLUMNS = ["kind", "requests", "wrong", "lost", "failed", "p50_ms", "p99_ms", "max_ms"]
 HEADER = ["recommender", "clients", "seed", *COLUMNS, "requests_per_s", "commit", "versions"]
 
@@ -215,14 +212,13 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="fill the page from the rows")
     args = parser.parse_args()
     if args.report:
-        page = PAGE.read_text()
-        write_text(PAGE, between(page, "load", table(read_rows(args.out))))
+        fill(PAGE, {"load": table(read_rows(args.out))})
         return
     if args.dir is None:
         parser.error("DIR is missing: the folder of a saved recommender")
     rows = load(args.dir, args.requests, args.clients, args.seed)
     keys = {"recommender": args.dir.name, "clients": args.clients, "seed": args.seed}
-    source = {"commit": _commit(), "versions": f"{_versions()}; {os.cpu_count()} cores"}
+    source = {"commit": commit(), "versions": f"{versions()}; {os.cpu_count()} cores"}
     append_rows(args.out, HEADER, [{**keys, **row, **source} for row in rows])
     print(table(read_rows(args.out)))
     sys.exit(any(rows[0][name] for name in ("wrong", "lost", "failed")))

@@ -1,8 +1,8 @@
 """Kills training with SIGKILL at random moments, resumes, and compares bit by bit.
 
-    python benchmarks/kill_resume.py --kills 60              # exit status 0 when all held, else 1
-    python benchmarks/kill_resume.py --kills 60 --out benchmarks/results/kill_resume.csv
-    python benchmarks/kill_resume.py --report                # the table of docs/reliability.md
+    python -m tests.stress.kill_resume --kills 60              # exit status 0 when all held, else 1
+    python -m tests.stress.kill_resume --kills 60 --out benchmarks/results/kill_resume.csv
+    python -m tests.stress.kill_resume --report                # the table of docs/reliability.md
 
 Eight tasks on planted data take turns: GTC (with weight averaging), FREEDOM and LightGCN, each with
 the whole graph and with mini-batches, trained by fit(..., resume=True); a command of the examples
@@ -38,11 +38,9 @@ from typing import Any
 
 from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
-from gtc_pyg.experiment import _commit, _versions
+from benchmarks.harness import DOCS, RESULTS, fill, read_rows, source, write_rows
 from gtc_pyg.lightning.checkpoints import LAST, PREVIOUS, CheckpointFiles, read_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.kill_resume_worker import (
+from tests.stress.kill_resume_worker import (
     COMMAND,
     LISTS,
     SAMPLED,
@@ -51,11 +49,9 @@ from benchmarks.kill_resume_worker import (
     Say,
     durations,
 )
-from benchmarks.rows import between, read_rows, write_rows, write_text
 
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "kill_resume.csv"
-PAGE = ROOT / "docs" / "reliability.md"
+ROWS = RESULTS / "kill_resume.csv"
+PAGE = DOCS / "reliability.md"
 HEADER = [
     "task",
     "seed",
@@ -221,7 +217,7 @@ def run(
     rows: list[dict[str, Any]] = []
     wrong: list[str] = []
     rng = random.Random(seed)
-    source = {"commit": _commit(), "versions": _versions()}
+    made = source()
     with tempfile.TemporaryDirectory() as scratch:
         whole = {}
         for i, task in enumerate(chosen):
@@ -238,7 +234,7 @@ def run(
                 show(f"kill {len(rows) + len(chain.rows)} of {kills}: {task}: {told}")
             if not chain.compared:
                 chain.finish()
-            held = {"held": int(not chain.wrong), **source}
+            held = {"held": int(not chain.wrong), **made}
             rows += [
                 row | held | {"kill": len(rows) + i} for i, row in enumerate(chain.rows, start=1)
             ]
@@ -277,8 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="write the page's table, no kills")
     args = parser.parse_args(argv)
     if args.report:
-        page = PAGE.read_text()
-        write_text(PAGE, between(page, "kills", report(read_rows(args.out or ROWS))))
+        fill(PAGE, {"kills": report(read_rows(args.out or ROWS))})
         return 0
     chosen = args.tasks or tasks()
     for task in ALL:

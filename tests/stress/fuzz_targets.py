@@ -19,7 +19,14 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, coo_matrix, csr_matrix, save_npz
 
-from benchmarks.fuzz_mutations import (
+from gtc_pyg.datasets import LFM2k, MMRecFolder, PlantedPreferences
+from gtc_pyg.datasets.amazon_files import read_images, read_metadata, read_ratings
+from gtc_pyg.datasets.raw_files import read_csr_graph, read_inter, read_npy, read_sparse_pickle
+from gtc_pyg.experiment.config import read_settings
+from gtc_pyg.models import FREEDOM
+from gtc_pyg.recommend import Recommender
+from gtc_pyg.transforms import ItemKNNGraph
+from tests.stress.fuzz_mutations import (
     FILES,
     LITERAL,
     NPY,
@@ -33,14 +40,6 @@ from benchmarks.fuzz_mutations import (
     inside_npy,
     inside_zip,
 )
-from gtc_pyg.datasets import LFM2k, MMRecFolder, PlantedPreferences
-from gtc_pyg.datasets.amazon_files import read_images, read_metadata, read_ratings
-from gtc_pyg.datasets.raw_files import read_csr_graph, read_inter, read_npy, read_sparse_pickle
-from gtc_pyg.experiment.config import read_settings
-from gtc_pyg.models import FREEDOM
-from gtc_pyg.recommend import Recommender
-from gtc_pyg.recommend.manifest import SUMS
-from gtc_pyg.transforms import ItemKNNGraph
 
 DENSE = np.array([[0, 1, 0], [2, 0, 3], [0, 0, 1]])
 IDS = ["A000000001", "A000000002", "B000000003"]

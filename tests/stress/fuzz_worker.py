@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import write_text
-
 INSTRUMENTED = ["gtc_pyg", "yaml", "zipfile", "gzip", "pickletools"]
 MIB = 2**20
 MOST_TAKEN, MOST_ASKED, MOST_SECONDS = 256 * MIB, 1024 * MIB, 20
@@ -64,7 +62,7 @@ class Run:
     """Inputs for one target in this process.
 
     Args:
-        target: A :class:`benchmarks.fuzz_targets.Target`.
+        target: A :class:`tests.stress.fuzz_targets.Target`.
         folder: Where inputs are written.
         kept: Where inputs that are faults are kept.
         own: As in :class:`Watch`.
@@ -166,7 +164,7 @@ class Run:
 
     def mutation(self) -> Callable[[bytes, random.Random], bytes]:
         """Bytes as they stand, or what a container holds."""
-        from benchmarks.fuzz_mutations import mutate  # not before atheris
+        from tests.stress.fuzz_mutations import mutate  # not before atheris
 
         target = self.target
 
@@ -235,16 +233,18 @@ def work(args: argparse.Namespace) -> None:
     with instrumented, open(os.devnull, "w") as silent, contextlib.redirect_stderr(silent):
         import torch
 
-        from benchmarks import fuzz_targets as targets
+        from tests.stress import fuzz_targets as targets
     torch.set_num_threads(1)
     __import__("logging").disable()
-    kept = args.work / args.target[0]
+    kept = args.work / args.target
     with scratch() as folder:
-        run = Run(targets.TARGETS[args.target[0]], folder, kept, lambda: targets.writing)
+        run = Run(targets.TARGETS[args.target], folder, kept, lambda: targets.writing)
         run.limit()
 
         def done() -> None:
-            write_text(args.result, json.dumps(run.result()))
+            beside = args.result.with_name(args.result.name + ".part")
+            beside.write_text(json.dumps(run.result()))
+            beside.replace(args.result)
             shutil.rmtree(folder, ignore_errors=True)
 
         if args.engine == "atheris":
@@ -261,3 +261,19 @@ def scratch() -> Iterator[Path]:
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=place, ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+def main() -> None:
+    """The command that fuzz.py starts; nothing that atheris watches is imported before."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--target", "--engine"):
+        parser.add_argument(name)
+    for name in ("--inputs", "--seed"):
+        parser.add_argument(name, type=int)
+    for name in ("--work", "--result"):
+        parser.add_argument(name, type=Path)
+    work(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

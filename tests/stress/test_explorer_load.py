@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from benchmarks import explorer_load as bench
-from benchmarks.rows import between, read_rows
+from benchmarks.harness import between, read_rows
 from gtc_pyg.models import GTC
 from gtc_pyg.recommend import Recommender
+from tests.stress import explorer_load as bench
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def recommender(planted_dataset):
     return Recommender(GTC(20, 30, {"image": 32}, num_item_layers=0, item_bias=True), dataset)
 
 
-def test_every_right_answer_is_known_to_be_right_and_others_to_be_wrong(recommender, tmp_path):
+def test_right_answers_are_told_from_wrong_ones(recommender, tmp_path):
     folder = recommender.save(tmp_path / "saved")
     rows = {row["kind"]: row for row in bench.load(folder, requests=150, clients=8, seed=0)}
     kinds = {"list", "fold-in", "reasons", "similar", "history", "search", "malformed"}

@@ -1,8 +1,8 @@
 """Hostile files for the readers: no crash but the documented errors, no memory taken, no code run.
 
-    python benchmarks/fuzz.py                             # 200,000 inputs for each target
-    python benchmarks/fuzz.py --target inter --inputs 5000 --out rows.csv
-    python benchmarks/fuzz.py --report                    # the table of docs/reliability.md
+    python -m tests.stress.fuzz                             # 200,000 inputs for each target
+    python -m tests.stress.fuzz --target inter --inputs 5000 --out rows.csv
+    python -m tests.stress.fuzz --report                    # the table of docs/reliability.md
 
 Each input is written to a file and read in a process of the target's own, in parts of --part
 inputs, each with a seed of its own. A finished part is kept below --work, so a command that was
@@ -34,13 +34,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.fuzz_worker import MIB, MOST_SECONDS, work
-from benchmarks.rows import append_rows, between, markdown, read_rows, write_text
+from benchmarks.harness import (
+    DOCS,
+    RESULTS,
+    ROOT,
+    append_rows,
+    fill,
+    markdown,
+    read_rows,
+    source,
+    write_text,
+)
+from tests.stress.fuzz_worker import MIB, MOST_SECONDS
 
-ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "fuzz.csv"
-PAGE = ROOT / "docs" / "reliability.md"
+ROWS = RESULTS / "fuzz.csv"
+PAGE = DOCS / "reliability.md"
 NAMES = (
     *("inter", "config", "settings", "folder", "npy", "npz", "pickle"),
     *("ratings", "metadata", "images", "tags", "processed"),
@@ -58,8 +66,9 @@ def part_of(args: argparse.Namespace, target: str, index: int, inputs: int) -> d
     result = kept / f"part-{args.engine}-{args.seed}-{args.part}-{index}.json"
     if result.exists():
         return dict(json.loads(result.read_text()))
-    command = [sys.executable, __file__, "--worker", "--target", target, "--inputs", str(inputs)]
-    command += ["--engine", args.engine, "--seed", str(args.seed * 100_003 + index)]
+    command = [sys.executable, "-m", "tests.stress.fuzz_worker", "--target", target]
+    command += ["--inputs", str(inputs), "--engine", args.engine]
+    command += ["--seed", str(args.seed * 100_003 + index)]
     command += ["--work", str(args.work), "--result", str(result)]
     start = time.perf_counter()
     with (kept / "log").open("wb") as log:
@@ -148,26 +157,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "fuzz", help="kept files")
     parser.add_argument("--out", type=Path, default=ROWS, help="rows (benchmarks/results/fuzz.csv)")
     parser.add_argument("--report", action="store_true", help="fill the page from the rows")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.report:
-        write_text(PAGE, between(PAGE.read_text(), "fuzz", table(read_rows(args.out))))
+        fill(PAGE, {"fuzz": table(read_rows(args.out))})
         return 0
     has_atheris = importlib.util.find_spec("atheris") is not None
     args.engine = args.engine or ("atheris" if has_atheris else "mutation")
     args.work = args.work.resolve()
-    if args.worker:
-        work(args)
-        return 0
-    from gtc_pyg.experiment import _commit, _versions
-
     faults = 0
     for target in args.target:
         row = fuzz(args, target)
         faults += row["faults"]
-        source = {"commit": _commit(), "versions": _versions()}
-        append_rows(args.out, HEADER, [{"engine": args.engine, "seed": args.seed, **row, **source}])
+        row |= {"engine": args.engine, "seed": args.seed, **source()}
+        append_rows(args.out, HEADER, [row])
     return int(faults > 0)
 
 

@@ -1,1 +1,0 @@
-"""Scripts, each run by its path: ``python benchmarks/search.py``."""
