@@ -25,6 +25,7 @@ from gtc_pyg.datasets.raw_files import read_csr_graph, read_inter, read_npy, rea
 from gtc_pyg.experiment.config import read_settings
 from gtc_pyg.models import FREEDOM
 from gtc_pyg.recommend import Recommender
+from gtc_pyg.recommend.manifest import SUMS
 from gtc_pyg.transforms import ItemKNNGraph
 from tests.stress.fuzz_mutations import (
     FILES,
