@@ -21,7 +21,8 @@ from gtc_pyg.datasets import from_frames
 from gtc_pyg.models import GTC, ContentFilter, GraphRecommender, ItemBias, LightGCN
 from gtc_pyg.nn import BPR
 from gtc_pyg.recommend import Recommender
-from gtc_pyg.serve.api import MAX_BYTES, make_app
+from gtc_pyg.serve.api import make_app
+from gtc_pyg.serve.heavy import MAX_BYTES
 from gtc_pyg.transforms import ItemKNNGraph
 from tests.serve import browser as web
 
