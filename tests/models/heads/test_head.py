@@ -17,8 +17,8 @@ def test_heads_that_losses_see_come_last() -> None:
 
 
 def test_the_most_hops_are_those_that_any_head_needs() -> None:
-    heads = [SpectralHead(3, num_item_layers=n) for n in (None, 2)]
-    assert [Heads(heads, 4, 5).num_hops(n) for n in (0, 3)] == [2, 3]
+    heads = Heads([SpectralHead(3, num_item_layers=n) for n in (None, 2)], 4, 5)
+    assert [heads.num_hops(n) for n in (0, 3)] == [2, 3]
     assert Heads([], 4, 5).num_hops(3) == 0
 
 
