@@ -110,7 +110,8 @@ class ExplainedUser:
         else:
             check_row("item", item, self.components.graph.num_items)
             for head in self._biases:
-                bias = head.items(self.components.graph, self._num_item_layers)[item, 0]
+                columns = head.items(self.components.graph, self._num_item_layers)
+                bias = columns[item, 0].detach()
             alone, rows, near = self._of_item(item)
             whole = alone + near.sum(dim=0)
             own, past = _halves(self._own, whole), _halves(self._past, whole)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -20,10 +20,7 @@ class UserAdapter(Protocol):
     """The items' ID embeddings ``[I, D]``, likewise."""
 
     def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
-        r"""Interactions of new users with the items, and their start ``[N, D]``, to ``[N, K]``."""
-
-    def transform(self, user_emb: Tensor) -> Tensor:
-        r"""Rows of the model's ``user_emb`` as it propagates them ``[N, D]``."""
+        r"""Users ``[N, K]`` from their interactions with the items and their start ``[N, D]``."""
 
 
 class Columns(Protocol):
@@ -61,16 +58,23 @@ class UserEmbedder:
         adapter: How the model makes a user.
         graph: The interactions of training.
         columns: What stands beside, of each user.
+        transform_user: Rows of the model's ``user_emb`` to what it propagates, both ``[N, D]``; the
+            same where ``None``.
 
     Raises:
         ValueError: Where fewer than two users have interactions.
     """
 
     def __init__(
-        self, adapter: UserAdapter, graph: CSRGraph, columns: Iterable[Columns] = ()
+        self,
+        adapter: UserAdapter,
+        graph: CSRGraph,
+        columns: Iterable[Columns] = (),
+        transform_user: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.num_items = graph.num_items
         self._adapter, self._columns = adapter, list(columns)
+        self._transform_user = transform_user or (lambda user_emb: user_emb)
         self._unit = normalize_rows(adapter.item)
         trained = graph.num_items_of_users > 0
         if int(trained.sum()) < 2:
@@ -112,13 +116,9 @@ class UserEmbedder:
                 f"{list(user_emb.shape)})"
             )
         else:
-            start = self._adapter.transform(user_emb)
+            start = self._transform_user(user_emb)
         own = self._adapter.embed(graph, start)
         return torch.cat([own, *(columns.users(graph) for columns in self._columns)], dim=-1)
-
-    def transform(self, user_emb: Tensor) -> Tensor:
-        r"""Rows of the model's ``user_emb`` as it propagates them, of the same shape."""
-        return self._adapter.transform(user_emb)
 
     @torch.no_grad()
     def predict_user_emb(self, graph: CSRGraph) -> Tensor:
@@ -192,9 +192,6 @@ class PropagatedUsers:
         degree = new.num_items_of_users.to(start.dtype).view(-1, 1)
         received = degree.sqrt() * new.mean_of_items(self.item_messages)
         return (start + received) / (self.num_layers + 1)
-
-    def transform(self, user_emb: Tensor) -> Tensor:
-        return user_emb
 
 
 def item_degree(graph: CSRGraph, dtype: torch.dtype) -> Tensor:

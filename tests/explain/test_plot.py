@@ -7,16 +7,14 @@ import pytest
 import torch
 
 from gtc_pyg.explain import Explainer, plot_user
-from gtc_pyg.models import GTC
+from tests.explain.scores import gtc_of
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 
 def explained(planted: Callable, user: int = 3) -> tuple[Explainer, object]:
     graph = planted()
-    torch.manual_seed(0)
-    model = GTC(60, 40, graph.in_channels, 8, item_bias=True)
-    torch.nn.init.normal_(model.item_bias.weight)
+    model = gtc_of(graph, heads=True)
     explainer = Explainer(model, graph.features, graph.edge_index_dict, graph.edge_weight_dict)
     return explainer, explainer.user(user)
 
@@ -53,7 +51,7 @@ def test_the_history_is_what_speaks_most_on_average(planted: Callable) -> None:
 def test_items_that_are_no_rows_need_names(planted: Callable, tmp_path: Path) -> None:
     explainer, _ = explained(planted)
     user = explainer.user(torch.tensor([3, 9]))
-    added = torch.randn(9)
+    added = torch.randn(14)
     figure = plot_user(user, [4, added], names=["four", "a name of more than thirty letters"])
     labels = [t.get_text() for t in figure.axes[1].get_yticklabels()]
     assert labels == ["four", "a name of more than thirty …"]

@@ -121,7 +121,10 @@ def test_content_of_a_cold_item_gives_its_embedding(name, similar):
         item_emb = model_of(name, **settings)(features, edges, weights)[1]
     cold = torch.arange(ITEMS - COLD, ITEMS)
     torch.testing.assert_close(
-        embedder(rows(features, cold)), without_graph(embedder, item_emb)[cold], atol=1e-5, rtol=1e-4
+        embedder(rows(features, cold)),
+        without_graph(embedder, item_emb)[cold],
+        atol=1e-5,
+        rtol=1e-4,
     )
     pair = embedder({m: torch.ones(2, width) for m, width in WIDTHS.items()})
     torch.testing.assert_close(pair[0], pair[1])
@@ -271,7 +274,9 @@ def test_users_with_different_filters_rank_new_items_differently():
     model = model_of("gtc", strength=5.0)
     with torch.no_grad():
         model.user_emb.weight.copy_(model.user_emb.weight[:1].expand(USERS, -1))
-        for lin in (m for m in model.content_filter.views.modules() if isinstance(m, torch.nn.Linear)):
+        for lin in (
+            m for m in model.content_filter.views.modules() if isinstance(m, torch.nn.Linear)
+        ):
             lin.weight.mul_(5)
         user_emb, _ = model(features, edges, weights)
     generator = torch.Generator().manual_seed(5)

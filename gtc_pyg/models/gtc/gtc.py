@@ -320,6 +320,9 @@ class GTC(GraphRecommender):
             self.content_filter, filtered, graph, ids, of_items, *layers, self.ranking.scale
         )
 
+    def transform_user(self, user_emb: Tensor) -> Tensor:
+        return normalize_rows(user_emb)
+
     def user_adapter(self, features: Features, graph: CSRGraph) -> FilteredUsers:
         ids = self.ids(graph)
         filtered = self._filter(features, graph, ids)

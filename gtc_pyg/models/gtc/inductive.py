@@ -49,9 +49,6 @@ class FilteredUsers(PropagatedUsers):
         users = self.propagate(new, start)
         return self.scale * self.content_filter.add_content_messages(users, filtered, content)
 
-    def transform(self, user_emb: Tensor) -> Tensor:
-        return normalize_rows(user_emb)
-
 
 class FusedItems(ItemAdapter):
     r"""New items: filtered and fused as all are, under a predicted ID embedding, without users.

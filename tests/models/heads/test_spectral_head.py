@@ -145,9 +145,7 @@ def test_items_are_divided_by_a_power_of_their_length(
 
 
 @pytest.mark.parametrize("debiasing", [0.7, 1.0])
-def test_an_untouched_item_stays_at_zero(
-    planted: Callable, debiasing: float
-) -> None:
+def test_an_untouched_item_stays_at_zero(planted: Callable, debiasing: float) -> None:
     edges = planted().edge_index_dict[USER_TO_ITEM]
     head, csr = fitted(with_edges(planted(), edges[:, edges[1] != 2]), 0, debiasing=debiasing)
     items = head.items(csr, 0)
