@@ -15,9 +15,10 @@ from gtc_pyg.distributed import own_rows, world_size
 from gtc_pyg.graph.csr_graph import SampledNodes
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
-from gtc_pyg.models import GTC, LightGCN
+from gtc_pyg.models import GraphRecommender, LightGCN
 from gtc_pyg.row_wise_embedding import RowWiseEmbedding, distribute_tables
 from gtc_pyg.transforms import ItemKNNGraph
+from tests.models.graphs import gtc_of
 from tests.two_processes import in_two_processes
 
 IDS = [torch.tensor([0, 6, 6, 2]), torch.tensor([5, 1])]
@@ -29,8 +30,11 @@ def train(kind: str, looked_up: bool) -> dict:
     dataset = PlantedPreferences(61, 41, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=4))
     inputs = GraphInputs.from_data(dataset[0])
     torch.manual_seed(0)
-    widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = LightGCN(61, 41, 8) if kind == "lightgcn" else GTC(61, 41, widths, 8)
+    model: GraphRecommender = LightGCN(61, 41, 8)
+    if kind == "gtc":
+        widths = {name: x.size(1) for name, x in dataset.features.items()}
+        sizes = {"num_users": 61, "num_items": 41, "in_channels": widths}
+        model = gtc_of(SimpleNamespace(**sizes, **vars(inputs)))
     if world_size() > 1:
         distribute_tables(model, init_device_mesh("cpu", (2,)))
     edges = inputs.edge_index_dict["user", "rates", "item"]

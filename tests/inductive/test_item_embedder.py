@@ -35,7 +35,7 @@ def inputs(seed=0, similar=True):
 
 
 def model_of(name, **settings):
-    features, edges, weights = inputs()
+    _, edges, weights = inputs()
     if name == "gtc":
         graph = SimpleNamespace(num_users=USERS, num_items=ITEMS, in_channels=WIDTHS)
         graph.edge_index_dict, graph.edge_weight_dict = edges, weights

@@ -61,7 +61,7 @@ def test_sources_of_an_item_add_up_to_its_embedding(planted: Callable, name: str
     graph = planted()
     c, _, item_emb, _ = components_of(graph, name)
     for item in (0, 13, 39):
-        own, rows, near = c.of_item(item)
+        own, _, near = c.of_item(item)
         assert own.shape == (len(c.sources), item_emb.size(1))
         total = own.sum(dim=0) + near.sum(dim=(0, 1))
         torch.testing.assert_close(total, item_emb[item], atol=1e-5, rtol=1e-4)
