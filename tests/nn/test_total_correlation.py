@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import Linear, Module, ModuleList
 from torch.nn.parallel import DistributedDataParallel
 
-from gtc_pyg.functional import total_correlation
-from gtc_pyg.nn import TotalCorrelationLoss
+from gtc_pyg.functional import draw_permutations, total_correlation
+from gtc_pyg.nn import PairwiseInfoNCE, TotalCorrelationLoss
 from tests.two_processes import in_two_processes
 
 
@@ -503,3 +503,46 @@ def test_iterators_and_masks_that_are_lists_are_named() -> None:
         TotalCorrelationLoss()([x, x], masks=[[True] * 8, None])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"must be \[N, D\] each \(number 0 is \[8, 4, 1\]\)"):
         TotalCorrelationLoss()([x[..., None]] * 2)
+
+
+@pytest.mark.parametrize("negatives", ["n", "n_squared"])
+@pytest.mark.parametrize("num", [2, 3, 4])
+def test_pairwise_is_the_mean_of_infonce_by_loops(num: int, negatives: str) -> None:
+    torch.manual_seed(0)
+    rows, loss, generator = 7, PairwiseInfoNCE(negatives), torch.Generator().manual_seed(0)
+    views = [torch.randn(rows, 5) for _ in range(num)]
+    masks = [None, *(torch.rand(rows) > 0.3 for _ in range(num - 1))]
+    scale, pairs = loss.logit_scale.exp(), []
+    for a in range(num):
+        for b in range(a + 1, num):
+            there = [m for m in (masks[a], masks[b]) if m is not None]
+            kept = [n for n in range(rows) if all(m[n] for m in there)]
+            perms = draw_permutations(2, views[a][kept], generator)[:, 0].tolist()
+            terms = []
+            for anchor, (x, y) in enumerate(((views[a], views[b]), (views[b], views[a]))):
+                for row, n in enumerate(kept):
+                    others = set(kept) - {n}
+                    if negatives == "n":  # a row's own column is the positive's
+                        others -= {kept[perms[anchor][row]]}
+                    own = scale * torch.cosine_similarity(x[n], y[n], 0)
+                    logits = [scale * torch.cosine_similarity(x[n], y[k], 0) for k in others]
+                    terms.append(torch.stack([own, *logits]).logsumexp(0) - own)
+            pairs.append(torch.stack(terms).mean())
+    assert len(pairs) == num * (num - 1) // 2
+    generator.manual_seed(0)
+    torch.testing.assert_close(loss(views, masks, generator), torch.stack(pairs).mean())
+
+
+def test_pairwise_of_two_is_the_total_correlation_loss() -> None:
+    views = [torch.randn(9, 4), torch.randn(9, 4)]
+    generator = torch.Generator()
+    losses = [
+        cls()(views, generator=generator.manual_seed(0))
+        for cls in (PairwiseInfoNCE, TotalCorrelationLoss)
+    ]
+    torch.testing.assert_close(*losses)
+
+
+def test_pairwise_refuses_a_single_view() -> None:
+    with pytest.raises(ValueError, match=r"'tensors' must hold two or more \(got 1\)"):
+        PairwiseInfoNCE()([torch.randn(3, 2)])
