@@ -14,8 +14,9 @@ from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import GraphRecommender, ItemBias, LightGCN, SpectralHead
 from gtc_pyg.models.registry import MODELS
 from gtc_pyg.nn import BPR, SampledSoftmax
-from tests.models.graphs import csr_of, gtc_of, recommender
 from tests.models.graphs import arguments as given
+from tests.models.graphs import csr_of, gtc_of, recommender
+
 
 def baseline(graph: SimpleNamespace, name: str) -> GraphRecommender:
     torch.manual_seed(0)
@@ -92,9 +93,7 @@ def test_rank_loss_of_some_users_and_items_is_that_of_all(
 
 
 @pytest.mark.parametrize("name", ["gtc", "freedom", "lightgcn"])
-def test_start_from_takes_the_directions_of_the_factors(
-    planted: Callable, name: str
-) -> None:
+def test_start_from_takes_the_directions_of_the_factors(planted: Callable, name: str) -> None:
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     edges = edges[:, (edges[0] != 3) & (edges[1] != 5)]

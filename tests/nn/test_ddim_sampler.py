@@ -2,6 +2,8 @@ r"""The steps back to clean content, against loops straight from the equation.""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ class Oracle(torch.nn.Module):
         return h
 
 
-def made(seed: int = 0, **kwargs) -> tuple[DDIMSampler, ConditionalDenoiser, Tensor, Tensor, Tensor]:
+def made(seed: int = 0, **kwargs: Any) -> tuple[Any, ...]:
     """Sampler, denoiser, noisy content, conditions and gates, in double precision."""
     torch.manual_seed(seed)
     kwargs = {"start_step": 40, "num_sampling_steps": 4, **kwargs}
@@ -40,7 +42,11 @@ def made(seed: int = 0, **kwargs) -> tuple[DDIMSampler, ConditionalDenoiser, Ten
 
 
 def loop(
-    sampler: DDIMSampler, denoiser: ConditionalDenoiser, x_t: Tensor, cond: Tensor, gate: Tensor | None
+    sampler: DDIMSampler,
+    denoiser: ConditionalDenoiser,
+    x_t: Tensor,
+    cond: Tensor,
+    gate: Tensor | None,
 ) -> Tensor:
     """Row by row and step by step."""
     out, alpha_bar = [], sampler.schedule.alpha_bar

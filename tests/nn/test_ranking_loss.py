@@ -38,9 +38,8 @@ def test_bpr_ignores_who_has_what() -> None:
 
 def test_softmax_by_hand() -> None:
     # Negatives 0, 2, 3 of which user 0 has item 2, and user 1 has items 0 and 3.
-    loss = SampledSoftmax(3)(
-        USER_EMB, ITEM_EMB, ids(0, 1), ids(1, 0), ids(0, 2, 3), known((0, 1), (0, 2), (1, 0), (1, 3))
-    )
+    own = known((0, 1), (0, 2), (1, 0), (1, 3))
+    loss = SampledSoftmax(3)(USER_EMB, ITEM_EMB, ids(0, 1), ids(1, 0), ids(0, 2, 3), own)
     of_user_0 = math.log(1 + (math.exp(1) + math.exp(-1)) / math.exp(3))
     of_user_1 = math.log(1 + math.exp(1) / math.exp(2))
     assert loss.item() == pytest.approx((of_user_0 + of_user_1) / 2)

@@ -3,12 +3,10 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from gtc_pyg.evaluation import Ranker
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
@@ -25,6 +23,7 @@ from tests.models.graphs import (
     with_isolated_nodes,
     without_some_images,
 )
+from tests.models.gtc.dense import dense
 
 
 @pytest.mark.parametrize("modalities", MODALITIES)
@@ -90,37 +89,6 @@ def test_adjacency_forms_give_the_same(planted: Callable, to_adj: Callable, cond
     torch.testing.assert_close(out, model(*arguments(graph)), rtol=0, atol=1e-6)
 
 
-def dense(model: GTC, graph: SimpleNamespace) -> tuple[Tensor, Tensor, list[Tensor]]:
-    r"""Users without content, items, and what each user looks for in each modality."""
-    num_users, num_items = graph.num_users, graph.num_items
-    filtered = model.filter_content(*arguments(graph))
-    e_user, e_item = (F.normalize(e.weight, dim=-1) for e in (model.user_emb, model.item_emb))
-    views = [e_item, *(F.normalize(f.x_hat, dim=-1) for f in filtered.values())]
-    weight = torch.stack([(e_item * view).sum(-1) for view in views]).softmax(dim=0)
-    fused = e_item + sum(w.view(-1, 1) * view for w, view in zip(weight, views, strict=True))
-
-    a = torch.zeros(num_users + num_items, num_users + num_items)
-    user, item = graph.edge_index_dict[USER_TO_ITEM]
-    a[user, item + num_users] = a[item + num_users, user] = 1
-    inv_sqrt = a.sum(1).pow(-0.5)
-    a, ego = inv_sqrt.view(-1, 1) * a * inv_sqrt, torch.cat([e_user, fused])
-    outs = [torch.matrix_power(a, l) @ ego for l in range(model.num_layers + 1)]
-    z_user, z_item = (sum(outs) / len(outs)).split([num_users, num_items])
-    if model.num_item_layers > 0:
-        s = torch.zeros(num_items, num_items)
-        source, target = graph.edge_index_dict[SIMILAR_ITEMS]
-        s[target, source] = graph.edge_weight_dict[SIMILAR_ITEMS]
-        z_item = z_item + torch.matrix_power(s, model.num_item_layers) @ z_item
-
-    looked_for = []
-    for out in filtered.values():
-        pairs = out.for_pairs(user, item)
-        mean = torch.stack([pairs[user == u].mean(dim=0) for u in range(num_users)])
-        p = model.content_filter.strength * out.weight.view(-1, 1) * F.normalize(mean, dim=-1)
-        looked_for.append(p)
-    return z_user, z_item, looked_for
-
-
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize(("num_layers", "num_item_layers"), [(1, 0), (2, 1), (3, 2)])
 def test_forward_equals_the_dense_equation(
@@ -130,9 +98,12 @@ def test_forward_equals_the_dense_equation(
     layers = {"num_layers": num_layers, "num_item_layers": num_item_layers}
     settings = {"condition": condition, "strength": 0.3, "ranking": BPR(scale=3.0)}
     model = gtc_of(graph, **layers, **settings, heads=[ItemBias()])
-    z_user, z_item, looked_for = dense(model, graph)
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    filtered = model.filter_content(*arguments(graph))
+    content = [(f.x_hat, f.for_pairs(user, item), f.weight) for f in filtered.values()]
+    z_user, z_item = dense(model, graph, content)
     bias = model.item_bias.weight
-    z_user = torch.cat([3 * (z_user + sum(looked_for)), torch.ones(graph.num_users, 1)], dim=1)
+    z_user = torch.cat([3 * z_user, torch.ones(graph.num_users, 1)], dim=1)
     expected = z_user, torch.cat([z_item, bias], dim=1)
     torch.testing.assert_close(model(*arguments(graph)), expected)
 
