@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, ModuleDict
 
+from gtc_pyg.functional import check_least
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
@@ -59,6 +60,7 @@ class FREEDOM(GraphRecommender):
         ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
     ) -> None:
+        check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
         super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
         check_widths(in_channels, least=0)
         self.num_layers = num_layers

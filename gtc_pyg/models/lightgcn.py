@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gtc_pyg.functional import check_least
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
 from gtc_pyg.models.components import Components
@@ -44,6 +45,7 @@ class LightGCN(GraphRecommender):
         heads: Sequence[Head] = (),
         edge_dropout: float = 0.0,
     ) -> None:
+        check_least(0, num_layers=num_layers)
         super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
         self.num_layers = num_layers
         self.regularization = regularization

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
-from gtc_pyg.functional import contrast, normalize_rows, spmm
+from gtc_pyg.functional import check_least, contrast, normalize_rows, spmm
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM
@@ -78,6 +78,7 @@ class MGCN(GraphRecommender):
         ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
     ) -> None:
+        check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
         super().__init__(num_users, num_items, hidden_channels, ranking, heads)
         check_widths(in_channels)
         if not 0 < temperature < float("inf"):

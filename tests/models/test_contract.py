@@ -15,7 +15,7 @@ from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.explain import Explainer
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import GTC, GraphRecommender, Head, ItemBias, LightGCN, SpectralHead
-from gtc_pyg.models.registry import MODELS
+from gtc_pyg.models.registry import MODELS, arguments_of
 from gtc_pyg.nn import BPR, RankingLoss, SampledSoftmax
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
@@ -88,6 +88,21 @@ def test_a_model_that_is_not_trained_has_no_loss(planted: Callable, batch_of: Ca
         assert sum(p.numel() for p in model.parameters()) == 0
         with pytest.raises(NotImplementedError):
             model.loss(*batch_of(graph), *arguments(graph))
+
+
+LAYERS = [
+    (name, argument)
+    for name, cls in MODELS.items()
+    for argument in ("num_layers", "num_item_layers")
+    if argument in arguments_of(cls)
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), LAYERS)
+def test_fewer_than_no_layers_are_refused(name: str, argument: str) -> None:
+    content = [] if MODELS[name] is LightGCN else [{"image": 3}]
+    with pytest.raises(ValueError, match=rf"'{argument}' must be at least 0 \(got -1\)"):
+        MODELS[name](6, 4, *content, **{argument: -1})
 
 
 @every_case
