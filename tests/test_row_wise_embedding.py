@@ -135,7 +135,7 @@ def test_losses_weights_and_embeddings_are_those_of_one_process(two, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_process_holds_the_optimizer_state_of_its_rows_alone(two, case):
+def test_each_process_holds_the_state_of_its_rows_alone(two, case):
     width = 8
     assert [report[case]["held"] for report in two] == [
         [31 * width, 21 * width],
@@ -156,7 +156,7 @@ def test_each_process_looks_up_rows_of_its_own_choice(two):
     assert [report["lookups"]["rows"] for report in two] == [4, 3]
 
 
-def test_the_tables_of_a_model_are_replaced_and_frozen_ones_stay_frozen(two):
+def test_tables_are_replaced_and_frozen_ones_stay_frozen(two):
     for report in two:
         assert report["lookups"]["left_over"] == []
         assert report["lookups"]["laid"] == ["user_emb", "item_emb"]
@@ -189,7 +189,7 @@ def test_a_model_without_tables_is_refused():
 @pytest.mark.parametrize(
     ("option", "value"), [("padding_idx", 0), ("max_norm", 1.0), ("scale_grad_by_freq", True)]
 )
-def test_a_table_with_options_is_refused_and_the_model_stays_as_it_was(option, value):
+def test_a_table_with_options_is_refused(option, value):
     model = ModuleDict({"table": Embedding(4, 2, **{option: value})})
     mesh = SimpleNamespace(ndim=1, size=lambda: 1, shape=(1,))
     with pytest.raises(ValueError, match=rf"'embedding' must have no {option} \(got {value}\)"):

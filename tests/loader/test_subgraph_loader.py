@@ -46,7 +46,7 @@ def pairs(batch: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
     return batch["user"].n_id[user], batch["item"].n_id[pos], batch["item"].n_id[neg]
 
 
-def test_an_epoch_sees_every_interaction_once_and_negatives_are_none(planted: Callable) -> None:
+def test_an_epoch_sees_every_interaction_once(planted: Callable) -> None:
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     known = {tuple(pair) for pair in edges.t().tolist()}
@@ -60,7 +60,7 @@ def test_an_epoch_sees_every_interaction_once_and_negatives_are_none(planted: Ca
     assert len(loader) == -(-edges.size(1) // 50)
 
 
-def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
+def test_sampled_edges_content_and_degrees_are_the_graphs(
     planted: Callable,
 ) -> None:
     graph = planted()
@@ -80,9 +80,7 @@ def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["lightgcn", "freedom", "gtc", "gtc_softmax"])
-def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
-    planted: Callable, which: int
-) -> None:
+def test_all_neighbours_give_the_embeddings_of_the_graph(planted: Callable, which: int) -> None:
     graph = planted()
     model = models_of(graph)[which].double()
     batch = next(iter(SubgraphLoader(hetero_of(graph), ALL, batch_size=5)))
@@ -99,9 +97,7 @@ def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["lightgcn", "freedom", "gtc", "gtc_softmax"])
-def test_with_all_neighbours_gradients_are_those_of_the_whole_graph(
-    planted: Callable, which: int
-) -> None:
+def test_all_neighbours_give_the_gradients_of_the_graph(planted: Callable, which: int) -> None:
     graph = planted()
     model = models_of(graph)[which].double()
     batch = next(iter(SubgraphLoader(hetero_of(graph), ALL, batch_size=5)))

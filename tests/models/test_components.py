@@ -84,9 +84,7 @@ def test_own_id_and_past_items_add_up_to_a_user(planted: Callable, name: str) ->
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_sources_are_the_interactions_and_modalities_in_the_score(
-    planted: Callable, name: str
-) -> None:
+def test_sources_are_interactions_and_modalities(planted: Callable, name: str) -> None:
     c = components_of(planted(), name)[0]
     with_content = name.startswith(("gtc", "mgcn"))
     assert c.sources == ("interactions", *(["image", "text"] if with_content else []))

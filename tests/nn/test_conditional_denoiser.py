@@ -78,7 +78,7 @@ def test_condition_and_gate_equal_their_sums_over_edges(
         torch.testing.assert_close(plain, out)
 
 
-def test_a_mean_knows_no_unit_of_weight_and_no_edge_of_weight_zero() -> None:
+def test_a_mean_ignores_the_unit_and_edges_of_weight_zero() -> None:
     denoiser, (x, _, _) = denoiser_of(), inputs()
     expected = denoiser.encode_condition(x, EDGES, WEIGHTS)
     torch.testing.assert_close(denoiser.encode_condition(x, EDGES, 8 * WEIGHTS), expected)
@@ -341,7 +341,7 @@ def test_a_sparse_matrix_that_reads_past_the_users_is_refused() -> None:
         denoiser(x, adj, x_t, t)
 
 
-def test_a_sparse_matrix_must_be_transposed_and_brings_its_own_weights(
+def test_a_sparse_matrix_must_be_transposed(
     to_adj: Callable[..., Any],
 ) -> None:
     denoiser, (x, x_t, t) = denoiser_of(), inputs()

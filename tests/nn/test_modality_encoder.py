@@ -217,7 +217,7 @@ def test_the_generator_decides_the_draw() -> None:
     assert not torch.allclose(one[~MASK], other[~MASK], atol=1e-3)
 
 
-def test_one_sample_is_a_draw_and_many_come_near_the_conditional_mean() -> None:
+def test_many_samples_come_near_the_conditional_mean() -> None:
     """Content N(a c, (1 - a^2) I): the cosine with c is a for a draw, and near 1 for the mean."""
 
     class Exact(Oracle):

@@ -210,7 +210,7 @@ def test_another_denoiser_changes_forward_by_the_equation(
 
 @pytest.mark.parametrize("condition", WITH_MESSAGES)
 @pytest.mark.parametrize("cls", OTHERS)
-def test_another_denoiser_changes_losses_and_their_gradients_alike(
+def test_losses_of_another_denoiser_are_those_of_all_users(
     planted: Callable, batch_of: Callable, cls: type[ConditionalDenoiser], condition: str
 ) -> None:
     graph = planted()
@@ -241,6 +241,33 @@ def test_another_denoiser_changes_losses_and_their_gradients_alike(
         found.append([*losses, *grads])
     for all_users, some in zip(*found, strict=True):
         torch.testing.assert_close(some, all_users, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("cls", OTHERS)
+def test_another_denoiser_changes_the_diffusion_loss_by_equation(
+    planted: Callable, batch_of: Callable, cls: type[ConditionalDenoiser], condition: str
+) -> None:
+    graph = planted()
+    weights = {"diffusion": 0.7, "filter": 0.0, "total_correlation": 0.0}
+    model, (user, pos, neg) = (
+        gtc_of(graph, condition=condition, loss_weights=weights),
+        batch_of(graph),
+    )
+    replace(model, cls)
+    found = model.loss(user, pos, neg, *arguments(graph), generator=seeded())["diffusion"]
+    part, generator, errors = model.content_filter, seeded(), []
+    user, pos = user[: part.loss_batch_size], pos[: part.loss_batch_size]
+    filtered = model.filter_content(*arguments(graph))
+    t = part.sampler.schedule.sample_times(2 * len(pos), generator).view(2, -1)
+    noise = part.sampler.schedule.sample_noise(torch.zeros(2, len(pos), 8), generator)
+    for m, (name, f) in enumerate(filtered.items()):
+        denoiser, level = part.denoisers[name], part.sampler.schedule.alpha_bar[t[m]].float()
+        x_t = level.sqrt().view(-1, 1) * f.x[pos] + (1 - level).sqrt().view(-1, 1) * noise[m]
+        h, (w, b) = denoiser.hidden(x_t, t[m], f.cond[pos]), denoiser.noise_map()
+        h = h if f.gate is None else f.gate[user] * h
+        errors.append((h @ w.t() + b - noise[m]).pow(2).mean())
+    torch.testing.assert_close(found, 0.7 * torch.stack(errors).mean())
 
 
 @pytest.mark.parametrize("cls", [ConditionalDenoiser, OtherMessage])
