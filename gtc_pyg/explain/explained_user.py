@@ -69,7 +69,7 @@ class ExplainedUser:
         heads: Heads,
         num_item_layers: int,
         graph: CSRGraph,
-        start: Tensor,
+        ego: Tensor,
         response: Callable[[str], Response],
     ) -> None:
         self.components, self._response = components, response
@@ -78,7 +78,7 @@ class ExplainedUser:
         self._num_item_layers = num_item_layers
         self.items = graph.user_items
         """Their items, ascending ``[N]``."""
-        own, past, filtered = components.of_user(graph, start)
+        own, past, filtered = components.of_user(graph, ego)
         self.filtered: Mapping[str, FilteredContent] = filtered
         """Content of the items, filtered for this user, by modality."""
         columns = [head.past(graph, self.items) for head in self._heads]

@@ -114,17 +114,17 @@ class Explainer:
         if user_emb is None:
             if self._embedder is None:
                 self._embedder = self.model.user_embedder(self.features, self.graph)
-            start = self._embedder.predict_user_emb(graph)[0]
+            ego = self._embedder.predict_user_emb(graph)[0]
         elif user_emb.shape != table.shape[1:]:
             raise ValueError(f"'user_emb' must be [{table.size(1)}] (got {list(user_emb.shape)})")
         else:
-            start = self.model.transform_user(user_emb)
+            ego = self.model.transform_user(user_emb)
         return ExplainedUser(
             self.components,
             self.model.heads,
             self.model.num_item_layers,
             graph,
-            start,
+            ego,
             self.response,
         )
 

@@ -84,8 +84,8 @@ def plot_user(
     for k, name in enumerate(sources):
         if name in user.filtered:
             usual = float(user.components.filtered[name].weight.mean())
-            heard = float(user.filtered[name].weight[0]) / usual
-            ticks[k] = f"{name}\nheard {heard:.2f} ×"
+            weight = float(user.filtered[name].weight[0]) / usual
+            ticks[k] = f"{name}\nweight {weight:.2f} ×"
     right.set_yticks(range(len(ticks)), ticks)
     right.bar_label(right.containers[0], [f"{float(x):.0%}" for x in share], padding=3)
     right.invert_yaxis()

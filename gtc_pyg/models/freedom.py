@@ -80,7 +80,7 @@ class FREEDOM(GraphRecommender):
         return {name: cast(Linear, lin).in_features for name, lin in self.projections.items()}
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        super().reset_parameters()
         torch.nn.init.xavier_uniform_(self.user_emb.weight)
         torch.nn.init.xavier_uniform_(self.item_emb.weight)
         for projection in self.projections.values():

@@ -81,6 +81,13 @@ class GraphRecommender(Module):
         self.ranking = BPR() if ranking is None else ranking
         self.register_buffer("prepared", torch.tensor(False))
 
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew; :meth:`prepare` is due again."""
+        self.init_method = GraphRecommender.init_method
+        self.prepared.fill_(False)
+        for head in self.heads:
+            head.reset_parameters()
+
     @property
     def in_channels(self) -> Mapping[str, int]:
         r"""Width of each modality's content that it reads."""

@@ -52,7 +52,7 @@ class LightGCN(GraphRecommender):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        super().reset_parameters()
         fan = self.num_users + self.num_items + self.hidden_channels
         for embedding in (self.user_emb, self.item_emb):  # Glorot's, as of one table
             torch.nn.init.uniform_(embedding.weight, -((6 / fan) ** 0.5), (6 / fan) ** 0.5)

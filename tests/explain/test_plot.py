@@ -29,8 +29,8 @@ def test_the_bars_of_an_item_add_up_to_its_score(planted: Callable) -> None:
         assert sum(bars) == pytest.approx(float(user.score_parts(item).score), abs=1e-5)
     assert [t.get_text() for t in middle.get_yticklabels()] == ["5", "1", "30"]
     assert sum(b.get_width() for b in right.patches) == pytest.approx(1)
-    heard = [t.get_text() for t in right.get_yticklabels()]
-    assert heard[0] == "interactions" and heard[1].startswith("image\nheard ")
+    labels = [t.get_text() for t in right.get_yticklabels()]
+    assert labels[0] == "interactions" and labels[1].startswith("image\nweight ")
 
 
 def test_the_history_is_what_speaks_most_on_average(planted: Callable) -> None:

@@ -90,6 +90,25 @@ def test_a_model_that_is_not_trained_has_no_loss(planted: Callable, batch_of: Ca
             model.loss(*batch_of(graph), *arguments(graph))
 
 
+@pytest.mark.parametrize(("name", "heads"), [case for case in CASES if case[0] in TRAINED])
+def test_reset_draws_all_weights_anew(planted: Callable, name: str, heads: bool) -> None:
+    graph = planted()
+    model = model_of(graph, name, heads)
+    model.start_from(graph.edge_index_dict[USER_TO_ITEM])
+    assert model.prepared and model.init_method != "random"
+    states = []
+    for value in (1.0, 2.0):
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, value)
+        torch.manual_seed(5)
+        model.reset_parameters()
+        states.append({key: p.detach().clone() for key, p in model.named_parameters()})
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert not model.prepared and model.init_method == "random"
+    model.prepare(*arguments(graph)[1:])
+    assert all(x.isfinite().all() for x in embeddings(model, graph))
+
+
 LAYERS = [
     (name, argument)
     for name, cls in MODELS.items()

@@ -26,6 +26,9 @@ class Head(Module):
         r"""Makes the tables of a model with so many users and items."""
         raise NotImplementedError
 
+    def reset_parameters(self) -> None:
+        r"""Draws its weights anew, of a head that has any."""
+
     def num_hops(self, num_item_layers: int) -> int:
         r"""How many layers of the item graph it reads in a model that has ``num_item_layers``."""
         return 0
