@@ -108,7 +108,11 @@ class ConditionalDenoiser(MessagePassing):
             check_least(1, hidden_channels=hidden_channels)
         super().__init__(aggr=aggr, **kwargs)
         # A product with a sparse matrix skips 'message', which a subclass may have of its own.
-        self.fuse = type(self).message is ConditionalDenoiser.message
+        own, base = type(self), ConditionalDenoiser
+        self.fuse = (
+            own.message is base.message
+            or own.message_and_aggregate is not base.message_and_aggregate
+        )
         self.channels = channels
         self.cond_channels = cond_channels
         self.hidden_channels = channels if hidden_channels is None else hidden_channels

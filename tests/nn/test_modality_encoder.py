@@ -143,11 +143,11 @@ def test_fill_equals_a_loop_from_the_equation(prediction: str, condition: str) -
             for t, t_next in pairwise(times):
                 a, b = schedule.alpha_bar[t], schedule.alpha_bar[t_next]
                 h = denoiser.hidden(x_t[None], t, cond[row : row + 1])
-                told = denoiser.noise(h, None if gate is None else gate[row : row + 1])[0]
+                predicted = denoiser.noise(h, None if gate is None else gate[row : row + 1])[0]
                 if prediction == "noise":
-                    x = (x_t - (1 - a).sqrt() * told) / a.sqrt()
+                    x = (x_t - (1 - a).sqrt() * predicted) / a.sqrt()
                 else:
-                    x = a.sqrt() * x_t - (1 - a).sqrt() * told
+                    x = a.sqrt() * x_t - (1 - a).sqrt() * predicted
                 if x.norm() > CHANNELS**0.5:
                     x = x * CHANNELS**0.5 / x.norm()
                 noise = (x_t - a.sqrt() * x) / (1 - a).sqrt()
