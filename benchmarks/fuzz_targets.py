@@ -39,7 +39,7 @@ from gtc_pyg.datasets.raw_files import read_csr_graph, read_inter, read_npy, rea
 from gtc_pyg.experiment.config import read_settings
 from gtc_pyg.models import FREEDOM
 from gtc_pyg.recommend import Recommender
-from gtc_pyg.recommend.manifest import CONFIG
+from gtc_pyg.recommend.manifest import SUMS
 from gtc_pyg.transforms import ItemKNNGraph
 
 DENSE = np.array([[0, 1, 0], [2, 0, 3], [0, 0, 1]])
@@ -242,10 +242,10 @@ class Spoilt:
 
     def __call__(self, folder: Path, content: bytes) -> None:
         place = recommender_folder(folder)
-        self.whole = self.whole or {name: (place / name).read_bytes() for name in FILES}
+        self.whole = self.whole or {name: (place / name).read_bytes() for name in (SUMS, *FILES)}
         name, content = FILES[content[0] % 4 if content else 0], content[1:]
         digests = [hashlib.sha256(x).hexdigest().encode() for x in (self.whole[name], content)]
-        written(place / CONFIG, self.whole[CONFIG].replace(*digests))
+        written(place / SUMS, self.whole[SUMS].replace(*digests))
         written(place / name, content)
         try:
             loaded = Recommender.load(place)

@@ -19,6 +19,7 @@ SETTINGS = {
         lr=0.002,
         epochs=100,
         patience=20,
+        batch_size=2048,
         model={
             "content_filter": {"strength": 0.05},
             "ranking": {"class": "SampledSoftmax", "num_negatives": 1024, "scale": 5.0},
@@ -40,6 +41,7 @@ SETTINGS = {
         lr=0.002,
         epochs=200,
         patience=40,
+        batch_size=2048,
         model={"num_layers": 2, "contrast_weight": 0.01},
         weight_averaging=0.99,
     ),
@@ -47,6 +49,7 @@ SETTINGS = {
         lr=0.002,
         epochs=200,
         patience=40,
+        batch_size=2048,
         model={
             "num_layers": 1,
             "num_item_layers": 2,
@@ -59,7 +62,9 @@ SETTINGS = {
         lr=0.01,
         epochs=200,
         patience=20,
+        batch_size=2048,
         model={"num_layers": 3, "regularization": 1e-5},
+        weight_averaging=0.0,
     ),
 }
 

@@ -24,7 +24,7 @@ import torch
 
 from gtc_pyg.datasets import InteractionDataset, PlantedPreferences, from_frames, read_table
 from gtc_pyg.datasets.raw_files import read_npy
-from gtc_pyg.experiment import DEFAULTS, default_graph, one_line_errors, train
+from gtc_pyg.experiment import Settings, default_graph, one_line_errors, train
 from gtc_pyg.recommend import Recommender
 
 
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     add("--k-core", type=int, default=0, help="least interactions of a user and an item")
     add("--for", nargs="*", dest="users", help="users to recommend for (default: the first three)")
     add("--k", type=int, default=5, help="length of the lists (default: 5)")
-    epochs, lr = DEFAULTS["gtc"].epochs, DEFAULTS["gtc"].lr
+    epochs, lr = Settings.epochs, Settings.lr
     add("--epochs", type=int, default=epochs, help=f"largest number (default: {epochs})")
     add("--lr", type=float, default=lr, help=f"learning rate (default: {lr})")
     add("--seed", type=int, default=0, help="seeds split and training (default: 0)")
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--for: {unknown} are not among the users that are left")
     options = {"lr": args.lr, "epochs": args.epochs, "seed": args.seed, "out": args.logs}
     options |= {"name": "own_data", "progress": not args.quiet}
-    result = train("gtc", dataset, DEFAULTS["gtc"], **options)
+    result = train("gtc", dataset, Settings(), **options)
     print(f"test Recall@20 {result.test['Recall@20']:.4f}, best epoch {result.best_epoch}\n")
     recommender = Recommender(result.model, dataset)
     if args.save is not None:

@@ -1,4 +1,4 @@
-"""LightGCN, FREEDOM and GTC on planted data: a table, and two pictures under outputs/quickstart/.
+"""A spectral filter, LightGCN, FREEDOM and GTC on planted data: a table and two pictures.
 
     python examples/quickstart.py
 
@@ -21,24 +21,7 @@ from gtc_pyg.lightning import FitResult, GraphInputs
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
 
-SETTINGS = {
-    "lightgcn": Settings(lr=0.01, epochs=60),
-    "freedom": Settings(lr=0.01, epochs=60, model={"edge_dropout": 0.0}),
-    "gtc": Settings(
-        lr=0.01,
-        epochs=60,
-        model={
-            "filter_channels": 128,
-            "start_step": 300,
-            "score_scale": 5.0,
-            "content_strength": 0.2,
-            "filter_weight": 1.0,
-            "content_batch_size": 2048,
-            "user_ids": False,
-            "edge_dropout": 0.5,
-        },
-    ),
-}
+SETTINGS = {name: Settings() for name in ("spectral", "lightgcn", "freedom", "gtc")}  # bare models
 
 
 def relevance(
@@ -70,6 +53,9 @@ def plot_validation(results: dict[str, list[FitResult]], path: str) -> None:
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, (result, *_) in results.items():
         values = [row["val/Recall@20"] for row in result.history]
+        if result.best_epoch == 0:  # nothing was trained
+            axis.axhline(values[0], color="0.5", linestyle="--", label=NAMES[name])
+            continue
         (line,) = axis.plot(range(1, len(values) + 1), values, label=NAMES[name])
         axis.plot(result.best_epoch, max(values), "o", color=line.get_color())
     axis.set(xlabel="epoch", ylabel="validation Recall@20", title="Best epochs are marked")

@@ -18,6 +18,8 @@ SETTINGS = {
     "gtc": Settings(
         lr=0.002,
         epochs=60,
+        patience=10,
+        batch_size=2048,
         model={
             "content_filter": {"strength": 0.05},
             "ranking": {"class": "BPR", "scale": 1.5},
@@ -38,6 +40,8 @@ SETTINGS = {
     "mgcn": Settings(
         lr=0.001,
         epochs=200,
+        patience=10,
+        batch_size=2048,
         model={"num_layers": 3, "contrast_weight": 0.01},
         weight_averaging=0.995,
     ),
@@ -45,6 +49,7 @@ SETTINGS = {
         lr=0.005,
         epochs=200,
         patience=40,
+        batch_size=2048,
         model={
             "num_layers": 3,
             "num_item_layers": 2,
@@ -56,6 +61,8 @@ SETTINGS = {
     "lightgcn": Settings(
         lr=0.001,
         epochs=200,
+        patience=10,
+        batch_size=2048,
         model={"num_layers": 4, "regularization": 0.0},
         weight_averaging=0.98,
     ),

@@ -13,9 +13,9 @@ from torch_geometric.metrics import (
     LinkPredPrecision,
     LinkPredRecall,
 )
-from torch_geometric.utils import cumsum
+from torch_geometric.utils import coalesce, cumsum
 
-from gtc_pyg.functional import SCORE_BYTES, inner_product_topk
+from gtc_pyg.functional import SCORE_BYTES, check_edges, inner_product_topk, takes_numbers
 
 __all__ = ["KS", "METRICS", "GroupedEdges", "Ranker", "ranking_metrics", "evaluate"]
 
@@ -28,6 +28,7 @@ METRICS = {
 }
 
 
+@takes_numbers
 def ranking_metrics(ks: Sequence[int] = KS) -> LinkPredMetricCollection:
     r"""PyG's metrics under the names ``Recall@5`` ... ``MAP@20``."""
     return LinkPredMetricCollection(
@@ -44,6 +45,7 @@ class GroupedEdges:
     """
 
     def __init__(self, edge_index: Tensor, num_users: int) -> None:
+        edge_index = check_edges(edge_index, num_users, None)
         user, perm = edge_index[0].sort(stable=True)
         self.item = edge_index[1][perm]
         self.degree = torch.bincount(user, minlength=num_users)
@@ -65,13 +67,15 @@ class Ranker:
     r"""Ranks all items for batches of users and knows which of them count.
 
     Args:
-        label_edge_index: Held-out interactions ``[2, E]``; users without any are left out.
+        label_edge_index: Held-out interactions ``[2, E]``, of which repeated ones count once; users
+            without any are left out.
         exclude: Interactions that must not be recommended again (training, by option validation).
         num_users: Number of users.
         score_bytes: Memory for scores, see
             :func:`~gtc_pyg.functional.inner_product_topk`.
     """
 
+    @takes_numbers
     def __init__(
         self,
         label_edge_index: Tensor,
@@ -79,12 +83,16 @@ class Ranker:
         num_users: int,
         score_bytes: int = SCORE_BYTES,
     ) -> None:
+        label_edge_index = check_edges(label_edge_index, num_users, None, "label_edge_index")
+        exclude = [check_edges(edges, num_users, None, "exclude") for edges in exclude]
         if label_edge_index.size(1) == 0:
             raise ValueError("'label_edge_index' holds no interactions to evaluate")
-        self.labels = GroupedEdges(label_edge_index, num_users)
+        self.labels = GroupedEdges(coalesce(label_edge_index.long()), num_users)
         self.seen = GroupedEdges(torch.cat([label_edge_index[:, :0], *exclude], dim=1), num_users)
         self.users = self.labels.degree.nonzero().view(-1)
         self.score_bytes = score_bytes
+        items = torch.cat([self.labels.item, self.seen.item])
+        self.num_items = int(items.max()) + 1  # that there are at least
 
     def to(self, device: torch.device) -> Ranker:
         r"""Moves itself to the device of the embeddings."""
@@ -97,7 +105,15 @@ class Ranker:
         r"""The best unseen items of each user, best first, ``[len(users), min(k, num_items)]``.
 
         Where a user has fewer than ``k`` unseen items, the rest is ``-1``.
+
+        Raises:
+            ValueError: For fewer items than there are interactions with.
         """
+        if item_emb.size(0) < self.num_items:
+            raise ValueError(
+                f"'item_emb' must have {self.num_items} rows or more, for all items that the "
+                f"interactions hold (got {item_emb.size(0)})"
+            )
         seen = torch.stack(self.seen(users))
         return inner_product_topk(user_emb[users], item_emb, k, seen, self.score_bytes)[1]
 
@@ -115,6 +131,7 @@ class Ranker:
         metrics.update(pred, torch.stack(self.labels(users)))
 
 
+@takes_numbers
 @torch.no_grad()
 def evaluate(
     user_emb: Tensor,
@@ -130,7 +147,7 @@ def evaluate(
     Args:
         user_emb: ``[U, K]``.
         item_emb: ``[I, K]``.
-        label_edge_index: Held-out interactions ``[2, E]``.
+        label_edge_index: Held-out interactions ``[2, E]``; repeated ones count once.
         exclude: Interactions that are no candidates, each ``[2, E]``: those of training, and by
             option those of validation.
         ks: Lengths of the list.
@@ -148,6 +165,8 @@ def evaluate(
         >>> round(evaluate(eye, eye, held_out, [seen], ks=[1])["Recall@1"], 2)
         0.5
     """
+    for name, edges in (("label_edge_index", label_edge_index), *(("exclude", e) for e in exclude)):
+        check_edges(edges, user_emb.size(0), item_emb.size(0), name)
     ranker = Ranker(label_edge_index, exclude, user_emb.size(0), score_bytes)
     metrics = ranking_metrics(ks)
     for users in ranker.users.split(batch_size):

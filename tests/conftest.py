@@ -44,9 +44,43 @@ def to_adj(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 @cache
+def _dataset(
+    num_users: int, num_items: int, modalities: tuple[str, ...], k: int | None, **options: Any
+) -> PlantedPreferences:
+    transform = None if k is None else ItemKNNGraph(k=k)
+    return PlantedPreferences(num_users, num_items, modalities, transform=transform, **options)
+
+
+@pytest.fixture(scope="session")
+def planted_dataset() -> Callable[..., PlantedPreferences]:
+    r"""``planted_dataset(60, 40, k=5)``: made once a session; each call gets a copy to change.
+
+    ``k`` counts the neighbours of an item in the content graph; :obj:`None` leaves it out.
+    """
+
+    def make(
+        num_users: int = 60,
+        num_items: int = 40,
+        modalities: Sequence[str] = ("image", "text"),
+        k: int | None = 5,
+        seed: int = 1,
+        mean_degree: float = 8.0,
+    ) -> PlantedPreferences:
+        options = {"seed": seed, "mean_degree": mean_degree}
+        return copy.deepcopy(_dataset(num_users, num_items, tuple(modalities), k, **options))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def dataset(planted_dataset: Callable[..., PlantedPreferences]) -> PlantedPreferences:
+    r"""60 users and 40 items with image, text and a content graph; a copy for each test file."""
+    return planted_dataset()
+
+
+@cache
 def _planted(modalities: tuple[str, ...]) -> SimpleNamespace:
-    transform = ItemKNNGraph(k=4)
-    dataset = PlantedPreferences(60, 40, modalities, mean_degree=8.0, transform=transform)
+    dataset = _dataset(60, 40, modalities, 4, seed=0, mean_degree=8.0)
     data = dataset[0]
     return SimpleNamespace(
         num_users=60,

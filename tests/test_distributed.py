@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -21,6 +22,7 @@ from gtc_pyg.distributed import (
     rank_zero_first,
     world_size,
 )
+from tests.processes import LIMIT, run_python
 from tests.two_processes import in_two_processes
 
 
@@ -145,10 +147,7 @@ for name in ("first", "second"):
 
 def wait(folder, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "wait.py").write_text(WAIT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += ["2", str(folder / "wait.py"), str(folder), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return run_python(folder / "wait.py", folder, *options, processes=2)
 
 
 def test_the_others_find_what_the_first_process_made(tmp_path):
@@ -199,37 +198,43 @@ def test_only_the_first_process_is_waited_for_long(as_process, monkeypatch, numb
 
 
 SLOW = """
-import pathlib, sys, time
+import sys
 import torch.distributed as dist
 from gtc_pyg.distributed import rank, rank_zero_first
-wait, read = dist.TCPStore.wait, pathlib.Path(sys.argv[1])
+wait = dist.TCPStore.wait
 def slow(*arguments):
     wait(*arguments)
-    time.sleep(0.5)
+    sys.stdin.read()
 dist.TCPStore.wait = slow
 with rank_zero_first():
     pass
-if rank() == 1:
-    read.touch()
-for _ in range(100):
-    if read.exists():
-        break
-    time.sleep(0.1)
+if rank() == 0:
+    print("left", flush=True)
+    sys.stdin.read()
 """
 
 
-def test_a_slow_process_can_still_read_the_store(tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
+def test_a_slow_process_can_still_read_the_store():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none"}
     environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     environment.pop("TORCHELASTIC_USE_AGENT_STORE", None)
-    command = [sys.executable, str(tmp_path / "slow.py"), str(tmp_path / "read")]
-    processes = [
-        subprocess.Popen(command, env=environment | {"RANK": number}, stderr=subprocess.PIPE)
-        for number in "01"
-    ]
-    errors = [process.communicate(timeout=120)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", SLOW], env=environment | {"RANK": number}, **pipes
+                )
+            )
+            for number in "01"
+        )
+        stack.callback(first.kill)
+        stack.callback(second.kill)
+        left = first.stdout.readline()
+        # Each ends as soon as its standard input is closed, the second one first.
+        errors = [process.communicate(timeout=LIMIT)[1].decode() for process in (second, first)]
+    assert left == b"left\n", errors
+    assert [first.returncode, second.returncode] == [0, 0], errors

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gtc_pyg.evaluation import Ranker, evaluate, ranking_metrics
@@ -175,6 +177,27 @@ def test_a_list_longer_than_the_catalogue_keeps_its_length_in_precision() -> Non
     out = evaluate(torch.ones(1, 1), torch.ones(3, 1), test, [], [10])
     assert out["Recall@10"] == 1
     assert out["Precision@10"] == pytest.approx(2 / 10)
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_repeated_interactions_count_once(data: st.DataObject) -> None:
+    train, _, test = random_split(0)
+    repeated = []
+    for edges in (test, train):
+        rows = data.draw(st.lists(st.integers(0, edges.size(1) - 1), max_size=40))
+        order = data.draw(st.permutations([*range(edges.size(1)), *rows]))
+        dtype = data.draw(st.sampled_from([torch.int64, torch.int32]))
+        repeated.append(edges[:, torch.tensor(order)].to(dtype))
+    expected = evaluate(*embeddings(0), test, [train], KS)
+    assert evaluate(*embeddings(0), repeated[0], [repeated[1].long()], KS) == expected
+
+
+def test_a_perfect_list_is_perfect_for_a_repeated_pair() -> None:
+    test = torch.tensor([[0, 0, 1, 1], [2, 2, 0, 1]])
+    out = evaluate(torch.eye(2), torch.tensor([[0.0, 1], [0, 1], [1, 0]]), test, [], [2])
+    assert out["Recall@2"] == out["NDCG@2"] == out["MAP@2"] == 1
+    assert out["Precision@2"] == pytest.approx((1 / 2 + 1) / 2)
 
 
 def test_order_of_interactions_does_not_matter() -> None:

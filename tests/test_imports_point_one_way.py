@@ -19,13 +19,13 @@ MAY_IMPORT = {
     "imputation": {"functional", "graph", "nn"},
     "models": {"functional", "nn", "graph", "inductive"},
     "transforms": {"functional"},
-    "loader": {"transforms", "distributed"},
-    "datasets": {"transforms"},
+    "loader": {"functional", "transforms", "distributed"},
+    "datasets": {"functional", "transforms"},
     "evaluation": {"functional"},
     "row_wise_embedding": {"distributed", "functional"},
 }
 # nobody imports these but each other
-ON_TOP = {"explain", "recommend", "lightning", "experiment", "testing"}
+ON_TOP = {"explain", "recommend", "lightning", "experiment", "serve", "testing"}
 OUTSIDE = {"examples", "benchmarks", "tests"}
 
 
@@ -93,3 +93,82 @@ def test_import_rule(path):
 )
 def test_the_rule_itself(part, source, bad):
     assert violations(part, imported(source, f"gtc_pyg.{part}")) == bad
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name."""
+    found = {}
+    for path in files():
+        names = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(names[:-1] if names[-1] == "__init__" else names)] = path
+    return found
+
+
+def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which modules a module imports; names that a package hands on count as the package."""
+    out = {}
+    for name, source in sources.items():
+        package = name.rpartition(".")[0]
+        wanted = set(imported(source, package))
+        parents = {module.rpartition(".")[0] for module in wanted}
+        out[name] = {module for module in wanted | parents if module in sources} - {name}
+    return out
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of modules that reach one another."""
+    reach = {name: set(after) for name, after in graph.items()}
+    for middle in graph:
+        for name in graph:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    inside = {name: frozenset(x for x in reach[name] if name in reach[x]) for name in graph}
+    return sorted(sorted(group) for group in set(inside.values()) if len(group) > 1)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    # The package's own __init__ hands on its parts by name, when they are first used.
+    sources = {name: path.read_text() for name, path in modules().items() if name != "gtc_pyg"}
+    assert circles(arrows(sources)) == []
+
+
+def test_circles_are_found():
+    sources = {"p.a": "from p.b import x", "p.b": "def f():\n    import p.c", "p.c": ""}
+    assert circles(arrows(sources)) == []
+    sources["p.c"] = "from typing import T\nif T:\n    from p import a"
+    assert circles(arrows(sources)) == [["p.a", "p.b", "p.c"]]
+
+
+MODEL_NAMES = {"GTC", "FREEDOM", "MGCN", "LightGCN", "SpectralFilter"}
+
+
+def asked_for(source: str) -> list[str]:
+    """Models whose class is asked for, by ``isinstance``, ``type(...)`` or name."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        tested: list[ast.expr] = []
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "isinstance",
+            "issubclass",
+        ):
+            tested = node.args[1:]
+        elif isinstance(node, ast.Compare):
+            tested = [node.left, *node.comparators]
+        for part in tested:
+            for leaf in ast.walk(part):
+                name = getattr(leaf, "id", getattr(leaf, "attr", getattr(leaf, "value", None)))
+                if isinstance(name, str) and name.upper() in {m.upper() for m in MODEL_NAMES}:
+                    found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_no_module_asks_which_model_it_has(name):
+    assert asked_for(modules()[name].read_text()) == []
+
+
+def test_questions_for_a_model_are_found():
+    assert asked_for("isinstance(m, GTC | models.MGCN)") == ["GTC", "MGCN"]
+    assert asked_for("if name == 'lightgcn':\n    pass") == ["lightgcn"]
+    assert asked_for("type(m) in (FREEDOM,)") == ["FREEDOM"]
+    assert asked_for("model = GTC(3, 4, {})\nassert model.num_users == 3") == []

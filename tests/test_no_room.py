@@ -67,8 +67,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def recommender() -> Recommender:
-    dataset = PlantedPreferences(200, 100, mean_degree=8.0)
+def recommender(planted_dataset: Callable[..., PlantedPreferences]) -> Recommender:
+    dataset = planted_dataset(200, 100, k=None)
     torch.manual_seed(0)
     return Recommender(LightGCN(200, 100, hidden_channels=32), dataset)
 
@@ -292,38 +292,33 @@ def test_a_set_is_used_where_the_last_step_fails(
     assert listing(tmp_path) == before
 
 
-@pytest.fixture(scope="module")
-def planted() -> PlantedPreferences:
-    return PlantedPreferences(60, 40, mean_degree=8.0)
-
-
-def trained(planted: PlantedPreferences, out: Path, **options: Any) -> FitResult:
+def trained(dataset: PlantedPreferences, out: Path, **options: Any) -> FitResult:
     torch.manual_seed(0)
     model = LightGCN(60, 40, hidden_channels=16)
     options = {"epochs": 3, "batch_size": 128, "progress": False, "out": out, **options}
-    return fit(model, planted, **options)
+    return fit(model, dataset, **options)
 
 
 def test_a_checkpoint_that_does_not_fit_stops_training_and_is_not_there(
-    planted: PlantedPreferences, tmp_path: Path
+    dataset: PlantedPreferences, tmp_path: Path
 ) -> None:
     with file_size(12_000), pytest.raises(OSError, match=r"^cannot write .*ckpt: .*make room"):
-        trained(planted, tmp_path)
+        trained(dataset, tmp_path)
     assert list(tmp_path.rglob("*.ckpt*")) == []
-    trained(planted, tmp_path)
+    trained(dataset, tmp_path)
     assert {path.name for path in tmp_path.rglob("*.ckpt*")} >= {"best.ckpt", "last.ckpt"}
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("after", [2, 3, 5])
 def test_a_later_checkpoint_that_fails_leaves_whole_ones_to_go_on_from(
-    planted: PlantedPreferences,
+    dataset: PlantedPreferences,
     tmp_path: Path,
     call: str,
     after: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = trained(planted, tmp_path / "expected").model.state_dict()
+    expected = trained(dataset, tmp_path / "expected").model.state_dict()
     done, real = [], getattr(os, call)
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -335,11 +330,11 @@ def test_a_later_checkpoint_that_fails_leaves_whole_ones_to_go_on_from(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match=r"^cannot write .*ckpt: .*make room"):
-            trained(planted, tmp_path / "out")
+            trained(dataset, tmp_path / "out")
     checkpoints = list((tmp_path / "out").rglob("*.ckpt*"))
     for path in checkpoints:
         assert path.suffix == ".ckpt"
         assert "state_dict" in torch.load(path, weights_only=True)
-    found = trained(planted, tmp_path / "out", resume=bool(checkpoints)).model.state_dict()
+    found = trained(dataset, tmp_path / "out", resume=bool(checkpoints)).model.state_dict()
     for name, weight in expected.items():
         assert torch.equal(found[name], weight)

@@ -127,8 +127,10 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree.parent
 
 
-def modules() -> set[str]:
-    return {str(path.relative_to(ROOT)) for path in (ROOT / "gtc_pyg").rglob("*.py")}
+def package_files() -> set[str]:
+    static = (ROOT / "gtc_pyg" / "serve" / "static").iterdir()
+    found = [*(ROOT / "gtc_pyg").rglob("*.py"), *static]
+    return {str(path.relative_to(ROOT)) for path in found}
 
 
 def test_the_wheel_is_the_package_and_nothing_else(dist):
@@ -136,7 +138,7 @@ def test_the_wheel_is_the_package_and_nothing_else(dist):
     assert wheel.name == f"gtc_pyg-{__version__}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
     about = {name for name in names if name.startswith(f"gtc_pyg-{__version__}.dist-info/")}
-    assert names - about == modules() | {"gtc_pyg/py.typed"}
+    assert names - about == package_files() | {"gtc_pyg/py.typed"}
     assert f"gtc_pyg-{__version__}.dist-info/licenses/LICENSE" in about
 
 
@@ -147,4 +149,4 @@ def test_the_source_distribution_has_what_builds_and_describes_it(dist):
     names = {name.removeprefix(f"gtc_pyg-{__version__}/") for name in files}
     about = {name for name in names if name.startswith("gtc_pyg.egg-info/")} | {"PKG-INFO"}
     building = {"MANIFEST.in", "pyproject.toml", "setup.cfg"}
-    assert names - about == modules() | {"gtc_pyg/py.typed"} | building | BESIDES
+    assert names - about == package_files() | {"gtc_pyg/py.typed"} | building | BESIDES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 LIMIT = 180.0
-"""Seconds after which two processes that wait for each other are ended."""
+"""Seconds that the function may take in both processes, from when both have begun it."""
 
 
 def in_two_processes(
@@ -38,33 +39,35 @@ def in_two_processes(
 
 def _pair(function: Callable[[int], Any], folder: Path, limit: float) -> list[Any]:
     folder.mkdir()
-    context = torch.multiprocessing.spawn(_work, (function, folder, limit), nprocs=2, join=False)
+    context = torch.multiprocessing.spawn(_work, (function, folder), nprocs=2, join=False)
     end = math.inf
     while not context.join(timeout=0.5):
-        if end == math.inf and len(list(folder.glob("*.stack"))) == 2:  # both have begun
+        if end == math.inf and len(list(folder.glob("*.begun"))) == 2:
             end = time.monotonic() + limit
         if time.monotonic() > end:
             for process in context.processes:
-                process.kill()
+                process.terminate()  # writes its stacks and ends
+            for process in context.processes:
                 process.join()
             stacks = [path.read_text() for path in sorted(folder.glob("*.stack"))]
             raise TimeoutError(f"two processes took over {limit:.0f} s:\n" + "\n\n".join(stacks))
     return [torch.load(folder / f"{number}.pt") for number in range(2)]
 
 
-def _work(number: int, function: Callable[[int], Any], folder: Path, limit: float) -> None:
+def _work(number: int, function: Callable[[int], Any], folder: Path) -> None:
     with open(folder / f"{number}.stack", "w") as stack:
-        faulthandler.dump_traceback_later(0.5 * limit, file=stack)
+        faulthandler.register(signal.SIGTERM, stack, chain=True)
         torch.set_num_threads(1)
         dist.init_process_group(
             "gloo",
             init_method=f"file://{folder / 'rendezvous'}",
             rank=number,
             world_size=2,
-            timeout=timedelta(seconds=2 * limit),  # ours comes first
+            timeout=timedelta(seconds=2 * LIMIT),  # ours comes first
         )
+        (folder / f"{number}.begun").touch()
         torch.save(function(number), folder / f"{number}.pt")
         # Neither takes the shared file away while the other still reads it.
         dist.barrier()
         dist.destroy_process_group()
-        faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(signal.SIGTERM)

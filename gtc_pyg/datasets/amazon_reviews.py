@@ -126,9 +126,9 @@ class AmazonReviews(InteractionDataset):
         files = [RemoteFile(name, f"{_URL}/{folder}/{name}") for folder, name in named]
         download_files(files, self.raw_dir)
 
-    def _save(self) -> None:
+    def process(self) -> None:
+        super().process()
         self._payload["shown"] = self._shown
-        super()._save()
 
     def _process(self) -> None:
         super()._process()

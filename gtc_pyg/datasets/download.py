@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from gtc_pyg.datasets.writing import told
+from gtc_pyg.datasets.writing import locked, told
 
 _CHUNK = 1 << 16
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
@@ -38,7 +38,8 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
     r"""Downloads into :obj:`folder` those of :obj:`files` that are not there.
 
     A file grows as ``<name>.part``; a call that finds one asks the server for the rest. It is
-    renamed once its checksum is right. Files that exist are not looked at.
+    renamed once its checksum is right. Files that exist are not looked at. Of several processes
+    that want the same file in the same place one downloads it, and the others wait.
 
     Where no checksum is known, a file has to be as long as the server says, and the checksum of
     what came is noted in ``<name>.sha256`` (as ``sha256sum --check`` reads it). A later download
@@ -55,11 +56,15 @@ def download_files(files: Sequence[RemoteFile], folder: str, timeout: float = 30
         OSError: If the folder cannot be written to, or is full: what came so far is kept.
     """
     for file in files:
-        if os.path.isfile(os.path.join(folder, file.name)):
+        path = os.path.join(folder, file.name)
+        if os.path.isfile(path):
             continue
         try:
-            with told(os.path.join(folder, file.name)):
-                _download(file, folder, timeout)
+            with told(path):
+                os.makedirs(folder, exist_ok=True)
+                with locked(path):
+                    if not os.path.isfile(path):
+                        _download(file, folder, timeout)
         except _NETWORK_ERRORS as error:
             missing = [f for f in files if not os.path.isfile(os.path.join(folder, f.name))]
             listing = "\n".join(f"  {f.name} from {f.url}" for f in missing)
@@ -124,7 +129,6 @@ def _fetch(file: RemoteFile, part: str, timeout: float) -> bool:
         total = None if length is None else offset + int(length)
         if total is None and file.sha256 is None:
             raise ConnectionError("no checksum is known and the server does not say how long it is")
-        os.makedirs(os.path.dirname(part), exist_ok=True)
         with (
             open(part, "ab" if resumed else "wb") as out,
             tqdm(desc=file.name, total=total, initial=offset, unit="B", unit_scale=True) as bar,

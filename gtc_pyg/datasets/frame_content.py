@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gtc_pyg.datasets.content_values import holds_vectors, is_sparse, numbers_of
 from gtc_pyg.datasets.frame_columns import hint, ids, same_kind, show
 
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
@@ -61,7 +62,7 @@ def _read(name: str, value: Any, item: str, items: pd.Index | None, touched: pd.
     what = f"features[{name!r}]"
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{what}: the name of a modality must be a word such as 'image'")
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not is_sparse(value):
         value = pd.Series(list(value.values()), index=list(value), dtype=object)
     if not isinstance(value, pd.DataFrame | pd.Series):
         if items is None:
@@ -105,6 +106,8 @@ def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index
         return
     for position, name in enumerate(frame.columns):
         entries = frame.iloc[:, position]
+        if holds_vectors(entries):
+            continue
         kind = pd.api.types.infer_dtype(entries, skipna=True)
         words = kind not in _NUMBERS
         more = known.isin(entries).sum() > known.isin(frame.index).sum()
@@ -119,30 +122,9 @@ def _refuse_other_ids(frame: pd.DataFrame, what: str, item: str, known: pd.Index
 
 
 def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
-    if isinstance(value, pd.Series):
-        value = _stack(value, what, index)
-    if isinstance(value, pd.DataFrame):
-        for name, entries in value.items():
-            if entries.dtype.kind in "biuf":
-                continue
-            wrong = next((entry for entry in entries if not _is_number(entry)), None)
-            if wrong is not None:
-                raise ValueError(
-                    f"{what} must hold numbers, [n, F] (column {name!r} holds {show(wrong)})"
-                )
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() else value
-    try:
-        found = np.asarray(value)
-        if found.dtype.kind not in "biuf" and not isinstance(value, pd.DataFrame):
-            raise ValueError(f"dtype {found.dtype}")
-        with np.errstate(over="ignore"):
-            x = np.array(found, dtype=np.float32, order="C")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must hold numbers, [n, F] ({error})") from error
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(f"{what} must be [n, F], one row per item (got {list(x.shape)})")
+    found = numbers_of(value, what, index)
+    with np.errstate(over="ignore"):
+        x = np.array(found, dtype=np.float32, order="C")
     finite = np.isfinite(x)
     if not finite.all():
         row, col = np.argwhere(~finite)[0]
@@ -153,31 +135,3 @@ def _matrix(value: Any, what: str, index: pd.Index | None = None) -> Tensor:
             "item id"
         )
     return torch.from_numpy(x)
-
-
-def _is_number(entry: Any) -> bool:
-    try:
-        return not isinstance(entry, complex) and float(entry) is not None
-    except (TypeError, ValueError):
-        return entry is None or entry is pd.NA
-
-
-def _stack(value: pd.Series, what: str, index: pd.Index | None) -> np.ndarray:
-    words = next((row for row in value if isinstance(row, str)), None)
-    if words is not None:
-        raise ValueError(
-            f"{what} holds text such as {show(words)}: encode it first, by "
-            "gtc_pyg.datasets.encode or gtc_pyg.transforms.tfidf_embedding"
-        )
-    if len(value) and all(np.ndim(row) == 0 for row in value):
-        raise ValueError(f"{what} holds one number for each item: give a table, .to_frame()")
-    rows = [np.asarray(row) for row in value]
-    shapes = [row.shape for row in rows]
-    odd = next((i for i, shape in enumerate(shapes) if len(shape) != 1 or shape != shapes[0]), None)
-    if odd is not None:
-        owner = odd if index is None else index[odd]
-        raise ValueError(
-            f"{what}, item {show(owner)}: shape {list(shapes[odd])}, expected a vector as long as "
-            f"that of the first item (shape {list(shapes[0])})"
-        )
-    return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gtc_pyg.datasets.interaction_dataset import InteractionDataset
 from gtc_pyg.datasets.interaction_tables import InteractionTables
 from gtc_pyg.datasets.splits import RATIOS
+from gtc_pyg.functional import takes_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,9 +81,11 @@ def from_frames(
             ``dataset.items``. No item of :obj:`interactions` may be missing.
         features (dict): Modality to content: an array or tensor ``[n, F]`` with the rows of
             :obj:`items`; or, by item id, a DataFrame (ids as index or in the column :obj:`item`),
-            or a Series or dict of vectors. Items that are left out there lack
-            the modality: ``data['item'].has_<modality>`` says so, ``dataset.incomplete`` names it,
-            and GTC takes it as ``GTC(..., incomplete=dataset.incomplete)``.
+            or a Series, dict or column of vectors, which may be written as text such as
+            ``"[0.1, 0.2]"``. Any precision, and sparse content, become float32. Items that are left
+            out there lack the modality: ``data['item'].has_<modality>`` says so,
+            ``dataset.incomplete`` names it, and GTC takes it as
+            ``GTC(..., incomplete=dataset.incomplete)``.
         split (str): ``'random'``, for each user on their own
             (:func:`~gtc_pyg.datasets.splits.random_split`); ``'leave_last_out'``, each user's last
             interaction for test and the one before it for validation
@@ -143,7 +146,7 @@ def from_frames(
         message = 'from_frames needs pandas: pip install "gtc-pyg[data]"'
         raise ModuleNotFoundError(message, name=error.name) from error
 
-    options = FrameOptions(
+    options = takes_numbers(FrameOptions)(
         user=user,
         item=item,
         rating=rating,

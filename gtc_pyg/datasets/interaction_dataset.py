@@ -7,18 +7,19 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 from torch_geometric.transforms import BaseTransform
 
+from gtc_pyg.datasets.checked_file import load_checked, save_checked
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.datasets.raw_files import require_files
-from gtc_pyg.datasets.writing import system_error
+from gtc_pyg.datasets.writing import beside_of, locked, replacing, system_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +45,10 @@ class InteractionDataset(InMemoryDataset):
     :meth:`processed_name`, and reads the files in :meth:`build`. The base validates what
     it reads, writes ``processed/`` by renaming a finished file, and loads it with
     ``torch.load(weights_only=True)``, so that no code from a file is run. The file is made anew
-    when the size or time of a raw file changes. Nothing is cached (a line in the log says so) where
-    :obj:`root` is marked read-only, even for a user who may ignore the mark, or where
-    :obj:`pre_transform` cannot be described by its settings (a function).
+    when the size or time of a raw file changes and, with a warning, when its checksum is wrong. Of
+    several processes that need it at the same time one makes it and the others wait. Nothing is
+    cached (a line in the log says so) where :obj:`root` is marked read-only, even for one who may
+    ignore the mark, or where :obj:`pre_transform` cannot be described by its settings (a function).
 
     Args:
         root (str, optional): The folder that has, or will have, ``raw/`` and ``processed/``.
@@ -175,10 +177,29 @@ class InteractionDataset(InMemoryDataset):
         self.download()
 
     def _process(self) -> None:
-        if self.root == "???" or self.force_reload or not self._load():
+        if self.root == "???":
+            return self.process()
+        before = _identity(self.processed_paths[0])
+        if not self.force_reload and self._load():
+            return self._sweep()
+        with ExitStack() as stack:
+            reason = self._not_cached()
+            if not reason:
+                try:
+                    os.makedirs(self.root, exist_ok=True)
+                    stack.enter_context(locked(self._claim))
+                except OSError as error:
+                    reason = f"{self.root} cannot be written ({_reason(error)})"
+            another = _identity(self.processed_paths[0]) != before  # made while this one waited
+            if another and not self.force_reload and self._load():
+                return
             self.process()
+            reason = reason or self._save()
+        if reason:
+            logger.warning("%s: nothing is cached", reason)
 
     def process(self) -> None:
+        raw = self._fingerprint()  # of the files before they are read
         tables = self.build()
         tables.validate()
         data = tables.to_hetero_data()
@@ -195,9 +216,8 @@ class InteractionDataset(InMemoryDataset):
             "splits": dict(tables.splits),
             "modalities": list(tables.features),
             "graph_derived": list(tables.graph_derived),
-            "raw": self._fingerprint(),
+            "raw": raw,
         }
-        self._save()
 
     def _fingerprint(self) -> list[tuple[str, int, int]]:
         found = [(os.path.basename(path), os.stat(path)) for path in self.raw_paths]
@@ -208,7 +228,7 @@ class InteractionDataset(InMemoryDataset):
         if not os.path.isfile(path) or not self._describable():
             return False
         try:
-            payload = torch.load(path, weights_only=True)
+            payload = load_checked(Path(path))
             current = payload["raw"] == self._fingerprint()
         except Exception as error:  # damaged bytes can raise anything
             logger.warning("%s cannot be read safely (%s), processing again", path, error)
@@ -219,35 +239,52 @@ class InteractionDataset(InMemoryDataset):
     def _describable(self) -> bool:
         return self.pre_transform is None or _describe(self.pre_transform) is not None
 
-    def _save(self) -> None:
-        if self.root == "???":
-            return
+    @property
+    def _claim(self) -> str:
+        r"""What one process at a time may make: beside ``processed/``, which may come and go."""
+        return f"{self.processed_dir}.{os.path.basename(self.processed_paths[0])}"
+
+    def _not_cached(self) -> str:
+        r"""Why nothing is to be cached, if so."""
         if not self._describable():
-            logger.warning("pre_transform has no settings to name a file by: nothing is cached")
-            return
-        if not _writable(self.processed_dir):
-            logger.warning("%s is read-only: nothing is cached", self.root)
-            return
+            return "pre_transform has no settings to name a file by"
+        return "" if _writable(self.processed_dir) else f"{self.root} is read-only"
+
+    def _save(self) -> str:
+        r"""Caches what was made; says why where that cannot be."""
         created = not os.path.isdir(self.processed_dir)
-        temporary = None
         try:
             os.makedirs(self.processed_dir, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.processed_dir, suffix=".tmp")
-            with os.fdopen(handle, "wb") as file:
-                torch.save(self._payload, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.processed_paths[0])
+            with replacing(self.processed_paths[0]) as beside:
+                save_checked(self._payload, beside)
         except BaseException as error:
-            if temporary is not None and os.path.exists(temporary):
-                os.remove(temporary)
-            if created and os.path.isdir(self.processed_dir) and not os.listdir(self.processed_dir):
-                os.rmdir(self.processed_dir)
-            number = system_error(error)
-            if not number and not isinstance(error, OSError):
+            if created:
+                with suppress(OSError):
+                    os.rmdir(self.processed_dir)
+            if not system_error(error) and not isinstance(error, OSError):
                 raise
-            reason = os.strerror(number) if number else error
-            logger.warning("%s cannot be written (%s): nothing is cached", self.root, reason)
+            return f"{self.root} cannot be written ({_reason(error)})"
+        return ""
+
+    def _sweep(self) -> None:
+        r"""Removes what a process left that was killed while it wrote."""
+        left = beside_of(Path(self.processed_paths[0]))
+        if left.exists():
+            with suppress(RuntimeError, OSError), locked(self._claim, "being written"):
+                left.unlink(missing_ok=True)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _reason(error: BaseException) -> object:
+    number = system_error(error)
+    return os.strerror(number) if number else error
 
 
 def _range_index(size: int) -> pd.Index:

@@ -22,7 +22,8 @@ class InteractionTables:
         splits: ``train``, ``val`` and ``test``, each ``[2, num_interactions]``, int64: users and
             items.
         num_users: The number of users.
-        features: Modality to content ``[num_items, F]``, float32; the order is kept.
+        features: Modality to content ``[num_items, F]``, kept as float32 without a gradient, in
+            their order.
         masks: Modality to which items have it, ``[num_items]``, bool; only where some lack it,
             whose content is zeros.
         graphs: Modality to ``(edge_index, edge_weight, num_rows)`` of a published similarity
@@ -46,6 +47,11 @@ class InteractionTables:
     sources: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, Tensor] = field(default_factory=dict)
     untrained_users: bool = False
+
+    def __post_init__(self) -> None:
+        self.features = {
+            name: x.detach().to_dense().to(torch.float32) for name, x in self.features.items()
+        }
 
     @property
     def num_items(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gtc_pyg.datasets.interaction_dataset import InteractionDataset
 from gtc_pyg.datasets.interaction_tables import InteractionTables
+from gtc_pyg.functional import takes_numbers
 
 _USERS_PER_CHUNK = 1024
 _MIN_DEGREE = 6
@@ -63,6 +64,7 @@ class PlantedPreferences(InteractionDataset):
         ValueError: If an argument is out of its range.
     """
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int = 600,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gtc_pyg.functional import takes_numbers
+
 TRAIN, VAL, TEST, LEFT_OUT = 0, 1, 2, -1
 RATIOS = (0.8, 0.1, 0.1)
 
@@ -30,6 +32,7 @@ def check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
     return shares[0], shares[1], shares[2]
 
 
+@takes_numbers
 def random_split(user: np.ndarray, ratios: Sequence[float] = RATIOS, seed: int = 0) -> np.ndarray:
     r"""At random, for each user on their own.
 
@@ -73,6 +76,7 @@ def leave_last_out_split(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return _label(user, time, (count >= 3).astype(np.int64), (count >= 2).astype(np.int64))
 
 
+@takes_numbers
 def global_time_split(
     user: np.ndarray, time: np.ndarray, ratios: Sequence[float] = RATIOS
 ) -> np.ndarray:

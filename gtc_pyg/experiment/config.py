@@ -59,7 +59,7 @@ _RANGES = {  # the least, the most, and in words
     "lr": (math.ulp(0.0), math.inf, "a number above 0"),
     "epochs": (1, math.inf, "an integer, at least 1"),
     "patience": (0, math.inf, "an integer, at least 0"),
-    "batch_size": (1, math.inf, "an integer, at least 1"),
+    "batch_size": (1, math.inf, "an integer, at least 1, or null"),
     "weight_averaging": (0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)"),
 }
 

@@ -6,8 +6,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 
 from gtc_pyg._version import __version__
 from gtc_pyg.datasets import InteractionDataset
-from gtc_pyg.datasets.writing import told
+from gtc_pyg.datasets.writing import locked, replacing, told
 from gtc_pyg.distributed import world_size
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult
@@ -45,36 +45,45 @@ RUN = HEADER[:4]
 def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     r"""Appends result rows to a CSV file, which is written beside and renamed.
 
+    Several processes may do so at the same time: each waits for the others' end.
+
     Raises:
         ValueError: Where the file has another header.
         OSError: Where it cannot be written; the rows that were there stay.
     """
-    path = Path(path)
-    old = ""
-    if path.exists():
-        old = path.read_text()
-        header = old.partition("\n")[0].strip()
-        if header != ",".join(HEADER):
-            raise ValueError(
-                f"{path} has the header {header!r}, expected {','.join(HEADER)!r}; "
-                f"choose another file with --out"
-            )
-    beside = path.with_name(path.name + ".part")
+    with _appending(Path(path)):
+        _append(Path(path), rows)
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[None]:
+    r"""Nobody else appends while inside."""
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("w", newline="") as file:
-                file.write(old)
-                writer = csv.DictWriter(file, HEADER, lineterminator="\n")
-                if not old:
-                    writer.writeheader()
-                writer.writerows(rows)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+        with locked(os.path.realpath(path)):
+            yield
+
+
+def _append(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    old = ""
+    if path.exists():
+        with path.open(newline="") as file:
+            old = file.read()
+    header = old.partition("\n")[0].strip()
+    if path.exists() and header != ",".join(HEADER):
+        raise ValueError(
+            f"{path} has the header {header!r}, expected {','.join(HEADER)!r}; "
+            f"choose another file with --out"
+        )
+    with (
+        replacing(os.path.realpath(path)) as beside,  # a link stays one
+        beside.open("w", newline="") as file,
+    ):
+        file.write(old if old.endswith("\n") or not old else f"{old}\n")
+        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        if not old:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def _kept(path: Path, shared: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -107,11 +116,12 @@ def _append_once(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         ValueError: Where it has others of that run; times, memory, commit and versions may differ.
     """
     names = HEADER[: HEADER.index("seconds_per_epoch")]
-    kept = {tuple(row[name] for name in names) for row in _kept(path, rows[0])}
-    if not kept:
-        append_rows(path, rows)
-    elif kept != {tuple(str(row[name]) for name in names) for row in rows}:
-        raise _other(path, rows[0])
+    with _appending(path):
+        kept = {tuple(row[name] for name in names) for row in _kept(path, rows[0])}
+        if not kept:
+            _append(path, rows)
+        elif kept != {tuple(str(row[name]) for name in names) for row in rows}:
+            raise _other(path, rows[0])
 
 
 def _test_metrics(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:

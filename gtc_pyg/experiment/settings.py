@@ -18,19 +18,20 @@ NAMES = {name: cls.__name__ for name, cls in MODELS.items()}
 
 @dataclass(frozen=True)
 class Settings:
-    r"""How one model is trained on one dataset; chosen on validation."""
+    r"""How one model is trained on one dataset; ``Settings()`` are the defaults of
+    :func:`gtc_pyg.lightning.fit` and of the model, for data of unknown size."""
 
-    lr: float = 1e-3
-    epochs: int = 100
-    patience: int = 10
-    batch_size: int = 2048
+    lr: float = 2e-3
+    epochs: int = 200
+    patience: int = 20
+    batch_size: int | None = None
     modalities: Sequence[str] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the model; a part is a mapping of its ``class`` and arguments, as
     :func:`gtc_pyg.models.registry.settings_of` tells them."""
     spectral_start: bool = True
     """As in :func:`gtc_pyg.lightning.fit`."""
-    weight_averaging: float = 0.0
+    weight_averaging: float = 0.99
     """As in :func:`gtc_pyg.lightning.fit`."""
 
 
@@ -38,6 +39,8 @@ DEFAULTS = {
     "gtc": Settings(
         lr=0.002,
         epochs=45,
+        patience=10,
+        batch_size=2048,
         model={
             "content_filter": {"strength": 0.3},
             "ranking": {"class": "SampledSoftmax", "num_negatives": 1024, "scale": 1.5},
@@ -53,6 +56,7 @@ DEFAULTS = {
         lr=0.001,
         epochs=200,
         patience=20,
+        batch_size=2048,
         model={"num_layers": 3, "contrast_weight": 0.01},
         weight_averaging=0.99,
     ),
@@ -60,13 +64,16 @@ DEFAULTS = {
         lr=0.0005,
         epochs=400,
         patience=40,
+        batch_size=2048,
         model={"edge_dropout": 0.6, "modality_weight": 0.01},
         spectral_start=False,
+        weight_averaging=0.0,
     ),
     "lightgcn": Settings(
         lr=0.0005,
         epochs=200,
         patience=20,
+        batch_size=2048,
         model={"num_layers": 4, "regularization": 1e-3},
         weight_averaging=0.995,
     ),

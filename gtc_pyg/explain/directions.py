@@ -41,7 +41,7 @@ class FilterDirections(NamedTuple):
     """Of each column in what this user's filter lets through ``[F]``; relative to all columns'
     strength for the mean gate."""
     usual: Tensor
-    """The same for the mean gate ``[F]``; sums to one."""
+    """The same for the mean gate ``[F]``; sums to one, or to zero where all content is the same."""
     kept: Tensor
     """Directions let through more than usual ``[K, F]``, of unit length."""
     kept_by: Tensor
@@ -92,6 +92,7 @@ def response(model: GTC, features: Features, graph: CSRGraph, name: str) -> Resp
             (of_x,) = torch.autograd.grad(column, f.x, retain_graph=True)
             jacobian.append(_through_norm(of_x[rows], z).mean(dim=0))
     spread = raw[rows].std(dim=0, correction=0)
+    spread = spread * (spread > 1e-6 * raw[rows].abs().amax(dim=0))  # more than rounding
     with torch.no_grad():
         whole = torch.stack(jacobian) @ encoder.lin.weight * spread
         basis, factor = torch.linalg.qr(whole.t())
@@ -117,7 +118,7 @@ def filter_directions(response: Response, own: FilteredContent, k: int) -> Filte
         @ response.factor.t()
         for g in gates
     )
-    total = usual.pow(2).sum()
+    total = usual.pow(2).sum().clamp(min=torch.finfo(usual.dtype).tiny)  # of constant content 0
     strength, normal = ((g @ response.basis.t()).pow(2).sum(dim=0) / total for g in (mine, usual))
     value, vector = torch.linalg.eigh((mine.t() @ mine - usual.t() @ usual) / total)
     least = 1e-6 * (1 + value.abs().max())

@@ -51,12 +51,15 @@ class ScoreParts(NamedTuple):
     def share(self, name: str) -> float:
         r"""A source's part of the score without the bias, negative where it speaks against.
 
+        Where that score is 0, so is every share.
+
         Args:
             name: One of ``sources``.
         """
         if name not in self.sources:
             raise ValueError(f"'name' must be one of {list(self.sources)} (got {name!r})")
-        return float(self.by_source[self.sources.index(name)] / self.by_source.sum())
+        part, whole = float(self.by_source[self.sources.index(name)]), float(self.by_source.sum())
+        return part / whole if whole != 0 else 0.0
 
 
 class ExplainedUser:

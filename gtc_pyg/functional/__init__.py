@@ -1,6 +1,19 @@
 r"""Pure mathematics: contrasts, total correlation, sparse products. No state, no modules."""
 
-from gtc_pyg.functional.checks import check_ids, check_least, check_one_of
+from gtc_pyg.functional.adjacency import (
+    check_adjacency,
+    check_csr,
+    check_edges,
+    free_to_read,
+)
+from gtc_pyg.functional.checks import (
+    check_ids,
+    check_least,
+    check_one_of,
+    plain_numbers,
+    takes_numbers,
+    whole_number,
+)
 from gtc_pyg.functional.contrast import (
     contrast,
     draw_permutations,
@@ -18,8 +31,9 @@ from gtc_pyg.functional.linear import (
     spectral_items,
 )
 from gtc_pyg.functional.ranking import sampled_softmax
-from gtc_pyg.functional.rows import normalize_rows, upcast
+from gtc_pyg.functional.rows import full_precision, normalize_rows, upcast
 from gtc_pyg.functional.sparse import (
+    check_weights,
     degree_sensitive_sample,
     layer_mean,
     select_columns,
@@ -37,12 +51,21 @@ __all__ = [
     "total_correlation",
     "draw_permutations",
     "sampled_softmax",
+    "full_precision",
     "normalize_rows",
     "upcast",
     "to_csr",
+    "check_adjacency",
+    "check_csr",
+    "check_edges",
+    "check_weights",
+    "free_to_read",
     "check_ids",
     "check_least",
     "check_one_of",
+    "plain_numbers",
+    "takes_numbers",
+    "whole_number",
     "stack_interactions",
     "spmm",
     "spmm_learning",

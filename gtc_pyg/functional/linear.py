@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtc_pyg.functional.adjacency import check_csr, check_edges
+from gtc_pyg.functional.rows import full_precision
 from gtc_pyg.functional.sparse import to_csr
 
 
+@full_precision()
 def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int) -> Tensor:
     r"""Leading singular vectors of the normalised interactions, times their squared values.
 
@@ -29,6 +32,7 @@ def spectral_items(edge_index: Tensor, num_users: int, num_items: int, dim: int)
     return to_item @ (to_user @ axes)
 
 
+@full_precision()
 def spectral_factors(
     edge_index: Tensor, num_users: int, num_items: int, dim: int
 ) -> tuple[Tensor, Tensor]:
@@ -73,6 +77,7 @@ class LowPassFactors(NamedTuple):
     r""":math:`\tau_u`, added to the users' degrees."""
 
 
+@full_precision()
 def low_pass_factors(
     edge_index: Tensor,
     num_users: int,
@@ -109,12 +114,19 @@ def low_pass_factors(
     Raises:
         ValueError: Without interactions, for an id out of range, or a share that is not above 0.
     """
+    edge_index = check_edges(edge_index, num_users, num_items)
     if edge_index.size(1) == 0:
         raise ValueError("'edge_index' must hold at least one interaction (got none)")
     if not 0 < regularization < float("inf"):
         raise ValueError(f"'regularization' must be positive and finite (got {regularization})")
     a = _normalized(edge_index, num_users, num_items, regularization)
-    similar = None if similar is None else similar.to(a.to_item.dtype)
+    if similar is not None:
+        check_csr(similar, "similar")
+        if similar.shape != (num_items, num_items):
+            raise ValueError(
+                f"'similar' must be [{num_items}, {num_items}] (got {list(similar.shape)})"
+            )
+        similar = similar.to(a.to_item.dtype)
     back = None if similar is None else similar.t().to_sparse_csr()
 
     def added(x: Tensor, matrix: Tensor | None) -> Tensor:
@@ -146,11 +158,10 @@ class _Normalized(NamedTuple):
 
 def _normalized(edge_index: Tensor, num_users: int, num_items: int, share: float) -> _Normalized:
     """By degrees to which a share of the mean degree is added."""
-    user, item = edge_index
-    to_csr(edge_index, num_items, num_users)  # refuses ids out of range
-    factors = []
+    user, item = edge_index = check_edges(edge_index, num_users, num_items)
+    factors, dtype = [], torch.promote_types(torch.get_default_dtype(), torch.float)
     for index, size in ((user, num_users), (item, num_items)):
-        degree = torch.bincount(index, minlength=size).to(torch.get_default_dtype())
+        degree = torch.bincount(index, minlength=size).to(dtype)
         factors.append((degree + share * degree.mean()).rsqrt())
     weight = factors[0].index_select(0, user) * factors[1].index_select(0, item)
     to_item = to_csr(edge_index, num_items, num_users, weight)
@@ -187,6 +198,7 @@ def principal_axes(x: Tensor, num: int) -> Tensor:
     return torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:num]
 
 
+@full_precision()
 def ridge_predictions(z: Tensor, y: Tensor, known: Tensor) -> Tensor:
     r"""Ridge regression whose penalty has the lowest leave-one-out error.
 
@@ -217,6 +229,7 @@ class LinearMap(NamedTuple):
         return self.y_mean + (z - self.z_mean) @ self.weight
 
 
+@full_precision()
 def ridge_map(z: Tensor, y: Tensor) -> LinearMap:
     r"""What :func:`ridge_predictions` predicts with.
 

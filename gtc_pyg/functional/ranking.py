@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gtc_pyg.functional.adjacency import check_csr, free_to_read
+from gtc_pyg.functional.checks import check_ids
 from gtc_pyg.functional.rows import upcast
 
 
@@ -57,6 +59,8 @@ def sampled_softmax(
     in the batch. See `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
     <https://arxiv.org/abs/2201.02327>`_; theirs takes the batch's other items as negatives.
 
+    Half precision is cast up, and autocast is off inside.
+
     Args:
         user_emb: Of the users ``[N, K]``.
         item_emb: Of all items ``[I, K]``.
@@ -67,7 +71,23 @@ def sampled_softmax(
 
     Returns:
         A scalar; 0 for users that have all sampled items.
+
+    Raises:
+        ValueError: For shapes that do not fit, no pair, or ids out of range (on the CPU).
     """
+    num_users, num_items = user_emb.size(0), item_emb.size(0)
+    check_csr(known, "known")
+    if known.shape != (num_users, num_items):
+        raise ValueError(f"'known' must be [{num_users}, {num_items}] (got {list(known.shape)})")
+    if row.dim() != 1 or row.shape != pos_item.shape or row.numel() == 0:
+        raise ValueError(
+            f"'row' and 'pos_item' must be [B] each, of one pair or more (got {list(row.shape)} "
+            f"and {list(pos_item.shape)})"
+        )
+    if free_to_read(row):
+        row = check_ids(row, num_users, "'row' holds")
+        pos_item = check_ids(pos_item, num_items, "'pos_item' holds")
+        negatives = check_ids(negatives, num_items, "'negatives' holds")
     user_emb, item_emb = upcast(user_emb), upcast(item_emb)
     positives = (user_emb.index_select(0, row) * item_emb.index_select(0, pos_item)).sum(-1)
     place = negatives.new_full((item_emb.size(0),), -1)
@@ -76,5 +96,6 @@ def sampled_softmax(
     user = torch.arange(user_emb.size(0), device=place.device)
     user = user.repeat_interleave(known.crow_indices().diff(), output_size=column.numel())
     excluded = (user * negatives.numel() + column)[column >= 0]
-    others = _LogSumExp.apply(user_emb, item_emb.index_select(0, negatives), excluded)
+    with torch.autocast(user_emb.device.type, enabled=False):  # backward runs outside of it
+        others = _LogSumExp.apply(user_emb, item_emb.index_select(0, negatives), excluded)
     return F.softplus(others.index_select(0, row) - positives).mean()

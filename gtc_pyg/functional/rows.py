@@ -2,9 +2,26 @@ r"""What is done to the rows of dense matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    r"""Switches autocast off inside: sparse products and solvers know no half precision.
+
+    A context, and a decorator of functions.
+    """
+    with torch.autocast("cpu", enabled=False):
+        if not torch.cuda.is_available():
+            yield
+            return
+        with torch.autocast("cuda", enabled=False):
+            yield
 
 
 def upcast(x: Tensor) -> Tensor:

@@ -8,10 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_torch_csr_tensor
 
+from gtc_pyg.functional.adjacency import (
+    check_adjacency,
+    check_csr,
+    check_edges,
+    free_to_read,
+    trusted,
+)
 from gtc_pyg.functional.checks import check_ids, check_least
 
 # PyTorch says once per process that CSR is in beta, and that its checks are off (their default).
@@ -31,38 +37,53 @@ def to_csr(adj: Adj, num_dst: int, num_src: int, edge_weight: Tensor | None = No
             counts twice, as in message passing.
 
     Returns:
-        CSR tensor ``[num_dst, num_src]``, floating values; those given keep their type.
+        CSR tensor ``[num_dst, num_src]`` with ``int64`` indices and floating values; those given
+        keep their type, but for half precision, in which degrees could not be counted.
 
     Raises:
-        ValueError: For an id out of range, or a matrix or weights of another size.
+        ValueError: For what is no adjacency, an id out of range, a matrix or weights of another
+            size, or weights that are not finite.
     """
-    dtype = torch.get_default_dtype()
+    adj = check_adjacency(adj, num_src, num_dst)
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float)
     if isinstance(adj, SparseTensor):
         csr = adj.to_torch_sparse_csr_tensor(dtype=dtype)
     elif is_torch_sparse_tensor(adj):
         csr = adj if adj.layout == torch.sparse_csr else adj.to_sparse_csr()
     else:
-        edge_index = adj.as_tensor() if isinstance(adj, EdgeIndex) else adj
-        check_ids(edge_index[0], num_src, "'adj' holds source")
-        check_ids(edge_index[1], num_dst, "'adj' holds destination")
-        num_edges = edge_index.size(1)
         if edge_weight is None:
-            edge_weight = torch.ones(num_edges, dtype=dtype, device=edge_index.device)
-        elif edge_weight.numel() != num_edges:
-            raise ValueError(
-                f"'edge_weight' must hold {num_edges}, one for each edge (got "
-                f"{edge_weight.numel()})"
-            )
+            edge_weight = torch.ones(adj.size(1), dtype=dtype, device=adj.device)
+        check_weights(edge_weight, adj.size(1))
         size = (num_dst, num_src)
-        csr = to_torch_csr_tensor(edge_index.flip(0), edge_weight.view(-1), size=size)
-    if tuple(csr.shape) != (num_dst, num_src):
+        csr = to_torch_csr_tensor(adj.flip(0), edge_weight.view(-1), size=size)
+    values, index = csr.values(), csr.col_indices()
+    wanted = torch.promote_types(values.dtype, torch.float) if csr.is_floating_point() else dtype
+    if values.dtype != wanted or index.dtype != torch.long:
+        crow, size = csr.crow_indices().long(), csr.shape
+        csr = torch.sparse_csr_tensor(crow, index.long(), values.to(wanted), size=size)
+    return trusted(csr)
+
+
+def check_weights(edge_weight: Tensor, num_edges: int, wait: bool = True) -> None:
+    r"""Refuses what is not one real, finite number for each edge.
+
+    Args:
+        edge_weight: ``[E]`` or ``[E, 1]``.
+        num_edges: :math:`E`.
+        wait: As in :func:`check_edges`.
+
+    Raises:
+        ValueError: With what was given.
+    """
+    if not isinstance(edge_weight, Tensor) or edge_weight.is_complex():
+        got = edge_weight.dtype if isinstance(edge_weight, Tensor) else type(edge_weight).__name__
+        raise ValueError(f"'edge_weight' must be a tensor of real numbers (got {got})")
+    if edge_weight.numel() != num_edges:
         raise ValueError(
-            f"'adj' must be transposed, [num_dst, num_src] = [{num_dst}, {num_src}] "
-            f"(got {list(csr.shape)})"
+            f"'edge_weight' must hold {num_edges}, one for each edge (got {edge_weight.numel()})"
         )
-    if is_torch_sparse_tensor(adj):
-        check_ids(csr.col_indices(), num_src, "'adj' holds source")
-    return csr if csr.is_floating_point() else csr.to(dtype)
+    if (wait or free_to_read(edge_weight)) and not bool(edge_weight.isfinite().all()):
+        raise ValueError("'edge_weight' must be finite (some are not)")
 
 
 def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
@@ -76,8 +97,18 @@ def stack_interactions(to_item: Tensor, to_user: Tensor) -> Tensor:
 
     Returns:
         CSR ``[num_users + num_items] * 2``; users come first. Isolated nodes keep empty rows.
+
+    Raises:
+        ValueError: For matrices whose shapes do not fit, or whose indices lead outside of them.
     """
     num_users = to_user.size(0)
+    check_csr(to_item, "to_item")
+    check_csr(to_user, "to_user")
+    if to_item.shape != (to_user.size(1), num_users):
+        raise ValueError(
+            f"'to_item' must be [num_items, num_users] = [{to_user.size(1)}, {num_users}], the "
+            f"shape of 'to_user' turned round (got {list(to_item.shape)})"
+        )
     rowptr_user, rowptr_item = to_user.crow_indices(), to_item.crow_indices()
     rowptr = torch.cat([rowptr_user, rowptr_item[1:] + rowptr_user[-1]])
     col = torch.cat([to_user.col_indices() + num_users, to_item.col_indices()])
@@ -147,7 +178,12 @@ def spmm(adj: Tensor, adj_transposed: Tensor, x: Tensor) -> Tensor:
 
     Returns:
         ``[N, D]``, in the type of ``x``.
+
+    Raises:
+        ValueError: For matrices whose shapes do not fit, or whose indices lead outside of them.
     """
+    _check_product(adj, x)
+    _check_both(adj, adj_transposed)
     return _SpMM.apply(adj, adj_transposed, x)
 
 
@@ -166,7 +202,30 @@ def layer_mean(adj: Tensor, adj_transposed: Tensor, x: Tensor, num_layers: int) 
         ``[N, D]``, in the type of ``x``.
     """
     check_least(0, num_layers=num_layers)
+    _check_product(adj, x)
+    _check_both(adj, adj_transposed)
+    if adj.size(0) != adj.size(1):
+        raise ValueError(f"'adj' must be square (got {list(adj.shape)})")
     return x if num_layers == 0 else _LayerMean.apply(adj, adj_transposed, x, num_layers)
+
+
+def _check_both(adj: Tensor, adj_transposed: Tensor) -> None:
+    check_csr(adj)
+    check_csr(adj_transposed, "adj_transposed")
+    if adj_transposed.shape != adj.shape[::-1]:
+        raise ValueError(
+            f"'adj_transposed' must be {list(adj.shape[::-1])}, 'adj' turned round (got "
+            f"{list(adj_transposed.shape)})"
+        )
+
+
+def _check_product(adj: Tensor, x: Tensor) -> None:
+    check_csr(adj)
+    if x.dim() != 2 or x.size(0) != adj.size(1) or not x.is_floating_point():
+        raise ValueError(
+            f"'x' must be floating point [{adj.size(1)}, D], a row for each column of 'adj' (got "
+            f"{x.dtype} {list(x.shape)})"
+        )
 
 
 def spmm_learning(adj: Tensor, x: Tensor, rows: Tensor, picked: Tensor) -> Tensor:
@@ -183,7 +242,17 @@ def spmm_learning(adj: Tensor, x: Tensor, rows: Tensor, picked: Tensor) -> Tenso
 
     Returns:
         ``[N, D]``, as :func:`spmm` gives it.
+
+    Raises:
+        ValueError: For matrices whose shapes do not fit, or whose indices lead outside of them.
     """
+    _check_product(adj, x)
+    check_csr(picked, "picked")
+    if picked.shape != (rows.size(0), adj.size(0)) or rows.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"'rows' must be [R, {x.size(1)}] and 'picked' [R, {adj.size(0)}] (got "
+            f"{list(rows.shape)} and {list(picked.shape)})"
+        )
     return _SpMMLearning.apply(adj, x, rows, picked)
 
 
@@ -208,13 +277,20 @@ def select_rows(adj: Tensor, rows: Tensor) -> Tensor:
 
     Returns:
         CSR ``[R, K]``.
+
+    Raises:
+        ValueError: For a matrix whose indices lead outside of it, or a row that it has not.
     """
+    check_csr(adj)
+    if free_to_read(rows):
+        rows = check_ids(rows, adj.size(0), "'rows' holds")
     start, count = adj.crow_indices()[rows], adj.crow_indices().diff()[rows]
     rowptr = F.pad(count.cumsum(0), (1, 0))
     entry = (start - rowptr[:-1]).repeat_interleave(count)
     entry = entry + torch.arange(entry.numel(), device=rows.device)
     size = (rows.numel(), adj.size(1))
-    return torch.sparse_csr_tensor(rowptr, adj.col_indices()[entry], adj.values()[entry], size=size)
+    col, value = adj.col_indices()[entry], adj.values()[entry]
+    return trusted(torch.sparse_csr_tensor(rowptr, col, value, size=size))
 
 
 def select_columns(adj: Tensor, columns: Tensor) -> Tensor:
@@ -226,14 +302,20 @@ def select_columns(adj: Tensor, columns: Tensor) -> Tensor:
 
     Returns:
         CSR ``[N, C]``.
+
+    Raises:
+        ValueError: For a matrix whose indices lead outside of it, or a column that it has not.
     """
+    check_csr(adj)
+    if free_to_read(columns):
+        columns = check_ids(columns, adj.size(1), "'columns' holds")
     new_id = torch.full((adj.size(1),), -1, device=columns.device)
     new_id[columns] = torch.arange(columns.numel(), device=columns.device)
     col = new_id[adj.col_indices()]
     kept = col >= 0
     rowptr = F.pad(kept.cumsum(0), (1, 0))[adj.crow_indices()]
     size = (adj.size(0), columns.numel())
-    return torch.sparse_csr_tensor(rowptr, col[kept], adj.values()[kept], size=size)
+    return trusted(torch.sparse_csr_tensor(rowptr, col[kept], adj.values()[kept], size=size))
 
 
 def degree_sensitive_sample(
@@ -257,8 +339,13 @@ def degree_sensitive_sample(
 
     Returns:
         Positions of the kept edges ``[num_samples]``, ascending.
+
+    Raises:
+        ValueError: For an id out of range, or more edges to keep than there are.
     """
-    user, item = edge_index
+    user, item = check_edges(edge_index, num_users, num_items)
+    if not 0 <= num_samples <= user.numel():
+        raise ValueError(f"'num_samples' must be from 0 to {user.numel()} (got {num_samples})")
     degree_user = torch.bincount(user, minlength=num_users).to(torch.float)
     degree_item = torch.bincount(item, minlength=num_items).to(torch.float)
     weight = (degree_user[user] * degree_item[item]).rsqrt()

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional.checks import check_least
+from gtc_pyg.functional.adjacency import check_edges
+from gtc_pyg.functional.checks import whole_number
 
 SCORE_BYTES = 2**24  # what stays in the cache of a CPU from the product to the top-k
 MIN_ITEMS = 2**14  # of a chunk, where there are as many: top-k of short rows is slow
@@ -43,14 +44,14 @@ def inner_product_topk(
         the rest is ``-inf`` and ``-1``.
 
     Raises:
-        ValueError: If ``k`` is less than 1.
+        ValueError: If ``k`` is less than 1, or for a pair that is out of range (on the CPU).
 
     Example:
         >>> items = torch.tensor([[3.0], [1.0], [2.0]])
         >>> inner_product_topk(torch.ones(1, 1), items, k=2)[1]
         tensor([[0, 2]])
     """
-    check_least(1, k=k)
+    k = whole_number(1, k=k)
     num_users, num_items, device = user_emb.size(0), item_emb.size(0), user_emb.device
     dtype = torch.promote_types(torch.result_type(user_emb, item_emb), torch.float32)
     rows, cols = _chunk_size(num_users, num_items, score_bytes // dtype.itemsize)
@@ -58,6 +59,7 @@ def inner_product_topk(
     value = torch.full((num_users, min(k, num_items)), float("-inf"), dtype=dtype, device=device)
     index = torch.full_like(value, -1, dtype=torch.long)
     links = index.new_empty(2, 0) if exclude_links is None else exclude_links
+    links = check_edges(links, num_users, num_items, "exclude_links", ("row", "item"), wait=False)
     if (links[0, 1:] < links[0, :-1]).any():
         links = links[:, links[0].argsort()]
     starts = range(0, num_users, rows)

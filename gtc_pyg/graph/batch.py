@@ -28,13 +28,7 @@ class Batch(NamedTuple):
     def of(
         cls, features: Features, graph: CSRGraph, user: Tensor, pos_item: Tensor, neg_item: Tensor
     ) -> Batch:
-        r"""From the user of each pair ``[B]``.
-
-        Raises:
-            ValueError: Without pairs.
-        """
-        if user.numel() == 0:
-            raise ValueError("'user' must hold at least one (got none)")
+        r"""From the user of each pair ``[B]``."""
         users, row = user.unique(return_inverse=True)
         return cls(features, graph, users, row, pos_item, neg_item)
 

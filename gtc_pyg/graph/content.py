@@ -12,13 +12,16 @@ from gtc_pyg.functional import check_least
 Features = Mapping[str, Tensor]
 
 
-def content_of(features: Features, name: str, num_items: int) -> Tensor:
+def content_of(
+    features: Features, name: str, num_items: int, dtype: torch.dtype | None = None
+) -> Tensor:
     r"""The content of a modality, one row per item.
 
     Args:
         features: Content of each modality, and ``has_<modality>`` of those that some items lack.
         name: The modality.
         num_items: Number of items.
+        dtype: That of the model's weights, in which the content is given; its own where ``None``.
 
     Raises:
         ValueError: Where it is missing, or it or its mask does not fit the items.
@@ -36,11 +39,15 @@ def content_of(features: Features, name: str, num_items: int) -> Tensor:
             f"'features' must have 'has_{name}' as bool [{num_items}] "
             f"(got {mask.dtype} {list(mask.shape)})"
         )
-    return features[name]
+    return features[name] if dtype is None else features[name].to(dtype)
 
 
 def content_with_masks(
-    features: Features, names: Sequence[str], incomplete: Sequence[str], num_items: int
+    features: Features,
+    names: Sequence[str],
+    incomplete: Sequence[str],
+    num_items: int,
+    dtype: torch.dtype | None = None,
 ) -> Features:
     r"""The content of some modalities with the masks there are, of which none tells of a gap that
     a model was not made for.
@@ -50,11 +57,12 @@ def content_with_masks(
         names: The modalities.
         incomplete: Those that may have gaps, and must say where.
         num_items: Number of items.
+        dtype: As in :func:`content_of`.
 
     Raises:
         ValueError: Besides, where a mask of ``incomplete`` is missing or another modality has gaps.
     """
-    content = {name: content_of(features, name, num_items) for name in names}
+    content = {name: content_of(features, name, num_items, dtype) for name in names}
     for name in incomplete:
         if f"has_{name}" not in features:
             raise ValueError(

@@ -11,6 +11,7 @@ from torch_geometric.typing import Adj, EdgeType
 
 from gtc_pyg.functional import (
     check_ids,
+    free_to_read,
     layer_mean,
     select_columns,
     select_rows,
@@ -103,25 +104,59 @@ class CSRGraph(dict[EdgeType, Tensor]):
         """
         return self._items_of_users if user is None else self._of(user).items
 
-    def check_users(self, user: Tensor) -> None:
+    def check_users(self, user: Tensor) -> Tensor:
         r"""Refuses users that :meth:`items_of` would mistake, where reading them is free: on the
         CPU, and outside of :func:`torch.compile`.
 
         Args:
             user: As in :meth:`items_of`.
 
+        Returns:
+            The same as ``int64``.
+
         Raises:
             ValueError: Where they are not ascending, or one of them is unknown.
         """
-        if user.device.type != "cpu" or torch.compiler.is_compiling():
-            return
-        check_ids(user, self.num_users, "'user' holds user")
+        if not free_to_read(user):
+            return user.long()
+        user = check_ids(user, self.num_users, "'user' holds user")
         if bool((user[1:] <= user[:-1]).any()):
             twice = user[1:][user[1:] <= user[:-1]][0]
             raise ValueError(
                 f"'user' must be ascending and hold nobody twice (got {int(twice)} after one that "
                 f"is not below it); torch.unique makes it so"
             )
+        return user
+
+    def check_triple(
+        self, user: Tensor, pos_item: Tensor, neg_item: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Refuses what is no batch of users, an item and another item of each; ids out of range
+        where reading them is free.
+
+        Args:
+            user: ``[B]``.
+            pos_item: ``[B]``.
+            neg_item: ``[B]``.
+
+        Returns:
+            The same as ``int64``.
+
+        Raises:
+            ValueError: For other shapes, no row, ids that are no whole numbers or out of range.
+        """
+        given = {"user": user, "pos_item": pos_item, "neg_item": neg_item}
+        for name, ids in given.items():
+            if not isinstance(ids, Tensor) or ids.shape != user.shape or ids.dim() != 1:
+                got = list(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+                raise ValueError(
+                    f"'user', 'pos_item' and 'neg_item' must be [B] each (got {got} for {name!r})"
+                )
+            if ids.numel() == 0:
+                raise ValueError(f"{name!r} must hold at least one (got none)")
+            num = self.num_users if name == "user" else self.num_items
+            check_ids(ids[:0] if not free_to_read(ids) else ids, num, f"{name!r} holds")
+        return user.long(), pos_item.long(), neg_item.long()
 
     def _of(self, user: Tensor) -> _OfUsers:
         # One batch asks several times.
@@ -220,7 +255,7 @@ class CSRGraph(dict[EdgeType, Tensor]):
 
     def contains(self, user: Tensor, item: Tensor) -> Tensor:
         r"""Whether each pair is an interaction of the graph, ``[N]`` (bool)."""
-        pairs = user * self[ITEM_TO_USER].size(1) + item
+        pairs = user.long() * self[ITEM_TO_USER].size(1) + item.long()
         return self._pairs[torch.searchsorted(self._pairs, pairs)] == pairs
 
     @cached_property

@@ -2,10 +2,12 @@ r"""How the graph of a recommender is made of the adjacency that it is given, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import degree_sensitive_sample, to_csr
+from gtc_pyg.functional import check_edges, degree_sensitive_sample, to_csr
 from gtc_pyg.graph.csr_graph import (
     ITEM_TO_USER,
     SIMILAR_ITEMS,
@@ -36,14 +38,21 @@ def make_graph(
         nodes: Of a sub-graph, whose edges and content are by position in these.
 
     Raises:
-        ValueError: Where either direction of the interactions is missing, has weights or
-            repeats an edge, or the two are not the same edges (by their counts).
+        ValueError: For what :func:`~gtc_pyg.functional.to_csr` refuses; where either direction of
+            the interactions is missing, has weights or repeats an edge, or the two are not the
+            same edges.
     """
+    for name, given in (
+        ("edge_index_dict", edge_index_dict),
+        ("edge_weight_dict", edge_weight_dict or {}),
+    ):
+        if not isinstance(given, Mapping):
+            raise ValueError(f"'{name}' must map edge types to edges (got {type(given).__name__})")
     sizes, weights = {"user": num_users, "item": num_items}, edge_weight_dict or {}
     for key, weight in weights.items():
         if key in (USER_TO_ITEM, ITEM_TO_USER):
             raise ValueError(f"'edge_weight_dict' has {key}: interactions take no weights yet")
-        if weight.requires_grad:
+        if isinstance(weight, Tensor) and weight.requires_grad:
             raise ValueError(f"'edge_weight_dict' at {key} must not require a gradient")
     edges = {}
     for key in (USER_TO_ITEM, ITEM_TO_USER, SIMILAR_ITEMS):
@@ -53,6 +62,8 @@ def make_graph(
                 edges[key] = to_csr(adj, sizes[key[2]], sizes[key[0]], weights.get(key))
             except ValueError as error:
                 raise ValueError(f"'edge_index_dict' at {key}: {error}") from error
+            if edges[key].requires_grad:
+                raise ValueError(f"'edge_index_dict' at {key} must not require a gradient")
         elif key != SIMILAR_ITEMS:
             raise ValueError(
                 f"'edge_index_dict' lacks {key} (it has {list(edge_index_dict)}); "
@@ -76,7 +87,11 @@ def interactions_graph(edge_index: Tensor, num_users: int, num_items: int) -> CS
         edge_index: Users and items ``[2, E]``, no pair twice.
         num_users: Number of users.
         num_items: Number of items.
+
+    Raises:
+        ValueError: As :func:`~gtc_pyg.functional.check_edges` says.
     """
+    edge_index = check_edges(edge_index, num_users, num_items)
     to_item = to_csr(edge_index, num_items, num_users)
     to_user = to_csr(edge_index.flip(0), num_users, num_items)
     return CSRGraph({USER_TO_ITEM: to_item, ITEM_TO_USER: to_user})
@@ -102,19 +117,23 @@ def pruned(graph: CSRGraph, share: float, generator: torch.Generator | None = No
 
 def _check_interactions(graph: CSRGraph) -> None:
     """Unweighted, none twice, and the same in both directions."""
-    for key, reverse in ((USER_TO_ITEM, ITEM_TO_USER), (ITEM_TO_USER, USER_TO_ITEM)):
-        adj, col = graph[key], graph[key].col_indices()
-        first = torch.zeros(col.numel() + 1, dtype=torch.bool, device=col.device)
-        first[adj.crow_indices()] = True  # of its row
-        twice = (col[1:] == col[:-1]) & ~first[1:-1]
-        if bool((adj.values() != 1).any()) or bool(twice.any()):
+    pairs = {}
+    for key in (USER_TO_ITEM, ITEM_TO_USER):
+        adj = graph[key]
+        row = torch.arange(adj.size(0), device=adj.device)
+        row = row.repeat_interleave(adj.crow_indices().diff())
+        user, item = (row, adj.col_indices()) if key == ITEM_TO_USER else (adj.col_indices(), row)
+        pair = pairs[key] = (user * graph.num_items + item).sort().values
+        if bool((adj.values() != 1).any()) or bool((pair[1:] == pair[:-1]).any()):
             raise ValueError(
                 f"'edge_index_dict' at {key} must hold every interaction once, without weights "
                 f"(torch_geometric.utils.coalesce removes copies)"
             )
-        degree = torch.bincount(col, minlength=adj.size(1))
-        if not torch.equal(degree, graph[reverse].crow_indices().diff()):
-            raise ValueError(
-                f"'edge_index_dict' at {key} and {reverse} must be the same interactions (got "
-                f"{col.numel()} and {graph[reverse].col_indices().numel()}, or of other nodes)"
-            )
+    there, back = pairs.values()
+    if not torch.equal(there, back):
+        _, count = torch.cat([there, back]).unique(return_counts=True)
+        raise ValueError(
+            f"'edge_index_dict' at {USER_TO_ITEM} and {ITEM_TO_USER} must be the same interactions "
+            f"(got {there.numel()} and {back.numel()}, {int((count == 1).sum())} of them in one "
+            f"alone)"
+        )

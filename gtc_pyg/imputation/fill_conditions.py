@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtc_pyg.functional import check_ids, principal_axes, ridge_predictions, spectral_items
+from gtc_pyg.functional import principal_axes, ridge_predictions, spectral_items
 
 
 def content_to_fill(
@@ -106,12 +106,6 @@ class FillConditions(NamedTuple):
                 other = torch.where(has, other - other.sum(0) / has.sum().clamp(min=1), 0.0)
                 reduced = other @ principal_axes(other, channels).t()
                 others.append(F.normalize(reduced, dim=1))
-        if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
-            raise ValueError(
-                f"'edge_index' must be [2, E], users in row 0 (got {type(edge_index).__name__})"
-            )
-        check_ids(edge_index[0], num_users, "'edge_index' holds user")
-        check_ids(edge_index[1], x.size(0), "'edge_index' holds item")
         interactions = spectral_items(edge_index, num_users, x.size(0), spectral_channels)
         return cls(encode(x), interactions.to(x.dtype), torch.cat(others, dim=1))
 

@@ -138,6 +138,7 @@ class ModalityFiller(Module):
 
         Raises:
             ValueError: Where the content does not fit, or fewer than four items have the modality.
+            FloatingPointError: Where a weight is not finite after an epoch.
         """
         x, mask = content_to_fill(features, self.modality, self.mean)
         check_least(1, epochs=epochs)
@@ -171,6 +172,11 @@ class ModalityFiller(Module):
             last = max(measured, key=lambda epoch: measured[epoch], default=epochs)
             for epoch in tqdm(range(1, last + 1), f"filling {self.modality}", disable=not progress):
                 self._train_epoch(given.x, rows, cond, optimizer, batch_size, generator)
+                if not all(bool(p.isfinite().all()) for p in self.denoiser.parameters()):
+                    raise FloatingPointError(
+                        f"epoch {epoch}: the denoiser's weights are not finite; a lower 'lr' (got "
+                        f"{lr}), or content that is scaled down, may help"
+                    )
                 if rows is known and (epoch % eval_every == 0 or epoch == last):
                     out = self._sample(cond_held, 8, 20, torch.Generator().manual_seed(seed))
                     measured[epoch] = float(F.cosine_similarity(out, given.x[held]).mean())

@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import inner_product_topk, normalize_rows, to_csr
+from gtc_pyg.functional import full_precision, inner_product_topk, normalize_rows, to_csr
 from gtc_pyg.graph.content import Features, present_rows
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 from gtc_pyg.graph.make_graph import interactions_graph
@@ -106,6 +106,7 @@ class ItemEmbedder:
         ValueError: Where fewer than three items have interactions.
     """
 
+    @full_precision()
     def __init__(
         self,
         features: Features,
@@ -206,6 +207,7 @@ class ItemEmbedder:
         kept = self.known[col] & (row != col)
         size = self.known.numel()
         matrix = to_csr(torch.stack([col, row])[:, kept], size, size, weight[kept])
+        matrix = matrix.to(self._target.dtype)
         total = matrix @ torch.ones_like(self._target[:, :1])
         return (matrix @ self._target) / total.clamp(min=1e-12), total > 0
 
@@ -247,6 +249,7 @@ class ItemEmbedder:
         return torch.cat([out if own is None else out + own, beside, *averaged], dim=1)
 
     @torch.no_grad()
+    @full_precision()
     def __call__(self, features: Features) -> Tensor:
         r"""Embeddings of new items.
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_ids, check_least, normalize_rows, ridge_map
+from gtc_pyg.functional import check_edges, check_least, normalize_rows, ridge_map
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM, CSRGraph
 from gtc_pyg.graph.make_graph import interactions_graph
 
@@ -112,7 +112,9 @@ class UserEmbedder:
             ValueError: For an item that the model has no row for, a position that is not below
                 ``num_users``, or tensors of another shape.
         """
-        graph = new_users(edge_index.to(self._unit.device), num_users, self.num_items)
+        if isinstance(edge_index, Tensor):
+            edge_index = edge_index.to(self._unit.device)
+        graph = new_users(edge_index, num_users, self.num_items)
         if user_emb is None:
             ego = self.predict_user_emb(graph)
         elif user_emb.shape != (num_users, self._mean.numel()):
@@ -147,15 +149,8 @@ def new_users(edge_index: Tensor, num_users: int, num_items: int) -> CSRGraph:
         num_users: Number of users.
         num_items: Number of items.
     """
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
-        raise ValueError(
-            f"'edge_index' must be [2, E] of whole numbers, users and items (got "
-            f"{edge_index.dtype} {list(edge_index.shape)})"
-        )
     check_least(0, num_users=num_users)
-    user, item = edge_index
-    check_ids(user, num_users, "'edge_index' holds user")
-    check_ids(item, num_items, "'edge_index' holds item")
+    user, item = check_edges(edge_index, num_users, num_items)
     pairs = (user * num_items + item).unique()
     edge_index = torch.stack([pairs // num_items, pairs % num_items])
     return interactions_graph(edge_index, num_users, num_items)

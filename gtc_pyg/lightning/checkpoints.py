@@ -229,13 +229,14 @@ def read_checkpoint(
         mmap: As in :func:`torch.load`.
 
     Raises:
+        FileNotFoundError: Where there is none.
         DamagedCheckpointError: For a file that is cut off, or whose sums do not match.
         ValueError: For one that holds more than tensors and plain values.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
-    except PermissionError:
+    except (PermissionError, FileNotFoundError):
         raise
     except (zipfile.BadZipFile, zlib.error, struct.error, *_UNREADABLE) as error:
         raise DamagedCheckpointError(f"{path} is damaged ({error})") from error

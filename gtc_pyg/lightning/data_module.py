@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import own_share, world_size
 from gtc_pyg.evaluation import Ranker
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.loader import GraphInputs, InteractionLoader, SubgraphLoader
+from gtc_pyg.loader.interaction_loader import without_full_users
 
 
 class InteractionDataModule(LightningDataModule):
@@ -32,6 +34,7 @@ class InteractionDataModule(LightningDataModule):
         ValueError: For an unknown modality, or batches of fewer interactions than processes.
     """
 
+    @takes_numbers
     def __init__(
         self,
         dataset: InteractionDataset,
@@ -57,7 +60,9 @@ class InteractionDataModule(LightningDataModule):
             split: dataset.view(split)["user", "rates", "item"].edge_label_index
             for split in ("train", "val", "test")
         }
-        self.train_edge_index = labels["train"]
+        self.train_edge_index = without_full_users(
+            labels["train"], self.num_users, self.num_items, dataset.user_ids
+        )
         seen = [labels["train"]]
         self.rankers = {"val": Ranker(labels["val"], seen, self.num_users)}
         seen = [*seen, labels["val"]] if exclude_validation else seen

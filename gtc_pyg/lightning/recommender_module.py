@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch_geometric.data import HeteroData
 
 from gtc_pyg.distributed import own_rows, rank
 from gtc_pyg.evaluation import ranking_metrics
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.loader import GraphInputs, InteractionBatch
 from gtc_pyg.models import GraphRecommender
@@ -40,6 +42,7 @@ class RecommenderModule(LightningModule):
         seed: Seeds noise, times, permutations and pruning.
     """
 
+    @takes_numbers
     def __init__(self, model: GraphRecommender, lr: float = 1e-3, seed: int = 0) -> None:
         super().__init__()
         self.model = model
@@ -106,7 +109,11 @@ class RecommenderModule(LightningModule):
             if self.model.loss_is_mean and self.model.ranking.num_negatives == 1:
                 share, weight = own_rows(size)
                 triple = InteractionBatch(*(rows[share] for rows in batch))
-        parts = self.model.loss(*triple, features, graph, generator=self.generator)
+        try:
+            parts = self.model.loss(*triple, features, graph, generator=self.generator)
+        except ValueError:  # a layer may see first what the step before did to the weights
+            self._check_finite(self.model.state_dict(), of_a_step=True)
+            raise
         loss = weight * torch.stack(list(parts.values())).sum()
         if not bool(loss.isfinite()):
             wrong = [f"{name} {part.item():g}" for name, part in parts.items()]
@@ -136,22 +143,33 @@ class RecommenderModule(LightningModule):
                 f"the gradient of {', '.join(wrong) or 'all weights together'} is not finite"
             )
 
-    def _stop(self, what: str) -> None:
+    def _stop(self, what: str, of_a_step: bool = True) -> None:
         checkpoints = self.trainer.checkpoint_callbacks
         paths = [str(getattr(c, "best_model_path", "")) for c in checkpoints]
         kept = next((path for path in paths if path), None)
-        step = self.trainer.fit_loop.epoch_loop.batch_idx
+        where = f"epoch {self.current_epoch + 1}"
+        if of_a_step:
+            where += f", step {self.trainer.fit_loop.epoch_loop.batch_idx + 1} of it"
         raise FloatingPointError(
-            f"epoch {self.current_epoch + 1}, step {step + 1} of it: {what}. "
+            f"{where}: {what}. "
             + (f"The last good weights are in {kept}" if kept else "No weights were kept yet")
             + "; a lower learning rate, or content that is scaled down, may help"
         )
 
     def _embed(self) -> None:
+        r"""Embeds everybody, by weights that must be finite: no others are ranked by or kept."""
+        self._check_finite(self.model.state_dict())
         self.embeddings = self.model(
             self.inputs.features, self.inputs.edge_index_dict, self.inputs.edge_weight_dict
         )
+        self._check_finite(dict(zip(("users", "items"), self.embeddings, strict=True)))
         self.metrics.reset()
+
+    def _check_finite(self, named: Mapping[str, Tensor], of_a_step: bool = False) -> None:
+        wrong = [name for name, x in named.items() if not bool(x.isfinite().all())]
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            self._stop(f"{', '.join(wrong[:3])}{more} hold numbers that are not finite", of_a_step)
 
     def _rank(self, split: str, users: Tensor) -> None:
         if users.numel() == 0:

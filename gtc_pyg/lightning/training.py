@@ -12,6 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
@@ -25,11 +26,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.distributed import rank
+from gtc_pyg.functional import takes_numbers, whole_number
 from gtc_pyg.lightning.checkpoints import CheckpointFiles, MovableCheckpoint, read_checkpoint
 from gtc_pyg.lightning.data_module import InteractionDataModule
 from gtc_pyg.lightning.processes import process_options
 from gtc_pyg.lightning.recommender_module import RecommenderModule
 from gtc_pyg.lightning.resuming import KEY, RunState, check_same, settings_of
+from gtc_pyg.lightning.writing import named_errors
 from gtc_pyg.models import GraphRecommender
 
 MONITOR = "val/Recall@20"
@@ -46,6 +49,7 @@ _OUTCOME = (
     "seed",
     "trainer_kwargs",
 )
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _OWN = {
     *("max_epochs", "max_steps", "callbacks", "enable_checkpointing", "fast_dev_run", "barebones"),
     *("check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"),
@@ -94,15 +98,16 @@ class FitResult:
         )
 
 
+@takes_numbers
 def fit(
     model: GraphRecommender,
     dataset: InteractionDataset,
     *,
-    lr: float = 1e-3,
-    epochs: int = 100,
-    batch_size: int = 2048,
+    lr: float = 2e-3,
+    epochs: int = 200,
+    batch_size: int | None = None,
     patience: int = 20,
-    weight_averaging: float = 0.0,
+    weight_averaging: float = 0.99,
     spectral_start: bool = True,
     modalities: Sequence[str] | None = None,
     num_neighbors: Sequence[int] | None = None,
@@ -116,6 +121,10 @@ def fit(
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> FitResult:
     r"""Trains until validation Recall@20 stops rising, then reports the best epoch on test.
+
+    The defaults are for data of unknown size. They were found on planted shops of 500 to 20,000
+    users (``benchmarks/results/defaults.csv``); presets for known data sets are
+    :data:`gtc_pyg.experiment.DEFAULTS` and those of the examples.
 
     Writes below ``out``: the best, the last and the one checkpoint before it
     (``checkpoints/<name>/``), a CSV log (``logs/<name>/``) and a TensorBoard log
@@ -134,7 +143,8 @@ def fit(
         dataset: Interactions with content.
         lr: Learning rate of Adam.
         epochs: Largest number of epochs.
-        batch_size: Interactions per batch.
+        batch_size: Interactions per batch; where ``None``, as many as make 32 steps an epoch, 256
+            to 16,384.
         patience: Epochs without a better validation Recall@20 before training stops.
         weight_averaging: Decay of the exponential moving average of the weights over steps, which
             is what is evaluated and kept (Lightning's ``WeightAveraging``), with the buffers of the
@@ -161,10 +171,13 @@ def fit(
             ``num_nodes`` and ``strategy`` out. ``use_distributed_sampler`` is then always off.
 
     Raises:
-        ValueError: For an argument out of range, mini-batches of a model that prunes interactions,
-            devices or a strategy that do not match the processes; with ``resume`` for a checkpoint
-            of another run, naming what differs, or where all are damaged.
+        ValueError: For an argument out of range, half precision other than ``'bf16-mixed'``,
+            mini-batches of a model that prunes interactions, devices or a strategy that do not
+            match the processes; with ``resume`` for a checkpoint of another run, naming what
+            differs, or where all are damaged.
         RuntimeError: Where another process trains a run of this name now, or has written over it.
+        FloatingPointError: Where a loss, a gradient, a weight after an epoch or an embedding is not
+            finite; the checkpoints are of epochs before.
     """
     if not isinstance(model, GraphRecommender) or not isinstance(dataset, InteractionDataset):
         compiled = "; model.compile() compiles it in place" if hasattr(model, "_orig_mod") else ""
@@ -174,8 +187,10 @@ def fit(
         )
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 <= lr < math.inf:
         raise ValueError(f"'lr' must be a number, 0 or more (got {lr!r})")
-    if epochs < 1:
-        raise ValueError(f"'epochs' must be at least 1 (got {epochs})")
+    whole_number(1, epochs=epochs)
+    whole_number(1, batch_size=batch_size)
+    whole_number(0, patience=patience)
+    whole_number(0, seed=seed)
     if not 0 <= weight_averaging < 1:
         raise ValueError(f"'weight_averaging' must lie in [0, 1) (got {weight_averaging})")
     if num_neighbors is not None and model.edge_dropout > 0:
@@ -192,6 +207,9 @@ def fit(
             f"'callbacks' and ends every epoch with a whole validation and a checkpoint"
         )
     wanted |= process_options(wanted)
+    if batch_size is None:
+        num_edges = dataset.view("train")["user", "rates", "item"].edge_label_index.size(1)
+        batch_size = arguments["batch_size"] = max(256, min(16384, num_edges // 32))
     seed_everything(seed, verbose=False)
     data = InteractionDataModule(
         dataset,
@@ -204,13 +222,20 @@ def fit(
     began = time.perf_counter()
     given = data.inputs.edge_index_dict, data.inputs.edge_weight_dict
     model.prepare(*given, spectral_start=spectral_start)
+    silent = [name for name in data.inputs.silent() if name in model.modalities]
+    if silent:
+        warnings.warn(
+            f"content {', '.join(map(repr, silent))} is the same for every item that has it: the "
+            f"model cannot tell items apart by it, so leave it out of 'modalities' or mend it",
+            stacklevel=3,
+        )
     module = RecommenderModule(model, lr, seed)
     if not model.trainable:
         return _ranked(module, data, wanted, time.perf_counter() - began)
     folder = Path(out).expanduser()
     files = CheckpointFiles(folder / "checkpoints" / name)
     run = RunState(settings_of(model, data, {key: arguments[key] for key in _OUTCOME}))
-    with files.claimed() if rank() == 0 else nullcontext():
+    with named_errors(folder), files.claimed() if rank() == 0 else nullcontext():
         start = _resume(run, files, epochs) if resume else None
         if not resume and rank() == 0:
             files.begin()
@@ -223,6 +248,7 @@ def fit(
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
             trainer = Trainer(**{"enable_progress_bar": progress, **options})
+            _check_precision(trainer, model)
             if start is not None and "logger" not in wanted:
                 run.repeat_logs(trainer.loggers)
             trainer.fit(module, datamodule=data, ckpt_path=start)
@@ -279,6 +305,22 @@ def _ranked(
         seconds=[seconds],
         evaluation_seconds=[],
     )
+
+
+def _check_precision(trainer: Trainer, model: GraphRecommender) -> None:
+    """Half precision is for products alone: a step of Adam is lost in weights of 8 or 11 bits."""
+    remedy = "precision='bf16-mixed' computes in half precision and keeps weights in float32"
+    if trainer.precision not in _PRECISIONS:
+        raise ValueError(
+            f"'trainer_kwargs' asks for precision={str(trainer.precision)!r}, expected one of "
+            f"{', '.join(map(repr, _PRECISIONS))}; {remedy}"
+        )
+    for name, x in model.state_dict().items():
+        if x.dtype in (torch.half, torch.bfloat16):
+            raise ValueError(
+                f"'model' must have weights of torch.float32 or torch.float64 (got {x.dtype} for "
+                f"{name!r}): call model.float() first; {remedy}"
+            )
 
 
 def _callbacks(

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
+from gtc_pyg.transforms.item_knn_graph import same_everywhere
+
 
 @dataclass
 class GraphInputs:
@@ -41,6 +43,13 @@ class GraphInputs:
             key: data[key].edge_weight for key in data.edge_types if "edge_weight" in data[key]
         }
         return cls(features, edges, weights)
+
+    def silent(self) -> list[str]:
+        r"""The modalities that tell no item from another: the same for every item that has them."""
+        names = [name for name in self.features if not name.startswith("has_")]
+        return [
+            n for n in names if same_everywhere(self.features[n], self.features.get(f"has_{n}"))
+        ]
 
     def to(self, device: torch.device) -> GraphInputs:
         r"""The same on another device."""

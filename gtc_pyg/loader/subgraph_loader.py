@@ -12,7 +12,12 @@ from torch_geometric.sampler import EdgeSamplerInput
 from torch_geometric.typing import EdgeType
 
 from gtc_pyg.distributed import own_rows, rank
-from gtc_pyg.loader.interaction_loader import InteractionBatch, NegativeSampler
+from gtc_pyg.functional import check_edges, check_least, check_weights, takes_numbers
+from gtc_pyg.loader.interaction_loader import (
+    InteractionBatch,
+    NegativeSampler,
+    without_full_users,
+)
 
 USER_TO_ITEM: EdgeType = ("user", "rates", "item")
 ITEM_TO_USER: EdgeType = ("item", "rev_rates", "user")
@@ -46,8 +51,10 @@ class SubgraphLoader:
 
     Raises:
         ImportError: Where neither torch-sparse nor pyg-lib is installed.
+        ValueError: As :func:`~gtc_pyg.functional.check_edges` says, for any of the edges.
     """
 
+    @takes_numbers
     def __init__(
         self,
         data: HeteroData,
@@ -56,18 +63,20 @@ class SubgraphLoader:
         seed: int = 0,
         edge_label_index: Tensor | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"'batch_size' must be at least 1 (got {batch_size})")
+        check_least(1, batch_size=batch_size)
         num_users, num_items = data["user"].num_nodes, data["item"].num_nodes
-        user, item = data[USER_TO_ITEM].edge_index
-        self.data = copy.copy(data)  # its tensors are shared
+        self.data = checked_edges(data)
+        user, item = self.data[USER_TO_ITEM].edge_index
         self.data["user"].degree = torch.bincount(user, minlength=num_users)
         self.data["item"].degree = torch.bincount(item, minlength=num_items)
-        self.edge_label_index = data[USER_TO_ITEM].edge_index
+        self.edge_label_index = self.data[USER_TO_ITEM].edge_index
         if edge_label_index is not None:
-            self.edge_label_index = edge_label_index
+            self.edge_label_index = check_edges(
+                edge_label_index, num_users, num_items, "edge_label_index"
+            )
         if self.edge_label_index.size(1) == 0:
             raise ValueError("'data' holds no interactions")
+        self.edge_label_index = without_full_users(self.edge_label_index, num_users, num_items)
         self.num_neighbors = (
             dict(num_neighbors) if isinstance(num_neighbors, Mapping) else list(num_neighbors)
         )
@@ -107,3 +116,27 @@ class SubgraphLoader:
             batch.triple = InteractionBatch(pairs[0, :num], pairs[1, :num], pairs[1, num:])
             batch.num_triples = rows.numel()
             yield batch
+
+
+def checked_edges(data: HeteroData) -> HeteroData:
+    r"""The same data, its tensors shared, with ``int64`` edges none of which leads out of it.
+
+    Args:
+        data: Of edges as ``edge_index``.
+
+    Raises:
+        ValueError: As :func:`~gtc_pyg.functional.check_edges` says, naming the edge type.
+    """
+    out = copy.copy(data)
+    for key in data.edge_types:
+        sizes, store = (data[key[0]].num_nodes, data[key[2]].num_nodes), data[key]
+        if "edge_index" not in store:
+            raise ValueError(f"'data' at {key} must have an 'edge_index' (it has {list(store)})")
+        try:
+            edge_index = check_edges(store.edge_index, *sizes, kinds=(key[0], key[2]))
+            if "edge_weight" in store:
+                check_weights(store.edge_weight, edge_index.size(1))
+        except ValueError as error:
+            raise ValueError(f"'data' at {key}: {error}") from error
+        out[key].edge_index = edge_index
+    return out

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, ModuleDict
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_least, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
@@ -47,6 +47,7 @@ class FREEDOM(GraphRecommender):
 
     loss_is_mean = True
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,
@@ -106,12 +107,13 @@ class FREEDOM(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         user_emb, item_emb = self.embed(features, graph)
         parts = {"ranking": self.rank_loss(user_emb, item_emb, user, pos_item, neg_item, graph)}
         u = user_emb.index_select(0, user)
         content = user_emb.new_zeros(())
         for name, projection in self.projections.items():
-            x = content_of(features, name, graph.num_items)
+            x = content_of(features, name, graph.num_items, u.dtype)
             # The difference is projected, and not both: half of the products.
             gap = x.index_select(0, pos_item) - x.index_select(0, neg_item)
             score = (u * projection(gap)).sum(dim=-1)

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 from torch_geometric.data import HeteroData
 
-from gtc_pyg.functional import check_least, normalize_rows, select_columns, spectral_factors
+from gtc_pyg.functional import (
+    check_least,
+    normalize_rows,
+    select_columns,
+    spectral_factors,
+    takes_numbers,
+)
 from gtc_pyg.graph import (
     CSRGraph,
     EdgeIndexDict,
@@ -58,6 +64,7 @@ class GraphRecommender(Module):
     """What the ID embeddings start from; a run that goes on must have had the same."""
     prepared: Tensor
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,
@@ -255,6 +262,7 @@ class GraphRecommender(Module):
         self.heads.fit(graph, self.num_item_layers)
         self.prepared.fill_(True)
 
+    @takes_numbers
     @torch.no_grad()
     def start_from(self, edge_index: Tensor, length: float = 0.8) -> None:
         r"""Lets ID embeddings start from the interactions, instead of at random.
@@ -361,6 +369,12 @@ class GraphRecommender(Module):
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
         if graph.nodes is not None:
             raise ValueError("'edge_index_dict' must be the whole graph (got a sampled one)")
+        for parameter in self.parameters():
+            if parameter.dtype in (torch.half, torch.bfloat16):
+                raise ValueError(
+                    f"what is solved in closed form needs weights of torch.float32 or "
+                    f"torch.float64 (got {parameter.dtype}): call model.float() first"
+                )
         return graph
 
     def csr_graph(

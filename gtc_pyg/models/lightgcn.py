@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_least, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
 from gtc_pyg.models.components import Components
@@ -34,6 +34,7 @@ class LightGCN(GraphRecommender):
 
     loss_is_mean = True
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,
@@ -74,6 +75,7 @@ class LightGCN(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         user_emb, item_emb = self.embed(features, graph)
         e_user, e_item = graph.rows(self.user_emb, "user"), graph.rows(self.item_emb, "item")
         ego = torch.cat([e_user[user], e_item[pos_item], e_item[neg_item]])

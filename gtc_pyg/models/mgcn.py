@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
-from gtc_pyg.functional import check_least, contrast, normalize_rows, spmm
+from gtc_pyg.functional import check_least, contrast, normalize_rows, spmm, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM
@@ -64,6 +64,7 @@ class MGCN(GraphRecommender):
         heads: As in :class:`~gtc_pyg.models.GraphRecommender`.
     """
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,
@@ -129,6 +130,7 @@ class MGCN(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         users, row = user.unique(return_inverse=True)
         items, column = torch.cat([pos_item, neg_item]).unique(return_inverse=True)
         pos, neg = column.chunk(2)
@@ -156,7 +158,7 @@ class MGCN(GraphRecommender):
         r"""Items' content of all modalities, gated by their IDs, side by side, ``[I, M K]``."""
         e_item = graph.rows(self.item_emb, "item")
         purified = [
-            e_item * purifier(content_of(features, name, graph.num_items))
+            e_item * purifier(content_of(features, name, graph.num_items, e_item.dtype))
             for name, purifier in self.purifiers.items()
         ]
         return torch.cat(purified, dim=1)  # for one product
@@ -219,6 +221,7 @@ class MGCN(GraphRecommender):
 class _FusedUsers(PropagatedUsers):
     """Users of an MGCN: what is propagated to them, and the content of their items."""
 
+    @takes_numbers
     def __init__(self, model: MGCN, graph: CSRGraph, content: Tensor) -> None:
         user, item = model.user_emb.weight, model.item_emb.weight
         super().__init__(graph, user, item, model.num_layers, model.ranking.scale)
@@ -235,6 +238,7 @@ class _FusedUsers(PropagatedUsers):
 class _FusedComponents(Components):
     """Sources of an MGCN: gates and attention as they are, content is a weighted sum."""
 
+    @takes_numbers
     def __init__(self, model: MGCN, features: Features, graph: CSRGraph) -> None:
         user, item, scale = model.user_emb.weight, model.item_emb.weight, model.ranking.scale
         nothing = torch.zeros_like(item)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_least, takes_numbers
 from gtc_pyg.graph import CSRGraph, Features
 from gtc_pyg.graph.content import check_widths
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
@@ -42,6 +42,7 @@ class SpectralFilter(GraphRecommender):
 
     trainable = False
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,

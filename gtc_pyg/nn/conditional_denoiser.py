@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import Linear
-from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, spmm
 
 import gtc_pyg.functional as fn
-from gtc_pyg.functional import check_ids, check_least
+from gtc_pyg.functional import check_adjacency, check_least, check_weights
 
 CONDITIONS = ("item", "neighbors", "user")
 
@@ -253,38 +252,13 @@ class ConditionalDenoiser(MessagePassing):
     @staticmethod
     def _check_adjacency(adj: Adj, size: tuple[int, int], edge_weight: OptTensor) -> Adj:
         """Refuses what does not fit the embeddings; gives an ``EdgeIndex`` as a plain tensor."""
-        if is_sparse(adj):
-            if edge_weight is not None:
-                raise ValueError(
-                    "'edge_weight' goes with an edge_index; a sparse matrix has values of its own"
-                )
-            if (adj.size(1), adj.size(0)) != size:
-                raise ValueError(
-                    f"'edge_index' must be transposed, [items, users] = {[size[1], size[0]]} (got "
-                    f"{[adj.size(0), adj.size(1)]})"
-                )
-            if not isinstance(adj, Tensor) or adj.layout != torch.sparse_csr:
-                return adj
-            ids = {"user": adj.col_indices()}
-        else:
-            adj = adj.as_tensor() if isinstance(adj, EdgeIndex) else adj
-            if not isinstance(adj, Tensor):
-                raise ValueError(
-                    f"'edge_index' must be a tensor [2, E] or sparse (got {type(adj).__name__})"
-                )
-            if not adj.is_floating_point() and adj.dtype != torch.bool:
-                adj = adj.long()
-            if adj.dim() != 2 or adj.size(0) != 2:
-                raise ValueError(f"'edge_index' must be [2, E] (got {list(adj.shape)})")
-            if edge_weight is not None and edge_weight.numel() != adj.size(1):
-                raise ValueError(
-                    f"'edge_weight' must hold {adj.size(1)}, one for each edge (got "
-                    f"{edge_weight.numel()})"
-                )
-            ids = {"user": adj[0], "item": adj[1]}
-        if adj.device.type == "cpu" and not torch.compiler.is_compiling():
-            for (name, index), num in zip(ids.items(), size, strict=False):
-                check_ids(index, num, f"'edge_index' holds {name}")
+        if is_sparse(adj) and edge_weight is not None:
+            raise ValueError(
+                "'edge_weight' goes with an edge_index; a sparse matrix has values of its own"
+            )
+        adj = check_adjacency(adj, *size, "edge_index", ("user", "item"), wait=False)
+        if edge_weight is not None:
+            check_weights(edge_weight, adj.size(1), wait=False)
         return adj
 
     @staticmethod

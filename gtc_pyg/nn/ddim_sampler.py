@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from gtc_pyg.functional import takes_numbers
 from gtc_pyg.nn.conditional_denoiser import ConditionalDenoiser
 from gtc_pyg.nn.noise_schedule import NoiseSchedule
 
@@ -68,6 +69,7 @@ class DDIMSampler(Module):
         ValueError: Where the steps do not fit the schedule.
     """
 
+    @takes_numbers
     def __init__(
         self,
         schedule: NoiseSchedule,
@@ -89,7 +91,7 @@ class DDIMSampler(Module):
         self.num_sampling_steps = num_sampling_steps
         self.prediction = prediction
         self.clip = clip
-        times = torch.linspace(start_step, 0, num_sampling_steps + 1).round()
+        times = torch.linspace(start_step, 0, num_sampling_steps + 1, device="cpu").round()
         self.times = [int(t) for t in times]
 
     def start(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_least, takes_numbers
 
 
 class NoiseSchedule(Module):
@@ -57,6 +57,7 @@ class NoiseSchedule(Module):
 
     alpha_bar: Tensor
 
+    @takes_numbers
     def __init__(
         self,
         num_steps: int = 600,

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.functional import check_least, sampled_softmax
+from gtc_pyg.functional import check_least, sampled_softmax, takes_numbers
 
 
 class RankingLoss(Module):
@@ -18,6 +18,7 @@ class RankingLoss(Module):
     num_negatives: int = 1
     """How many negatives all users of a batch share; 1 where each pair has its own."""
 
+    @takes_numbers
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
         if not 0 < scale < float("inf"):
@@ -91,6 +92,7 @@ class SampledSoftmax(RankingLoss):
         - **output:** a scalar
     """
 
+    @takes_numbers
     def __init__(self, num_negatives: int = 1024, scale: float = 1.0) -> None:
         super().__init__(scale)
         check_least(2, num_negatives=num_negatives)

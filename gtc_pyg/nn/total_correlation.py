@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Module, Parameter
 
-from gtc_pyg.functional import check_least, draw_permutations, total_correlation, upcast
+from gtc_pyg.functional import (
+    check_least,
+    draw_permutations,
+    takes_numbers,
+    total_correlation,
+    upcast,
+)
 
 
 class TotalCorrelationLoss(Module):
@@ -63,6 +69,7 @@ class TotalCorrelationLoss(Module):
         torch.Size([])
     """
 
+    @takes_numbers
     def __init__(
         self,
         negatives: str = "n",

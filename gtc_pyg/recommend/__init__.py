@@ -2,6 +2,7 @@ r"""After training: lists for users, old and new, for items nobody has touched, 
 
 try:
     import pandas  # noqa: F401
+    import pyarrow  # noqa: F401
     import safetensors  # noqa: F401
 except ModuleNotFoundError as error:
     message = f'gtc_pyg.recommend needs {error.name}: pip install "gtc-pyg[recommend]"'

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.evaluation import GroupedEdges
-from gtc_pyg.functional import inner_product_topk
+from gtc_pyg.functional import inner_product_topk, whole_number
 
 MARGIN = 16  # candidates more, as single precision may get the last ones wrong
 ROWS = 256  # scored again at a time
@@ -64,8 +64,7 @@ def best_items(
     Raises:
         ValueError: If ``k`` is less than 1.
     """
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"'k' must be a whole number, at least 1 (got {k!r})")
+    k = whole_number(1, k=k)
     emb, links = item_emb, exclude_links
     if chosen.only is not None:
         emb = item_emb[chosen.only]

@@ -8,6 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gtc_pyg.datasets.content_values import is_sparse, numbers_of
+
 
 def read_content(
     features: Mapping[str, Any], known: Mapping[str, Tensor], ids: pd.Index
@@ -15,9 +17,11 @@ def read_content(
     r"""Content of new items, checked against that of the known ones.
 
     Args:
-        features: Modality to an array or tensor ``[n, F_m]``, or a DataFrame with ids as index, and
-            ``has_<modality>`` ``[n]`` (bool), or a Series with ids as index. A modality that is
-            left out is one that all of them lack.
+        features: Modality to content ``[n, F_m]`` as
+            :func:`~gtc_pyg.datasets.content_values.numbers_of` takes it, rows in the order of
+            ``ids`` or, of a DataFrame, Series or dict, by id; and ``has_<modality>`` ``[n]``
+            (bool), or a Series with ids as index. A modality that is left out is one that all of
+            them lack.
         known: The same of the known items.
         ids: Of the new items :math:`[n]`.
 
@@ -70,7 +74,10 @@ def read_content(
 
 
 def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
-    if isinstance(x, pd.DataFrame):
+    if isinstance(x, Mapping) and not is_sparse(x):
+        x = pd.Series(list(x.values()), index=list(x), dtype=object)
+    by_id = isinstance(x, pd.DataFrame | pd.Series)
+    if by_id:
         lacking = ids.difference(x.index)
         if len(lacking) or not x.index.is_unique:
             raise ValueError(
@@ -79,12 +86,9 @@ def _as_tensor(name: str, x: Any, ids: pd.Index) -> Tensor:
                 f"{x.index[:3].tolist()}); set_index makes an index of a column"
             )
         x = x.loc[ids]
-    if isinstance(x, Tensor):
-        return x.detach().cpu().float()
-    try:
-        return torch.tensor(np.asarray(x, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"'features' at {name!r} must be numbers ({error})") from None
+    found = numbers_of(x, f"'features' at {name!r}", ids if by_id else None)
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.array(found, dtype=np.float32))
 
 
 def _as_mask(name: str, mask: Any, ids: pd.Index) -> Tensor:

@@ -48,7 +48,7 @@ class Explanation:
     ``kind`` (``'kept'`` or ``'dropped'``), ``by`` (how much more or less of the variance it lets
     through, as a share of all that the mean user's filter lets through of the modality: values are
     small, a hundredth is much) and the items at both ends of that direction of the content,
-    ``high`` and ``low``."""
+    ``high`` and ``low``. None of a modality whose content is the same for every item."""
 
     def to_dict(self) -> dict[str, Any]:
         r"""The same of plain lists and numbers, for JSON."""
@@ -60,14 +60,14 @@ class Explanation:
         return out | {"own": self.own, "itself": self.itself}
 
     def __str__(self) -> str:
-        lines = [f"{_plain(self.item)!r} scores {self.score:.4g}"]
+        lines = [f"{_quoted(self.item)} scores {self.score:.4g}"]
         lines += [f"  {name:<14}{value:+.4g}" for name, value in self.sources.items()]
         for title, table in (
             ("past items", self.past_items),
             ("similar items", self.similar_items),
         ):
             shown = ", ".join(
-                f"{_plain(item)!r} {value:+.3g}"
+                f"{_quoted(item)} {value:+.3g}"
                 for item, value in zip(table["item"][:5], table["value"][:5], strict=True)
             )
             lines.append(f"  {title}: {shown or 'none'}")
@@ -120,6 +120,7 @@ def plot(
         names.__getitem__,
         [names[row] for row in rows.tolist()],
         title="" if user is None else f"Why these items: {user}",
+        silent=recommender.inputs.silent(),
     )
 
 
@@ -167,7 +168,7 @@ def directions_of(
         has = features.get(f"has_{name}", torch.ones(len(features[name]), dtype=torch.bool))
         present = has.nonzero().view(-1)
         x = features[name][present]
-        x = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-12)
+        x = (x - x.mean(dim=0)) / x.std(dim=0, correction=0).clamp(min=1e-12)
         for kind, vectors, by in (
             ("kept", found.kept, found.kept_by),
             ("dropped", found.dropped, found.dropped_by),
@@ -178,6 +179,11 @@ def directions_of(
                 high, low = ([_plain(item) for item in end] for end in ends)
                 rows.append((name, kind, value, high, low))
     return pd.DataFrame(rows, columns=["modality", "kind", "by", "high", "low"])
+
+
+def _quoted(value: Any) -> str:
+    value = _plain(value)
+    return f"'{value}'" if isinstance(value, str) and value.isprintable() else repr(value)
 
 
 def _plain(value: Any) -> Any:

@@ -3,8 +3,6 @@ r"""A recommender as a folder: written beside its place, checked before anything
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,56 +14,56 @@ from torch import Tensor
 
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.models import GraphRecommender
 from gtc_pyg.models.registry import MODELS, build_model, settings_of
-from gtc_pyg.recommend import manifest
+from gtc_pyg.recommend import contents, manifest
+from gtc_pyg.recommend.exchange import recover, replacing
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.lists import Lists
-from gtc_pyg.recommend.manifest import CONFIG, FILES, FORMAT, ITEMS, TENSORS, USERS
+from gtc_pyg.recommend.manifest import FILES, FORMAT, ITEMS, SUMS, TENSORS, USERS
+from gtc_pyg.recommend.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from gtc_pyg.recommend.recommender import Recommender
 
+MOST_CELLS = 2**24
+"""Values in a table of ids or items, beside as many as the folder has bytes."""
+
 
 def save(recommender: Recommender, path: Path) -> Path:
-    r"""Writes the folder beside its place and renames it; see :meth:`Recommender.save`."""
-    model = recommender.model
-    if type(model) not in MODELS.values():
-        raise ValueError(f"only models of gtc_pyg.models can be saved (got {type(model)})")
-    check_place(path)
+    r"""Writes the folder beside its place and exchanges them; see :meth:`Recommender.save`."""
+    if type(recommender.model) not in MODELS.values():
+        raise ValueError(
+            f"only models of gtc_pyg.models can be saved (got {type(recommender.model)})"
+        )
+    settings = settings_of(recommender.model)
     path = Path(os.path.realpath(path))  # a link stays one
-    with told(path):
-        _write(recommender, path)
+    with told(path), replacing(path, lambda: check_place(path)) as beside:
+        _write(recommender, settings, beside)
     return path
 
 
-def _write(recommender: Recommender, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        edge_types = list(recommender.inputs.edge_index_dict)
-        save_file(_tensors(recommender), beside / TENSORS)
-        pd.DataFrame({"user": recommender.users.index}).to_parquet(beside / USERS, index=False)
-        table = pd.DataFrame() if recommender.table is None else recommender.table
-        others = [column for column in table.columns if column != "item"]
-        items = table[others].reset_index(drop=True)
-        items.insert(0, "item", recommender.items.index)
-        _write_items(items, beside / ITEMS)
-        entries = {
-            "model": settings_of(recommender.model),
-            "features": list(recommender.features),
-            "edge_types": [list(key) for key in edge_types],
-        }
-        manifest.write(beside, entries)
-        for file in (CONFIG, *FILES):
-            (beside / file).chmod(0o666 & ~_umask())
-            with (beside / file).open("rb+") as written:
-                os.fsync(written.fileno())
-        beside.chmod(0o777 & ~_umask())
-        _replace(beside, path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+def _write(recommender: Recommender, settings: Mapping[str, Any], beside: Path) -> None:
+    features, edge_types = list(recommender.features), list(recommender.inputs.edge_index_dict)
+    tensors = _tensors(recommender)
+    held = contents.header_of(tensors)
+    contents.check_settings(settings, held)
+    model, widths = recommender.model, settings.get("in_channels", {})
+    contents.check_shapes(held, model, widths, features, edge_types)
+    contents.check_values(tensors, edge_types, (model.num_users, model.num_items))
+    save_file(tensors, beside / TENSORS)
+    write_table(pd.DataFrame({"user": recommender.users.index}), beside / USERS)
+    table = pd.DataFrame() if recommender.table is None else recommender.table
+    others = [column for column in table.columns if column != "item"]
+    items = table[others].reset_index(drop=True)
+    items.insert(0, "item", recommender.items.index)
+    write_table(items, beside / ITEMS)
+    edge_lists = [list(key) for key in edge_types]
+    manifest.write(beside, {"model": settings, "features": features, "edge_types": edge_lists})
+    for file in (SUMS, *FILES):
+        (beside / file).chmod(0o666 & ~_umask())
+        with (beside / file).open("rb+") as written:
+            os.fsync(written.fileno())
+    beside.chmod(0o777 & ~_umask())
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
@@ -85,7 +83,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
     names = {entry.name for entry in path.iterdir()}
     if names and manifest.format_of(path) != FORMAT:
         raise FileExistsError(f"{path} is there and no saved recommender: choose another place")
-    others = sorted(names - {CONFIG, *FILES})
+    others = sorted(names - {SUMS, *FILES})
     if others:
         raise FileExistsError(
             f"{path} holds more than a saved recommender, {others[:3]}: choose another place"
@@ -94,42 +92,81 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 def load(cls: type[Recommender], path: Path) -> Recommender:
     r"""Checks and reads the folder; see :meth:`Recommender.load`."""
+    recover(Path(os.path.realpath(path)))
+    while True:
+        before = _identity(path)
+        try:
+            found = _load(cls, path)
+        except (OSError, ValueError):
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return found
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Another one when another folder takes the place, while files are read one after another."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _load(cls: type[Recommender], path: Path) -> Recommender:
     config = manifest.checked(path)
     try:
-        tensors = load_file(path / TENSORS)
-        users, items = (pd.read_parquet(path / file) for file in (USERS, ITEMS))
-        model = _model(config, tensors)
-        keys = [(source, name, target) for source, name, target in config["edge_types"]]
-        features = {name: tensors[f"features.{name}"] for name in config["features"]}
-        inputs = GraphInputs(
-            {name: x[: model.num_items] for name, x in features.items()},
-            {key: tensors[f"edges.{i}.index"] for i, key in enumerate(keys)},
-            {
-                key: tensors[f"edges.{i}.weight"]
-                for i, key in enumerate(keys)
-                if f"edges.{i}.weight" in tensors
-            },
-        )
-        _check_rows(model, tensors, inputs, (len(users), len(items)))
-        self = cls.__new__(cls)
-        self._set_model(model, inputs)
-        self.features = features
-        table = items.drop(columns="item")
-        Lists.__init__(
-            self,
-            tensors["user_emb"],
-            tensors["item_emb"],
-            Ids(pd.Index(users["user"]), "user"),
-            Ids(pd.Index(items["item"]), "item"),
-            table if len(table.columns) else None,
-            tensors["seen"],
-            model.item_bias is not None,
-        )
-    except Exception as error:  # hostile tables and arguments can raise anything
+        return _read(cls, path, config)
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile tables and settings can raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise  # cannot be read, whatever is in it; Arrow's own have no number
-        what = str(error).replace(str(path), "it")
+        what = f"{error!s:.1000}".replace(str(path), "it")
         raise ValueError(f"{path}: damaged, or not written by save ({what})") from error
+
+
+def _read(cls: type[Recommender], path: Path, config: Mapping[str, Any]) -> Recommender:
+    """Sizes first: nothing is made before it is known to be no larger than the files."""
+    settings, names = config["model"], list(config["features"])
+    edge_types = [(source, name, target) for source, name, target in config["edge_types"]]
+    held = contents.read_header(path / TENSORS)
+    contents.check_settings([settings, names, config["edge_types"]], held)
+    with torch.device("meta"):
+        model = build_model(settings)
+    contents.check_weights(model, held)
+    widths = settings.get("in_channels", {})
+    num_users, num_items = contents.check_shapes(held, model, widths, names, edge_types)
+    most = MOST_CELLS + sum((path / file).stat().st_size for file in FILES)
+    users = read_table(path / USERS, num_users, most)
+    items = read_table(path / ITEMS, num_items, most)
+    tensors = load_file(path / TENSORS)
+    contents.check_values(tensors, edge_types, (model.num_users, model.num_items))
+    weights = {k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights, assign=True)
+    features = {name: tensors[f"features.{name}"] for name in names}
+    edges = {key: tensors[f"edges.{i}.index"] for i, key in enumerate(edge_types)}
+    weighted = {key: f"edges.{i}.weight" for i, key in enumerate(edge_types)}
+    inputs = GraphInputs(
+        {name: x[: model.num_items] for name, x in features.items()},
+        edges,
+        {key: tensors[name] for key, name in weighted.items() if name in tensors},
+    )
+    table = items.drop(columns="item")
+    self = cls.__new__(cls)
+    self._set_model(model, inputs)
+    self.features = features
+    Lists.__init__(
+        self,
+        tensors["user_emb"],
+        tensors["item_emb"],
+        Ids(pd.Index(users["user"]), "user"),
+        Ids(pd.Index(items["item"]), "item"),
+        table if len(table.columns) else None,
+        tensors["seen"],
+        model.item_bias is not None,
+    )
     return self
 
 
@@ -148,90 +185,6 @@ def _tensors(recommender: Recommender) -> dict[str, Tensor]:
         name: x.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, x in out.items()
     }
-
-
-def _model(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphRecommender:
-    """The model, once its tables are known to be as large as the weights that were saved."""
-    settings = config["model"]
-    if "arguments" in config or not isinstance(settings, Mapping):
-        raise ValueError(
-            "it was saved before models were made of parts: 'model' must hold the class and the "
-            "settings of its parts; train and save it again"
-        )
-    sizes = tensors["model.user_emb.weight"], tensors["model.item_emb.weight"]
-    for name, table in zip(("num_users", "num_items"), sizes, strict=True):
-        if settings[name] != table.size(0):
-            raise ValueError(f"{name} is {settings[name]}, but the weights have {table.size(0)}")
-    most = max(2**20, *(size for x in tensors.values() for size in x.shape))
-    _check_most(settings, most)
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(settings)
-    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(state)
-    return model
-
-
-def _check_most(settings: Any, most: int, name: str = "") -> None:
-    if isinstance(settings, Mapping):
-        for key, value in settings.items():
-            _check_most(value, most, str(key))
-    elif isinstance(settings, list):
-        for value in settings:
-            _check_most(value, most, name)
-    elif isinstance(settings, int) and settings > most:
-        raise ValueError(f"{name} is {settings}, more than anything in the weights")
-
-
-def _replace(beside: Path, path: Path) -> None:
-    if not path.exists():
-        os.rename(beside, path)
-        return
-    old = path.with_name(beside.name.removesuffix(".part") + ".old")
-    os.rename(path, old)
-    try:
-        os.rename(beside, path)
-    except OSError:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old)
-
-
-def _check_rows(
-    model: GraphRecommender,
-    tensors: Mapping[str, Tensor],
-    inputs: GraphInputs,
-    sizes: tuple[int, int],
-) -> None:
-    """Interactions and graph speak of the rows that there are, of which each has its id."""
-    for what, size in zip(("user", "item"), sizes, strict=True):
-        rows = tensors[f"{what}_emb"].size(0)
-        if size != rows:
-            raise ValueError(f"{size} {what} ids, but {rows} embeddings")
-    ends = {"user": model.num_users, "item": model.num_items}
-    pairs = [("seen", tensors["seen"], sizes)]
-    for (source, relation, target), edges in inputs.edge_index_dict.items():
-        pairs.append((relation, edges, (ends.get(source, 0), ends.get(target, 0))))
-    for name, edges, limits in pairs:
-        if edges.dim() != 2 or edges.size(0) != 2 or edges.dtype != torch.long:
-            raise ValueError(f"{name} must be pairs (got {list(edges.shape)})")
-        for row, limit in zip(edges, limits, strict=True):
-            if row.numel() > 0 and not 0 <= int(row.min()) <= int(row.max()) < limit:
-                raise ValueError(f"{name} has rows outside 0 to {limit - 1}")
-
-
-def _write_items(items: pd.DataFrame, path: Path) -> None:
-    try:
-        items.to_parquet(path, index=False)
-    except (TypeError, ValueError) as error:  # Arrow's are these, too
-        for column in items.columns:
-            try:
-                items[[column]].to_parquet(path, index=False)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"the items' column {column!r} cannot be saved ({error}): give it one type, "
-                    f"by astype(str) say"
-                ) from error
-        raise
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtc_pyg.functional import inner_product_topk
+from gtc_pyg.functional import inner_product_topk, takes_numbers, whole_number
 
 MIN_APPROXIMATE = 39 * 256  # faiss wants 39 items for each of the 256 codewords of a part
 PART = 4  # channels that share a codeword
@@ -66,6 +66,7 @@ class ItemIndex:
         tensor([[2, 1]])
     """
 
+    @takes_numbers
     def __init__(
         self,
         item_emb: Tensor,
@@ -150,9 +151,7 @@ class ItemIndex:
             ValueError: If ``k`` is less than 1, or embeddings are not finite or of another width
                 than the items'.
         """
-        if k < 1:
-            raise ValueError(f"'k' must be at least 1 (got {k})")
-        k = min(k, self.num_items)
+        k = min(whole_number(1, k=k), self.num_items)
         x = self._checked(user_emb, "user_emb")
         links = torch.empty(2, 0, dtype=torch.long) if exclude_links is None else exclude_links
         links = links.cpu()

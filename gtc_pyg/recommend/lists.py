@@ -12,21 +12,25 @@ from tqdm import tqdm
 
 from gtc_pyg.datasets.writing import told
 from gtc_pyg.evaluation import GroupedEdges
-from gtc_pyg.functional import normalize_rows
+from gtc_pyg.functional import normalize_rows, whole_number
 from gtc_pyg.recommend.best_items import Candidates, best_items
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import pairs_of
 from gtc_pyg.recommend.quality import list_quality
+from gtc_pyg.recommend.state import Field, Stateful, reader
 from gtc_pyg.recommend.streaming import checked_ending, write_lists
 
 USERS_AT_ONCE = 4096
 
 
-class Lists:
+class Lists(Stateful):
     r"""Lists of items, from embeddings of users and items and what is known of them.
 
     Scores are sums of double-precision products, so that lists and scores are the same whatever
     the number of threads and users at a time; of equal scores the item of the lower row is first.
+
+    It may be read while another thread adds users or items: each call answers from the state that
+    it found, the old one or the new one.
 
     Args:
         user_emb: ``[U, K]``.
@@ -39,6 +43,14 @@ class Lists:
             whether items are alike.
     """
 
+    user_emb = Field[Tensor]()
+    item_emb = Field[Tensor]()
+    users = Field[Ids]()
+    items = Field[Ids]()
+    table = Field[pd.DataFrame | None]()
+    seen = Field[Tensor]()
+    _seen = Field[GroupedEdges]()
+
     def __init__(
         self,
         user_emb: Tensor,
@@ -49,14 +61,16 @@ class Lists:
         seen: Tensor,
         has_bias: bool,
     ) -> None:
-        self.user_emb, self.item_emb = user_emb, item_emb
-        self.users, self.items = users, items
-        self.table = None if table is None else _without_ids(table, items.index)
+        self._change(
+            user_emb=user_emb,
+            item_emb=item_emb,
+            users=users,
+            items=items,
+            table=None if table is None else _without_ids(table, items.index),
+            seen=seen,
+            _seen=GroupedEdges(seen, len(users)),
+        )
         self._has_bias = has_bias
-        self._see(seen)
-
-    def _see(self, seen: Tensor) -> None:
-        self.seen, self._seen = seen, GroupedEdges(seen, len(self.users))
 
     @property
     def num_users(self) -> int:
@@ -68,6 +82,7 @@ class Lists:
         r"""The number of items, those added after training included."""
         return len(self.items)
 
+    @reader
     def history(self, user: Any) -> pd.DataFrame:
         r"""The items that a user is known to have interacted with.
 
@@ -82,6 +97,7 @@ class Lists:
         """
         return self.describe(self.items[self._seen(self.users.row(user))[1].sort().values])
 
+    @reader
     def describe(self, items: Any = None) -> pd.DataFrame:
         r"""What there is to show of some items.
 
@@ -101,6 +117,7 @@ class Lists:
         others = self.table.iloc[rows.numpy()]
         return pd.concat([out, others.reset_index(drop=True)], axis=1)
 
+    @reader
     def recommend(
         self,
         users: Any = None,
@@ -131,6 +148,7 @@ class Lists:
         scores, items = self._rank(rows, k, chosen, seen)
         return self._as_table(self.users[rows], scores, items)
 
+    @reader
     def write(
         self,
         path: str | os.PathLike[str],
@@ -163,8 +181,10 @@ class Lists:
 
         Raises:
             ValueError: For another ending, and as :meth:`recommend`.
+            RuntimeError: Where another process writes the same lists to the same path.
         """
-        path = checked_ending(Path(path))
+        path, k = checked_ending(Path(path)), whole_number(1, k=k)
+        users_at_once = whole_number(1, users_at_once=users_at_once)
         rows = self.users.rows(users)
         chosen = self._candidates(candidates, exclude)
         seen = self._seen if exclude_seen else None
@@ -178,6 +198,7 @@ class Lists:
         with tqdm(total=rows.numel(), unit=" users", disable=not progress) as bar, told(path):
             return write_lists(path, lists, starts, [*asked, *self._identity()], bar.update)
 
+    @reader
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         r"""The items whose embeddings have the highest cosines with an item's.
 
@@ -198,6 +219,7 @@ class Lists:
         scores, items = best_items(emb[row], emb, k, Candidates(), itself)
         return self._as_table(None, scores, items)
 
+    @reader
     def quality(self, k: int = 10, users: Any = None, category: str | None = None) -> pd.Series:
         r"""How popular, how varied and how personal the lists are, by PyG's metrics.
 
@@ -214,7 +236,7 @@ class Lists:
         Raises:
             ValueError: For an unknown column, or where no user has ``k`` candidates.
         """
-        rows = self.users.rows(users)
+        rows, k = self.users.rows(users), whole_number(1, k=k)
         items = self._rank(rows, k, Candidates(), self._seen)[1]
         popularity = torch.bincount(self.seen[1], minlength=self.num_items)
         codes = None

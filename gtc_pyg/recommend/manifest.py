@@ -1,4 +1,4 @@
-r"""``config.yaml`` of a saved recommender: what the folder is, and the checksums of its files."""
+r"""What a saved recommender says of itself: ``config.yaml``, and ``SHA256SUMS`` of all files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import yaml
 from gtc_pyg._version import __version__
 
 FORMAT = "gtc-pyg recommender"
-FORMAT_VERSION = 1
-CONFIG, TENSORS, USERS, ITEMS = "config.yaml", "model.safetensors", "users.parquet", "items.parquet"
-FILES = (TENSORS, USERS, ITEMS)
+FORMAT_VERSION = 2
+CONFIG, TENSORS, USERS, ITEMS = "config.yaml", "model.safetensors", "users.arrow", "items.arrow"
+SUMS = "SHA256SUMS"
+FILES = (CONFIG, TENSORS, USERS, ITEMS)
+MOST_BYTES = 2**14
+"""Of ``config.yaml``, for which PyYAML may take a second."""
 
 
 def write(path: Path, entries: Mapping[str, Any]) -> None:
@@ -23,15 +26,25 @@ def write(path: Path, entries: Mapping[str, Any]) -> None:
     Args:
         path: The folder.
         entries: What is needed to read the files.
+
+    Raises:
+        ValueError: For entries that :func:`checked` would find too long.
     """
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "gtc_pyg": __version__,
-        **entries,
-        "sha256": {name: sha256(path / name) for name in FILES},
-    }
-    (path / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "gtc_pyg": __version__}
+    text = yaml.safe_dump({**head, **entries}, sort_keys=False, allow_unicode=True).encode()
+    if len(text) > MOST_BYTES:
+        raise ValueError(
+            f"the settings take {len(text)} bytes, more than the {MOST_BYTES} that {CONFIG} may "
+            f"have: save a model of fewer modalities, or of shorter names"
+        )
+    (path / CONFIG).write_bytes(text)
+    write_sums(path)
+
+
+def write_sums(path: Path) -> None:
+    r"""Writes the checksums of a folder's files, which ``sha256sum -c`` reads, too."""
+    sums = "".join(f"{_line(path, name)}\n" for name in FILES)
+    (path / SUMS).write_bytes(sums.encode())
 
 
 def checked(path: Path) -> dict[str, Any]:
@@ -42,38 +55,36 @@ def checked(path: Path) -> dict[str, Any]:
         ValueError: For a foreign, newer or damaged folder.
     """
     if not path.is_dir():
-        left = (
-            [p.name for p in path.parent.glob(f".{path.name}.*.old")]
-            if path.parent.is_dir()
-            else []
-        )
-        more = f"; an interrupted save left {left[0]} beside it: rename that" if left else ""
-        raise FileNotFoundError(f"{path}: no such folder{more}")
-    missing = [name for name in (CONFIG, *FILES) if not (path / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} lacks {missing}: no saved recommender, or not all of it")
+        raise FileNotFoundError(f"{path}: no such folder")
+    if not (path / CONFIG).is_file():
+        raise FileNotFoundError(f"{path} lacks {[CONFIG]}: no saved recommender, or not all of it")
     try:
         config = _read(path)
+        entries = config if isinstance(config, dict) else {}
+        version = _shown(entries.get("format_version"))
     except OSError:
         raise
     except Exception as error:  # PyYAML lets through what its conversions raise
         raise ValueError(f"{path / CONFIG}: no YAML ({error!s:.300})") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if entries.get("format") != FORMAT:
         raise ValueError(f"{path / CONFIG}: 'format' must be {FORMAT!r}: not a saved recommender")
-    version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != str(FORMAT_VERSION):
         raise ValueError(
-            f"{path / CONFIG}: 'format_version' is {version!r}, and this gtc-pyg ({__version__}) "
-            f"reads {FORMAT_VERSION}: load it with gtc-pyg {config.get('gtc_pyg')}, which saved it"
+            f"{path / CONFIG}: 'format_version' is {version}, and this gtc-pyg ({__version__}) "
+            f"reads {FORMAT_VERSION}: load it with gtc-pyg {_shown(entries.get('gtc_pyg'))}, which "
+            f"saved it, or train and save it again"
         )
-    digests = config.get("sha256")
+    missing = [name for name in (*FILES, SUMS) if not (path / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{path} lacks {missing}: no saved recommender, or not all of it")
+    with (path / SUMS).open("rb") as file:
+        lines = file.read(1024).decode(errors="replace").splitlines()
     for name in FILES:
-        found = sha256(path / name)
-        if not isinstance(digests, dict) or digests.get(name) != found:
+        if _line(path, name) not in lines:
             raise ValueError(
-                f"{path / name}: the checksum is not that of {CONFIG}: damaged or exchanged"
+                f"{path / name}: the checksum is not that of {SUMS}: damaged or exchanged"
             )
-    return config
+    return entries
 
 
 class _Loader(yaml.SafeLoader):
@@ -86,7 +97,15 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read(path: Path) -> Any:
-    return yaml.load((path / CONFIG).read_text(encoding="utf-8"), _Loader)
+    with (path / CONFIG).open("rb") as file:
+        text = file.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    return yaml.load(text.decode(), _Loader)
+
+
+def _shown(value: Any) -> str:
+    return value[:80] if isinstance(value, str) else f"{value!r:.80}"
 
 
 def format_of(path: Path) -> Any:
@@ -98,7 +117,7 @@ def format_of(path: Path) -> Any:
     return config.get("format") if isinstance(config, dict) else None
 
 
-def sha256(path: Path) -> str:
-    r"""The checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _line(path: Path, name: str) -> str:
+    """As ``sha256sum`` writes it."""
+    with (path / name).open("rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}"

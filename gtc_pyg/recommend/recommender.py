@@ -24,6 +24,7 @@ from gtc_pyg.recommend.continuing import continued
 from gtc_pyg.recommend.ids import Ids
 from gtc_pyg.recommend.interactions import as_frame
 from gtc_pyg.recommend.lists import Lists, below
+from gtc_pyg.recommend.state import Field, changer, reader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ class Recommender(Lists):
     reads content.
 
     Args:
-        model: A trained recommender; it is copied.
+        model: A trained recommender; it is copied. Heads that were not fitted are.
         dataset: What it was trained on.
         modalities: Content that it was trained with; all of it where ``None``.
         seen: Splits whose interactions count as seen, which ``exclude_seen`` leaves out. Messages
@@ -57,6 +58,9 @@ class Recommender(Lists):
         ['user', 'rank', 'item', 'score']
     """
 
+    features = Field[dict[str, Tensor]]()
+    """Content of all items, those added after training included."""
+
     def __init__(
         self,
         model: GraphRecommender,
@@ -69,7 +73,9 @@ class Recommender(Lists):
             if has != needed:
                 raise ValueError(f"'model' was made for {has} {kind}s, 'dataset' has {needed}")
         inputs = GraphInputs.from_data(dataset[0], modalities).to(torch.device("cpu"))
-        self._set_model(copy.deepcopy(model), inputs)
+        model = copy.deepcopy(model)
+        model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
+        self._set_model(model, inputs)
         with torch.no_grad():
             user_emb, item_emb = self.model(*self._inputs)
         if self._cold:
@@ -91,6 +97,7 @@ class Recommender(Lists):
         degree = torch.bincount(touched, minlength=model.num_items)
         self._cold = set((degree == 0).nonzero().view(-1).tolist()) if model.modalities else set()
 
+    @reader
     def fold_in(
         self,
         interactions: Any,
@@ -129,6 +136,7 @@ class Recommender(Lists):
         lists = self._rank(rows, k, chosen, seen, self._embed_users(edge_index, len(users)))
         return self._as_table(None if one else users[rows], *lists)
 
+    @changer
     def add_users(self, interactions: Any) -> None:
         r"""Remembers users who came after training, as :meth:`fold_in` embeds them.
 
@@ -140,11 +148,13 @@ class Recommender(Lists):
         """
         new, edge_index = self._newcomers(interactions)
         users = self.users.extended(new.index)
-        self.user_emb = torch.cat([self.user_emb, self._embed_users(edge_index, len(new))])
+        user_emb = torch.cat([self.user_emb, self._embed_users(edge_index, len(new))])
         added = torch.stack([edge_index[0] + len(self.users), edge_index[1]])
-        self.users = users
-        self._see(torch.cat([self.seen, added], dim=1))
+        seen = torch.cat([self.seen, added], dim=1)
+        grouped = GroupedEdges(seen, len(users))
+        self._change(users=users, user_emb=user_emb, seen=seen, _seen=grouped)
 
+    @changer
     def add_items(
         self,
         ids: Any,
@@ -174,11 +184,14 @@ class Recommender(Lists):
             raise ValueError(
                 f"'items' must have a row for each of the {len(added)} items (got {len(items)})"
             )
-        if self.table is not None:
-            self.table = below(self.table, items, added)
-        self.features = joined(self.features, content)
-        self.items, self.item_emb = new, torch.cat([self.item_emb, emb])
+        self._change(
+            items=new,
+            item_emb=torch.cat([self.item_emb, emb]),
+            features=joined(self.features, content),
+            table=None if self.table is None else below(self.table, items, added),
+        )
 
+    @reader
     def update(
         self,
         interactions: Any,
@@ -218,6 +231,7 @@ class Recommender(Lists):
         names = [name for name in self.features if not name.startswith("has_")]
         return Recommender(model, dataset, names)
 
+    @reader
     def explain(
         self, user: Any = None, item: Any = None, interactions: Any = None, k: int = 2
     ) -> explanation.Explanation:
@@ -235,6 +249,7 @@ class Recommender(Lists):
         """
         return explanation.explain(self, user, item, interactions, k)
 
+    @reader
     def plot_user(
         self, user: Any = None, interactions: Any = None, k: int = 10, label: str | None = None
     ) -> Figure:
@@ -254,26 +269,30 @@ class Recommender(Lists):
         """
         return explanation.plot(self, user, interactions, k, label)
 
+    @reader
     def save(self, path: str | os.PathLike[str]) -> Path:
         r"""Writes a folder that :meth:`load` reads, in another process or on another machine.
 
-        ``model.safetensors`` (weights, content, graph, embeddings), ``config.yaml`` (settings,
-        format, checksums), ``users.parquet`` and ``items.parquet`` (ids, and the columns of the
-        items' table). No pickle. The folder appears under its name when it is whole; a saved
-        recommender that is there already is replaced.
+        ``model.safetensors`` (weights, content, graph, embeddings), ``config.yaml`` (settings and
+        format), ``users.arrow`` and ``items.arrow`` (ids, and the columns of the items' table;
+        :func:`pandas.read_feather` reads them) and ``SHA256SUMS`` of all these. No pickle. The
+        folder appears under its name when it is whole. A saved recommender that is there already is
+        replaced in one step: whatever happens, the old one or the new one is there.
 
         Args:
             path: The folder.
 
         Raises:
             FileExistsError: Where something else is there.
+            ValueError: For a model that is not of :mod:`gtc_pyg.models`, numbers that are not
+                finite, or a column of the items' table of several types.
             OSError: Where it cannot be written; nothing is left under its name.
         """
         return folder.save(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recommender:
-        r"""Reads what :meth:`save` wrote.
+        r"""Reads what :meth:`save` wrote, by at most a few times the memory that its files take.
 
         Args:
             path: The folder.
@@ -308,6 +327,11 @@ class Recommender(Lists):
         if self._explainer is None:
             self._explainer = Explainer(self.model, *self._inputs, self._of_new_users())
         return self._explainer
+
+    def __getstate__(self) -> dict[str, Any]:
+        r"""All but what is made anew when it is first asked for."""
+        made = dict.fromkeys(("_user_embedder", "_item_embedder", "_explainer"))
+        return {**vars(self), **made}
 
     def __repr__(self) -> str:
         return (

@@ -4,12 +4,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
+
+from gtc_pyg.datasets.writing import locked, replacing
 
 
 def checked_ending(path: Path) -> Path:
@@ -34,17 +35,29 @@ def write_lists(
         starts: Where parts begin.
         asked: All that the lists depend on; parts of another request are not taken.
         update: Told how many users were done.
+
+    Raises:
+        RuntimeError: Where another process answers the same request in the same place.
     """
     parts = path.with_name(f"{path.name}.{_digest(asked)[:12]}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    files = [parts / f"{start:012d}{path.suffix}" for start in starts]
-    for i, (start, file) in enumerate(zip(starts, files, strict=True)):
-        if not file.exists():
-            _write(file, partial(_save, lists(start), header=i == 0))
-        update(min(starts.step, starts.stop - start))
-    join = partial(_join, files) if files else partial(_save, lists(0))
-    _write(path, join, parts / f"joined{path.suffix}")
-    shutil.rmtree(parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    busy = f"another process writes these lists to {path} now: wait for its end"
+    with locked(parts, busy):
+        parts.mkdir(exist_ok=True)
+        files = [parts / f"{start:012d}{path.suffix}" for start in starts]
+        for i, (start, file) in enumerate(zip(starts, files, strict=True)):
+            if not file.exists():
+                with replacing(file) as beside:
+                    _save(lists(start), beside, header=i == 0)
+            update(min(starts.step, starts.stop - start))
+        joined = parts / f"joined{path.suffix}"
+        with replacing(joined) as beside:
+            if files:
+                _join(files, beside)
+            else:
+                _save(lists(0), beside)
+        os.replace(joined, path)
+        shutil.rmtree(parts)
     return path
 
 
@@ -67,19 +80,6 @@ def _join(files: list[Path], path: Path) -> None:
     with pq.ParquetWriter(path, pq.read_schema(files[0])) as writer:
         for file in files:
             writer.write_table(pq.read_table(file))
-
-
-def _write(path: Path, write: Callable[[Path], object], place: Path | None = None) -> None:
-    """Written beside ``place`` or ``path``, handed to the disk and renamed to ``path``."""
-    place = place or path
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _digest(values: Iterable[Any]) -> str:

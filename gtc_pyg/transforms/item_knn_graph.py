@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce, degree
 from tqdm import tqdm
 
-from gtc_pyg.functional import check_least, inner_product_topk
+from gtc_pyg.functional import check_edges, check_least, inner_product_topk, takes_numbers
 
 _CHUNK = 2048  # items per step of the progress bar
 
@@ -40,7 +40,8 @@ class ItemKNNGraph(BaseTransform):
 
     Different from FREEDOM: an item is its own neighbour even where more than :math:`k` items share
     its content, and an item without content (zeros, or ``has_<m>`` false) has itself as its only
-    neighbour and is no other item's, so fewer than :math:`k` may be left.
+    neighbour and is no other item's, so fewer than :math:`k` may be left. So has every item where
+    content is the same for all that have it.
 
     Args:
         k (int): The number of neighbours, the item itself included. (default: :obj:`10`)
@@ -50,9 +51,11 @@ class ItemKNNGraph(BaseTransform):
 
     Raises:
         ValueError: If :obj:`k` is less than 1 or more than the number of items, :obj:`weights`
-            is empty, a weight is not positive and finite, or the data lacks a modality.
+            is empty, a weight is not positive and finite, or the data lacks a modality; as
+            :func:`gtc_pyg.functional.check_edges` says of a published graph.
     """
 
+    @takes_numbers
     def __init__(
         self, k: int = 10, weights: Mapping[str, float] | None = None, progress: bool = False
     ) -> None:
@@ -84,9 +87,18 @@ class ItemKNNGraph(BaseTransform):
         for modality, weight in weights.items():
             edge_type = ("item", f"similar_{modality}", "item")
             if edge_type in data.edge_types:
-                edge_index = coalesce(data[edge_type].edge_index, num_nodes=num_items)
+                edge_index = check_edges(
+                    data[edge_type].get("edge_index"),
+                    num_items,
+                    num_items,
+                    f"edge_index of {edge_type}",
+                    ("item", "item"),
+                )
+                edge_index = coalesce(edge_index, num_nodes=num_items)
             else:
                 x, mask = item[f"x_{modality}"], item.get(f"has_{modality}")
+                if same_everywhere(x, mask):
+                    mask = torch.zeros(num_items, dtype=torch.bool, device=x.device)
                 edge_index = _cosine_neighbors(x, self.k, mask, modality if self.progress else None)
             inv_sqrt = degree(edge_index[1], num_items).clamp(min=1.0).rsqrt()
             edge_indices.append(edge_index)
@@ -103,6 +115,17 @@ class ItemKNNGraph(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(k={self.k}, weights={self.weights})"
+
+
+def same_everywhere(x: Tensor, mask: Tensor | None = None) -> bool:
+    r"""Whether content is the same for every item that has it, so that none differs from another.
+
+    Args:
+        x: Content ``[num_items, F]``.
+        mask: Which items have it ``[num_items]``; all where ``None``.
+    """
+    x = x.detach() if mask is None else x.detach()[mask]
+    return x.size(0) == 0 or bool((x == x[0]).all())
 
 
 def _modalities(data: HeteroData) -> list[str]:

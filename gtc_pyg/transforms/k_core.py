@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_ids, check_least
+from gtc_pyg.functional import check_edges, check_least, takes_numbers
 
 
+@takes_numbers
 def k_core(edge_index: Tensor, num_users: int, num_items: int, k: int) -> Tensor:
     r"""Marks the interactions of the :math:`k`-core.
 
@@ -34,8 +35,7 @@ def k_core(edge_index: Tensor, num_users: int, num_items: int, k: int) -> Tensor
         [True, True, True, True, False]
     """
     check_least(0, k=k)
-    check_ids(edge_index[0], num_users, "'edge_index' holds user")
-    check_ids(edge_index[1], num_items, "'edge_index' holds item")
+    edge_index = check_edges(edge_index, num_users, num_items)
     left = torch.arange(edge_index.size(1), device=edge_index.device)
     while k > 1 and left.numel() > 0:
         user, item = edge_index[:, left]

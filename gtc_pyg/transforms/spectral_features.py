@@ -8,9 +8,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_edges, check_least, check_weights, takes_numbers
 
 
+@takes_numbers
 def spectral_embedding(
     edge_index: Tensor,
     edge_weight: Tensor | None,
@@ -33,7 +34,7 @@ def spectral_embedding(
     input gives equal output.
 
     Args:
-        edge_index (Tensor): The edges ``[2, num_edges]``, int64.
+        edge_index (Tensor): The edges ``[2, num_edges]``, of any integer type.
         edge_weight (Tensor, optional): Their weights ``[num_edges]``; :obj:`None` is all ones.
             Negative weights (cosines of unlike items) count as zero.
         num_nodes (int): The number of nodes :math:`N`.
@@ -45,7 +46,7 @@ def spectral_embedding(
 
     Raises:
         ImportError: If SciPy is missing.
-        ValueError: If :obj:`dim` is out of range.
+        ValueError: If :obj:`dim` or an id is out of range, or a weight is missing or not finite.
     """
     if not 1 <= dim < num_nodes:
         raise ValueError(
@@ -57,11 +58,13 @@ def spectral_embedding(
     except ImportError as error:
         raise ImportError('spectral_embedding needs SciPy: pip install "gtc-pyg[data]"') from error
 
+    edge_index = check_edges(edge_index, num_nodes, num_nodes, kinds=("node", "node"))
     row, col = edge_index.cpu().numpy()
     if edge_weight is None:
         weight = np.ones(row.size)
     else:
-        weight = edge_weight.detach().cpu().numpy().astype(np.float64).clip(min=0.0)
+        check_weights(edge_weight, row.size)
+        weight = edge_weight.detach().view(-1).double().cpu().numpy().clip(min=0.0)
     matrix = coo_matrix((weight, (row, col)), shape=(num_nodes, num_nodes)).tocsr()
     matrix = (matrix + matrix.T) / 2.0
     degree = np.asarray(matrix.sum(axis=1)).ravel()
@@ -95,6 +98,7 @@ class SpectralFeatures(BaseTransform):
             has no graph of :obj:`modality`.
     """
 
+    @takes_numbers
     def __init__(self, modality: str, dim: int = 64, seed: int = 0) -> None:
         check_least(1, dim=dim)
         self.modality = modality
@@ -110,7 +114,7 @@ class SpectralFeatures(BaseTransform):
             )
         store = data[edge_type]
         data["item"][f"x_{self.modality}"] = spectral_embedding(
-            store.edge_index,
+            store.get("edge_index"),
             store.get("edge_weight"),
             data["item"].num_nodes,
             self.dim,

@@ -2,7 +2,6 @@ r"""Dense item content from words, without a model to download."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,18 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_least
+from gtc_pyg.functional import check_least, takes_numbers
+from gtc_pyg.transforms.text_words import words as words_of
 
-_WORD = re.compile(r"\w+")
 
-
+@takes_numbers
 def tfidf_embedding(
     texts: Sequence[str], dim: int = 256, min_count: int = 2, seed: int = 0
 ) -> Tensor:
     r"""Embeds texts by the leading singular vectors of their TF-IDF matrix.
 
-    Word :math:`w` (a run of letters, digits and underscores, in lower case) that stands
-    :math:`c_{iw}` times in text :math:`i` and occurs in :math:`d_w` of the :math:`N` texts weighs
+    Word :math:`w` (:func:`~gtc_pyg.transforms.text_words.words`: a run of letters, digits and
+    underscores of any script, without case; n-grams where words have no spaces between them) that
+    stands :math:`c_{iw}` times in text :math:`i` and occurs in :math:`d_w` of the :math:`N` texts
+    weighs
 
     .. math::
         A_{iw} = (1 + \log c_{iw}) \left(1 + \log \frac{1 + N}{1 + d_w}\right)
@@ -61,7 +62,7 @@ def tfidf_embedding(
             f"'texts' must hold strings (row {wrong[0]} is {wrong[1]!r}); an empty one stands for "
             f"none: of a pandas column fillna('')"
         )
-    counts = [Counter(_WORD.findall(text.lower())) for text in texts]
+    counts = [Counter(words_of(text)) for text in texts]
     frequency = Counter(word for count in counts for word in count)
     words = sorted(word for word, n in frequency.items() if n >= min_count)
     if not words:

@@ -166,7 +166,7 @@ CALLS: list[tuple[dict[str, Any], str, str, str]] = [
     (text(np.ones((5, 2))), TEXT, "5 rows, 'items' has 6", "expected one row per item"),
     (text(np.ones(6)), TEXT, "got [6]", "must be [n, F], one row per item"),
     (text(np.full((6, 2), "x")), TEXT, "dtype <U1", "must hold numbers, [n, F]"),
-    (text([[1.0], [2.0, 3.0]]), TEXT, "inhomogeneous", "must hold numbers, [n, F]"),
+    (text([[1.0], [2.0, 3.0]]), TEXT, "row 1: shape [2]", "expected a vector as long as"),
     (text(EYE * 1e39), f"{TEXT}, row 0, column 0", "1e+39", "expected finite content (within flo"),
     (
         text(torch.full((6, 2), torch.nan)),

@@ -8,7 +8,6 @@ import torch
 from benchmarks import cold_items as bench
 from benchmarks import cold_items_report as report
 from benchmarks.significance import save
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -32,8 +31,8 @@ def test_parts_hold_every_item_once():
     assert torch.equal(parts[2], bench.part(23, 2))
 
 
-def test_cold_items_lose_every_interaction_and_others_none():
-    whole = PlantedPreferences(60, 40, mean_degree=8.0)
+def test_cold_items_lose_every_interaction_and_others_none(planted_dataset):
+    whole = planted_dataset(k=None)
     cold = bench.part(40, 1)
     left = bench.ColdSplit(whole, cold, ItemKNNGraph(k=5))
     for split in ("train", "val", "test"):
@@ -130,10 +129,10 @@ def test_users_are_averaged_over_the_seeds_that_they_are_in_and_compared(tmp_pat
     assert all(float(str(row["p_holm"])) >= float(str(row["p"])) * 0.999 for row in table)
 
 
-def test_a_command_makes_rows_once_and_fills_the_page(tmp_path, monkeypatch):
+def test_a_command_makes_rows_once_and_fills_the_page(tmp_path, monkeypatch, planted_dataset):
     settings = {name: Settings(epochs=1) for name in ("gtc", "freedom")}
     monkeypatch.setattr(bench, "example_settings", lambda dataset: settings)
-    monkeypatch.setattr(bench, "LFM2k", lambda root: PlantedPreferences(80, 60, mean_degree=8.0))
+    monkeypatch.setattr(bench, "LFM2k", lambda root: planted_dataset(80, 60, k=None))
     options = [
         f"--{k}={tmp_path / v}" for k, v in [("models", "m"), ("users", "u"), ("out", "r.csv")]
     ]

@@ -7,15 +7,14 @@ import torch
 
 from benchmarks import explorer_load as bench
 from benchmarks.rows import between, read_rows
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.models import GTC
 from gtc_pyg.recommend import Recommender
 
 
 @pytest.fixture(scope="module")
-def recommender():
+def recommender(planted_dataset):
     torch.manual_seed(0)
-    dataset = PlantedPreferences(20, 30, ["image"], mean_degree=6.0)
+    dataset = planted_dataset(20, 30, ["image"], k=None, mean_degree=6.0)
     return Recommender(GTC(20, 30, {"image": 32}, num_item_layers=0, item_bias=True), dataset)
 
 

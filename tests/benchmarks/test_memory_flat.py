@@ -1,9 +1,7 @@
 import pytest
 
 from benchmarks import memory_flat
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
-from gtc_pyg.transforms import ItemKNNGraph
 
 
 def test_growth_leaves_the_start_out_and_sees_a_leak():
@@ -14,8 +12,7 @@ def test_growth_leaves_the_start_out_and_sees_a_leak():
         memory_flat.growth([1.0] * 9)
 
 
-def test_a_row_for_each_epoch_whatever_validation_says():
-    dataset = PlantedPreferences(40, 30, mean_degree=6.0, transform=ItemKNNGraph(k=3))
+def test_a_row_for_each_epoch_whatever_validation_says(dataset):
     settings = Settings(lr=0.5, model={"hidden_channels": 8}, patience=1)
     rows = memory_flat.measure(dataset, settings, epochs=12, seed=0)
     assert len(rows) == 12

@@ -5,8 +5,6 @@ import pytest
 from benchmarks import minibatch_accuracy as bench
 from benchmarks.growth_report import PAGE
 from benchmarks.rows import between
-from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.transforms import ItemKNNGraph
 
 
 def rows_of(fan_out, *values, model="gtc"):
@@ -73,10 +71,12 @@ def test_a_run_that_has_a_row_is_skipped(tmp_path, monkeypatch):
     assert len(bench.read_rows(args.out)) == 20
 
 
-def test_mini_batches_with_all_neighbours_learn_as_the_whole_graph_does(monkeypatch):
+def test_mini_batches_with_all_neighbours_learn_as_the_whole_graph_does(
+    monkeypatch, planted_dataset
+):
     pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
     pytest.importorskip("lightning")
-    dataset = PlantedPreferences(num_users=100, num_items=80, transform=ItemKNNGraph(k=5))
+    dataset = planted_dataset(100, 80, mean_degree=20.0)
     settings = bench.runpy.run_path(str(bench.EXAMPLE))["SETTINGS"]
     short = type(settings["lightgcn"])(lr=0.005, epochs=2)
     pruned = replace(short, epochs=1, model={"edge_dropout": 0.8})  # what mini-batches refuse

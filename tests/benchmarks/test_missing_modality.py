@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from benchmarks import missing_modality as bench
 from benchmarks import missing_modality_report as report
 from benchmarks.missing_modality_fills import fill_content, present_rows, quality
-from gtc_pyg.datasets import PlantedPreferences
 
 
 def rows_of(seeds, **values):
@@ -127,8 +126,8 @@ def test_quality_by_hand():
 
 
 @pytest.fixture(scope="module")
-def planted():
-    dataset = PlantedPreferences(num_users=100, num_items=100)
+def planted(planted_dataset):
+    dataset = planted_dataset(100, 100, k=None, mean_degree=20.0)
     features = dict(dataset.features)
     return features, dataset[0]["user", "rates", "item"].edge_index, dataset.num_users
 
@@ -152,8 +151,8 @@ def test_a_fill_keeps_what_is_there_and_never_sees_what_is_not(planted, conditio
     assert (outs[0][~mask].abs().sum() == 0) == (condition in ("zero", "learned"))
 
 
-def test_the_graph_may_be_made_of_other_content_than_the_model_gets():
-    data = PlantedPreferences(num_users=30, num_items=40, mean_degree=8.0)[0]
+def test_the_graph_may_be_made_of_other_content_than_the_model_gets(planted_dataset):
+    data = planted_dataset(30, k=None)[0]
     x, mask = data["item"].x_image.clone(), present_rows(40, 0.4, 0)
     zeros = torch.where(mask.view(-1, 1), x, 0.0)
     edges = {}

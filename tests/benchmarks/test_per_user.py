@@ -5,15 +5,8 @@ import torch
 pytest.importorskip("lightning")
 
 from benchmarks import per_user as bench
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.evaluation import evaluate
 from gtc_pyg.experiment import build_model
-from gtc_pyg.transforms import ItemKNNGraph
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
 
 def test_values_of_users_have_the_reported_means(dataset):

@@ -14,16 +14,9 @@ pytest.importorskip("lightning")
 from benchmarks import rows
 from benchmarks import search as bench
 from benchmarks.locks import claimed
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
-from gtc_pyg.transforms import ItemKNNGraph
 
 BASE = Settings(lr=0.003, epochs=60, patience=7, model={"hidden_channels": 32, "num_layers": 9})
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
 
 def row_of(trial, recall=0.1, model="gtc", state="finished", curve=(), dataset="tiktok"):

@@ -8,17 +8,10 @@ pytest.importorskip("lightning")
 from benchmarks import significance as bench
 from benchmarks.per_user import PerUser
 from benchmarks.search import to_json
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
-from gtc_pyg.transforms import ItemKNNGraph
 
 SETTINGS = {"gtc": Settings(epochs=2), "lightgcn": Settings(epochs=2)}
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
 
 def run_of(values, users=None, **more):

@@ -6,11 +6,9 @@ import torch
 
 from benchmarks import speed, speed_report, speed_worker
 from benchmarks.speed_counter import StepCounter
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.functional import spmm
 from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
-from gtc_pyg.transforms import ItemKNNGraph
 
 MODEL_KEYS = {"step_s", "q1", "q3", "mean_s", "peak_mib", "base_mib", "cpu_s", "faults", "extras"}
 
@@ -141,8 +139,8 @@ def test_floor_and_ratios_by_hand():
 
 @pytest.mark.parametrize("decay", [0.0, 0.8])
 @pytest.mark.parametrize("model_class", [GTC, FREEDOM, LightGCN])
-def test_a_step_is_one_of_training(model_class, decay, tmp_path):
-    dataset = PlantedPreferences(num_users=60, num_items=80, transform=ItemKNNGraph(k=5))
+def test_a_step_is_one_of_training(planted_dataset, model_class, decay, tmp_path):
+    dataset = planted_dataset(60, 80, mean_degree=20.0)
     inputs, sizes = GraphInputs.from_data(dataset[0]), (dataset.num_users, dataset.num_items)
     widths = [{m: x.size(1) for m, x in inputs.features.items()}]
     widths = [] if model_class is LightGCN else widths
@@ -177,8 +175,8 @@ def test_a_step_is_one_of_training(model_class, decay, tmp_path):
         torch.testing.assert_close(timed.state_dict()[key], value, msg=key)
 
 
-def test_steps_of_pyg_learn_the_same_in_both_forms():
-    dataset = PlantedPreferences(num_users=60, num_items=80)
+def test_steps_of_pyg_learn_the_same_in_both_forms(planted_dataset):
+    dataset = planted_dataset(60, 80, k=None, mean_degree=20.0)
     train = dataset.view("train")["user", "rates", "item"].edge_label_index
     data = {"train": train, "num_users": 60, "num_items": 80}
     losses = {}

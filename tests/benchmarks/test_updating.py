@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from benchmarks import updating
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
 
 
 @pytest.fixture(scope="module")
-def source():
-    return PlantedPreferences(80, 50, seed=1, mean_degree=8.0)
+def source(planted_dataset):
+    return planted_dataset(80, 50, k=None)
 
 
 def test_what_is_kept_back(source):

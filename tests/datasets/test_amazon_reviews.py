@@ -100,6 +100,17 @@ def test_an_encoder_of_ones_own_sees_the_words(amazon_root: Path) -> None:
     assert AmazonReviews(amazon_root, CATEGORY, k_core=2).features["text"].size(1) == 256
 
 
+def test_what_cannot_be_cached_has_its_ids(amazon_root: Path) -> None:
+    amazon_root.chmod(0o555)
+    try:
+        dataset = AmazonReviews(amazon_root, CATEGORY, k_core=2)
+    finally:
+        amazon_root.chmod(0o755)
+    assert not (amazon_root / "processed").exists()
+    assert len(dataset.item_ids) == dataset.num_items
+    assert dataset.items is not None
+
+
 def test_it_trains_without_images_and_with(amazon_root: Path) -> None:
     plain = AmazonReviews(amazon_root, CATEGORY, images=False, pre_transform=ItemKNNGraph(k=3))
     assert plain.modalities == ("text",)

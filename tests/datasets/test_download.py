@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_leftover_as_long_as_the_file_is_fetched_again(address: str, tmp_path: P
     (tmp_path / "a.npy.part").write_bytes(b"x" * len(CONTENT))
     download_files([remote(f"{address}/ranges")], str(tmp_path))
     assert content(tmp_path) == {"a.npy": CONTENT}
+
+
+@pytest.mark.parametrize("path", ["ranges", "endless"])
+def test_a_file_that_several_want_is_fetched_once(address: str, tmp_path: Path, path: str) -> None:
+    file = remote(f"{address}/{path}", hashlib.sha256(CONTENT).hexdigest())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: download_files([file], str(tmp_path)), range(4)))
+    assert content(tmp_path) == {"a.npy": CONTENT}
+    assert Handler.ranges == [None]
 
 
 def test_wrong_checksum_leaves_nothing(address: str, tmp_path: Path) -> None:

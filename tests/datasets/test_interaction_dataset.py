@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import threading
+import time
+import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
@@ -113,7 +120,7 @@ def test_interrupted_writing_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(interaction_dataset.torch, "save", interrupt)
+        patch.setattr(torch, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             TikTok(tiktok_root)
     assert not (tiktok_root / "processed").exists()
@@ -157,6 +164,99 @@ def test_damaged_processed_file_is_made_anew(tiktok_root: Path, damage: bytes) -
     assert torch.load(path, weights_only=True)["modalities"] == ["image", "audio"]
 
 
+def content(dataset: InteractionDataset) -> list[tuple[str, bytes]]:
+    found = {str(key): value for key, value in tensors(dataset[0]).items()}
+    found |= {split: dataset.view(split)[RATES].edge_label_index for split in ("val", "test")}
+    return [(key, value.numpy().tobytes()) for key, value in sorted(found.items())]
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_told_and_mended(
+    tiktok_root: Path, caplog: pytest.LogCaptureFixture, position: float, bit: int
+) -> None:
+    right = content(TikTok(tiktok_root))
+    path = tiktok_root / "processed" / "tiktok_image_audio.pt"
+    spoilt = bytearray(path.read_bytes())
+    spoilt[int(position * len(spoilt))] ^= 1 << bit
+    path.write_bytes(spoilt)
+    caplog.clear()
+    assert content(TikTok(tiktok_root)) == right
+    assert "cannot be read safely" in caplog.text
+    caplog.clear()
+    assert content(TikTok(tiktok_root)) == right
+    assert caplog.text == ""
+
+
+def test_a_processed_file_without_a_checksum_is_made_anew(
+    tiktok_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    TikTok(tiktok_root)
+    path = tiktok_root / "processed" / "tiktok_image_audio.pt"
+    payload = torch.load(path, weights_only=True)
+    payload["data"]["item"]["x_image"] += 1
+    torch.save(payload, path)
+    assert content(TikTok(tiktok_root)) == content(TikTok(tiktok_root, force_reload=True))
+    assert "its checksum is not that of its bytes" in caplog.text
+    assert zipfile.ZipFile(path).comment.startswith(b"sha256 ")
+
+
+class Slow(TikTok):
+    r"""Counts how often it reads the raw files, and waits there for leave."""
+
+    builds = 0
+    leave: threading.Event
+
+    def build(self) -> InteractionTables:
+        type(self).builds += 1
+        assert self.leave.wait(20)
+        return super().build()
+
+
+def test_one_of_several_builds_and_the_others_wait(
+    tiktok_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Slow.builds, Slow.leave = 0, threading.Event()
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(Slow, tiktok_root) for _ in range(3)]
+        until = time.monotonic() + 20
+        while caplog.text.count("waiting for its end") < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        Slow.leave.set()
+        first, *others = [content(done.result()) for done in found]
+    assert others == [first, first]
+    assert (Slow.builds, caplog.text.count("waiting for its end")) == (1, 2)
+    assert sorted(p.name for p in tiktok_root.iterdir()) == ["processed", "raw"]
+
+
+def test_what_a_killed_builder_left_is_removed(tiktok_root: Path) -> None:
+    TikTok(tiktok_root)
+    for left in (".tiktok_image_audio.pt.part", "../processed.tiktok_image_audio.pt.lock"):
+        (tiktok_root / "processed" / left).write_bytes(b"half")
+    TikTok(tiktok_root)
+    assert sorted(p.name for p in tiktok_root.iterdir()) == ["processed", "raw"]
+    assert [p.name for p in (tiktok_root / "processed").iterdir()] == ["tiktok_image_audio.pt"]
+
+
+class Overtaken(TikTok):
+    r"""Its raw files change after they were read and before they are cached."""
+
+    def build(self) -> InteractionTables:
+        tables = super().build()
+        os.utime(Path(self.raw_dir) / "image_feat.npy", (1, 1))
+        return tables
+
+
+def test_raw_files_that_change_while_read_are_read_again(tiktok_root: Path) -> None:
+    Overtaken(tiktok_root)
+    Slow.builds, Slow.leave = 0, threading.Event()
+    Slow.leave.set()
+    Slow(tiktok_root)
+    assert Slow.builds == 1
+
+
 def test_read_only_root_is_processed_in_memory(
     tiktok_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,7 +291,7 @@ def test_unwritable_root_is_processed_in_memory(
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError("no")
 
-    monkeypatch.setattr(interaction_dataset.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(interaction_dataset.os, "makedirs", refuse)
     with caplog.at_level(logging.WARNING):
         assert TikTok(tiktok_root).num_items == 12
     assert not (tiktok_root / "processed").exists()

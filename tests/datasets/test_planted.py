@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import time
+import sys
+from collections.abc import Callable
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -124,8 +126,26 @@ def test_noise_is_the_share_blind_to_content() -> None:
     assert mean_utility(0.0) > mean_utility(0.3) > mean_utility(0.9)
 
 
-@pytest.mark.slow
-def test_twenty_thousand_users_take_seconds() -> None:
-    start = time.perf_counter()
-    PlantedPreferences(num_users=20_000, num_items=5_000)
-    assert time.perf_counter() - start < 60
+def python_calls(**sizes: int) -> int:
+    count = 0
+
+    def seen(frame: FrameType, event: str, value: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(seen)
+    try:
+        PlantedPreferences(**sizes)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_building_calls_grow_with_users_not_pairs() -> None:
+    calls = python_calls(num_users=200, num_items=100)
+    assert python_calls(num_users=800, num_items=400) < 5 * calls
+
+
+def test_shared_data_comes_as_a_copy(planted_dataset: Callable[..., PlantedPreferences]) -> None:
+    planted_dataset()[0]["item"].x_image.zero_()
+    assert planted_dataset()[0]["item"].x_image.any()

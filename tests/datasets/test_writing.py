@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from gtc_pyg.datasets.writing import system_error, told
+from gtc_pyg.datasets.writing import locked, replacing, system_error, told
+
+FORK = multiprocessing.get_context("fork")  # nothing is computed in these processes
 
 
 def test_other_errors_are_left_as_they_are() -> None:
@@ -97,3 +102,71 @@ def test_a_value_error_that_follows_one_of_the_system_is_its_own() -> None:
             raise OSError(errno.ENOSPC, "full")
         except OSError:
             raise ValueError("what was read is wrong") from None
+
+
+def counted(path: Path, times: int) -> None:
+    r"""Adds 1 to the number in a file, again and again."""
+    for _ in range(times):
+        with locked(path):
+            before = int(path.read_text())
+            with replacing(path) as beside:
+                beside.write_text(str(before + 1))
+
+
+def test_processes_take_turns_and_readers_see_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "number"
+    path.write_text("0")
+    workers = [FORK.Process(target=counted, args=(path, 25)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    seen = [0]
+    while any(worker.is_alive() for worker in workers):
+        seen.append(int(path.read_text()))
+    for worker in workers:
+        worker.join()
+    assert path.read_text() == "100"
+    assert seen == sorted(seen)
+    assert [p.name for p in tmp_path.iterdir()] == ["number"]
+
+
+def test_a_lock_that_is_taken_is_refused_in_one_line(tmp_path: Path) -> None:
+    def other() -> None:
+        with locked(tmp_path / "a", "busy: wait"):
+            raise AssertionError("two are in")
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / "a"):
+            assert repr(pool.submit(other).exception()) == "RuntimeError('busy: wait')"
+        with locked(tmp_path / "a", "busy: wait"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def killed_while_writing(path: Path) -> None:
+    with locked(path), replacing(path) as beside:
+        beside.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_writer_leaves_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    worker = FORK.Process(target=killed_while_writing, args=(path,))
+    worker.start()
+    worker.join()
+    assert path.read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"a", ".a.part", "a.lock"}
+    with locked(path, "busy"), replacing(path) as beside:
+        beside.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
+def test_what_fails_leaves_the_old_file_alone(tmp_path: Path, error: type) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as beside:
+        beside.write_text("half")
+        raise error
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]

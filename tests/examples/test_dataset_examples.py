@@ -4,10 +4,8 @@ import array
 import csv
 import gzip
 import importlib
-import os
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from scipy.sparse import csr_matrix, save_npz
 
 from gtc_pyg.experiment import DEFAULTS
+from tests.processes import run_python
 
 ROOT = Path(__file__).parents[2]
 NUM_USERS, NUM_ITEMS = 30, 20
@@ -101,9 +100,7 @@ def test_a_folder_in_the_format_of_mmrec(tmp_path, monkeypatch, name, dense, gra
 
 def test_cellphone_from_the_publishers_files_as_a_user_starts_it(tmp_path):
     write_amazon(tmp_path)
-    command = [sys.executable, str(ROOT / "examples" / "cellphone.py"), *options(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = run_python(ROOT / "examples" / "cellphone.py", *options(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "cellphone, test" in done.stdout
     assert labels(tmp_path, "cellphone")["gtc"] == "image+text (tfidf256)"

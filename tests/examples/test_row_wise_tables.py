@@ -1,27 +1,24 @@
 """The example of row-wise tables prints the losses of one process."""
 
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 ABORTED = "terminate called without an active exception"
 SCRIPT = Path(__file__).parents[2] / "examples" / "row_wise_tables.py"
 
 
-def start(*launcher: str) -> list[str]:
+def start(processes: int) -> list[str]:
     """What it prints.
 
     On a busy machine torch may abort a process with gloo's threads after Python has ended and all
     is printed (one pair in six where two ran at once). Such a pair is tried again, with a warning.
     """
-    command = [sys.executable, *launcher, str(SCRIPT), "--epochs", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for _ in range(4):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        done = run_python(SCRIPT, "--epochs", 2, processes=processes)
         ended = ABORTED in done.stderr and "epoch 2: loss" in done.stdout
         if done.returncode == 0 or not ended:
             break
@@ -33,8 +30,7 @@ def start(*launcher: str) -> list[str]:
 def test_two_processes_hold_half_of_the_rows_each_and_print_the_losses_of_one():
     pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
     assert len(SCRIPT.read_text().splitlines()) <= 60
-    one = start()
-    two = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
+    one, two = start(1), start(2)
     assert "".join(two).count("holds 450 of 900 rows") == 2
     losses = [[line for line in lines if line.startswith("epoch")] for lines in (one, two)]
     assert len(losses[0]) == 2

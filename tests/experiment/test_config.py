@@ -1,5 +1,6 @@
 r"""What a file of settings comes to; wrong ones are in ``tests/bad_data/settings.py``."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,12 @@ TEXT = """
 gtc:  # the others are as they were
   lr: 2e-3
   modalities: [text]
-  model: {score_scale: 2, item_bias: true, filter_channels: null, edge_dropout: 0}
+  model:
+    ranking: {scale: 2}
+    content_filter: {hidden_channels: null, strength: 1}
+    alignment: null
+    heads: [{class: SpectralHead, channels: 4}, {class: ItemBias}]
+    edge_dropout: 0
 lightgcn: {epochs: 7, weight_averaging: 5.0e-1}
 """
 
@@ -24,26 +30,39 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_the_file_goes_before_the_settings_argument_by_argument(dataset, tmp_path):
+    ranking = {"class": "SampledSoftmax", "num_negatives": 4}
+    given = {"ranking": ranking, "heads": [{"class": "ItemBias"}], "edge_dropout": 0.5}
+    before = copy.deepcopy(given)
     base = {
-        "gtc": Settings(lr=0.1, epochs=9, model={"num_negatives": 4, "edge_dropout": 0.5}),
+        "gtc": Settings(lr=0.1, epochs=9, model=given),
         "freedom": Settings(epochs=3),
     }
     found = read_settings(write(tmp_path, TEXT), base)
     model = {
-        "num_negatives": 4,
+        "ranking": {"class": "SampledSoftmax", "num_negatives": 4, "scale": 2.0},
+        "heads": [{"class": "SpectralHead", "channels": 4}, {"class": "ItemBias"}],
         "edge_dropout": 0.0,
-        "score_scale": 2.0,
-        "item_bias": True,
-        "filter_channels": None,
+        "content_filter": {"hidden_channels": None, "strength": 1.0},
+        "alignment": None,
     }
     assert found == {
         "gtc": Settings(lr=0.002, epochs=9, modalities=["text"], model=model),
         "freedom": base["freedom"],
         "lightgcn": replace(DEFAULTS["lightgcn"], epochs=7, weight_averaging=0.5),
     }
-    assert type(found["gtc"].model["score_scale"]) is float
-    assert base["gtc"].model == {"num_negatives": 4, "edge_dropout": 0.5}
-    build_model("gtc", dataset, found["gtc"].modalities, **found["gtc"].model)
+    assert type(found["gtc"].model["ranking"]["scale"]) is float
+    assert base["gtc"].model == before
+    built = build_model("gtc", dataset, found["gtc"].modalities, **found["gtc"].model)
+    assert built.ranking.num_negatives == 4 and built.ranking.scale == 2.0
+    assert built.alignment is None and built.content_filter.strength == 1.0
+
+
+def test_a_part_of_another_class_begins_with_its_defaults(tmp_path):
+    text = "gtc: {model: {ranking: {class: BPR, scale: 3}}}"
+    assert read_settings(write(tmp_path, text))["gtc"].model["ranking"] == {
+        "class": "BPR",
+        "scale": 3.0,
+    }
 
 
 def test_without_a_base_the_defaults_are_it(tmp_path):
@@ -58,6 +77,9 @@ def test_a_bom_and_line_ends_of_windows_are_read(tmp_path):
 
 
 def test_random_states_stay_as_they_were(tmp_path):
-    path, before = write(tmp_path, "gtc: {model: {hidden_channels: 4096}}"), torch.get_rng_state()
-    assert read_settings(path)["gtc"].model["hidden_channels"] == 4096
+    path, before = (
+        write(tmp_path, "lightgcn: {model: {hidden_channels: 4096}}"),
+        torch.get_rng_state(),
+    )
+    assert read_settings(path)["lightgcn"].model["hidden_channels"] == 4096
     assert torch.equal(torch.get_rng_state(), before)

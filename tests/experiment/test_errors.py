@@ -5,9 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from gtc_pyg.datasets import MMRecFolder, PlantedPreferences
 from gtc_pyg.experiment.errors import one_line_errors
+from gtc_pyg.lightning import fit
+from gtc_pyg.lightning.checkpoints import CheckpointFiles
+from gtc_pyg.models import LightGCN
 
 
 def stopped(call, capsys):
@@ -28,11 +32,28 @@ def test_what_the_package_or_the_system_refuses_is_one_line(tmp_path, capsys, mo
     assert found.count("\n") == 1
 
 
+def test_a_second_process_of_a_run_is_one_line(tmp_path, capsys):
+    files = CheckpointFiles(tmp_path / "mine")
+    with files.claimed():
+        found = stopped(lambda: CheckpointFiles(files.folder).claimed().__enter__(), capsys)
+    assert str(files.folder) in found and found.count("\n") == 1
+
+
+def test_weights_that_are_not_finite_are_one_line(tmp_path, capsys):
+    dataset = PlantedPreferences(60, 40, mean_degree=8.0)
+    options = {"lr": 1e38, "epochs": 1, "progress": False, "out": tmp_path}
+    found = stopped(lambda: fit(LightGCN(60, 40, 8), dataset, **options), capsys)
+    assert "user_emb.weight, item_emb.weight hold numbers that are not finite" in found
+    assert found.count("\n") == 1
+
+
 def test_a_fault_of_another_program_keeps_its_type():
     with pytest.raises(ValueError, match="broadcast"), one_line_errors():
         np.ones(2) + np.ones(3)
     with pytest.raises(KeyError), one_line_errors():
         {}["a"]
+    with pytest.raises(RuntimeError, match="shape"), one_line_errors():
+        torch.ones(2).view(3)
 
 
 def test_with_dev_mode_every_error_keeps_its_trace(monkeypatch):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gtc_pyg.explain import Explainer, plot_user
 from tests.explain.scores import gtc_of
@@ -69,3 +71,37 @@ def test_a_user_without_items_is_drawn(planted: Callable) -> None:
     explainer, _ = explained(planted)
     left = plot_user(explainer.user(torch.empty(0, dtype=torch.long)), [1]).axes[0]
     assert [t.get_text() for t in left.get_yticklabels()] == ["(own ID)"]
+
+
+SPECIAL = st.text(st.sampled_from("$^_\\\\{}%#&~<>ab é\n"), max_size=12)
+
+
+@given(st.lists(SPECIAL, min_size=3, max_size=3))
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_names_and_titles_are_literal_text(planted: Callable, names: list[str]) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    _, user = explained(planted)
+    with matplotlib.rc_context({"text.usetex": False, "text.parse_math": True}):
+        figure = plot_user(user, [5, 1], names.__getitem__, names[:2], names[2], num_past=0)
+        figure.canvas.draw()
+    titles = [figure._suptitle] if names[2] else []
+    drawn = [*figure.axes[1].get_yticklabels(), *titles]
+    assert [text.get_text() for text in drawn] == [*names[:2], *[t for t in names[2:] if t]]
+    assert not any(text.get_parse_math() or text.get_usetex() for text in drawn)
+
+
+@pytest.mark.parametrize("name", ["_image", "a_b_c", "größe"])
+def test_every_modality_is_in_the_legend_by_its_name(planted: Callable, name: str) -> None:
+    graph = planted()
+    graph.in_channels = {name: graph.in_channels["image"]}
+    features = {name: graph.features["image"]}
+    model = gtc_of(graph)
+    user = Explainer(model, features, graph.edge_index_dict, graph.edge_weight_dict).user(3)
+    figure = plot_user(user, [5, 1], title="$x^")
+    figure.canvas.draw()
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["score", "interactions", name]
+    assert len(legend.legend_handles) == 3
+    assert not any(text.get_parse_math() for text in legend.get_texts())

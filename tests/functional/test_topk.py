@@ -105,7 +105,7 @@ def test_nobody_and_nothing(num_users: int, num_items: int) -> None:
 
 
 def test_a_list_of_no_length_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'k' must be at least 1 \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'k' must be a whole number, at least 1 \(got 0\)"):
         inner_product_topk(torch.ones(1, 1), torch.ones(1, 1), 0)
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,9 +28,3 @@ def test_content_and_graph_travel_with_it(planted: Callable) -> None:
     csr, ids = csr_of(graph), torch.tensor([3, 1])
     batch = Batch.of(graph.features, csr, ids, ids, ids)
     assert batch.features is graph.features and batch.graph is csr
-
-
-def test_a_batch_without_pairs_is_refused() -> None:
-    none = torch.empty(0, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"'user' must hold at least one \(got none\)"):
-        Batch.of({}, None, none, none, none)

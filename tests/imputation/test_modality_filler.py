@@ -181,3 +181,11 @@ def test_double_content_is_filled_and_stays_double() -> None:
     mask = features["has_text"]
     assert filled.dtype == torch.double and filled.isfinite().all()
     assert torch.equal(filled[mask], features["text"][mask])
+
+
+def test_weights_that_are_not_finite_are_no_result() -> None:
+    features, edge_index, _ = planted()
+    with pytest.raises(FloatingPointError, match=r"^epoch [23]: .* not finite; a lower 'lr'"):
+        ModalityFiller("text", 20, **OPTIONS).fit(
+            features, edge_index, NUM_USERS, epochs=3, lr=1e30, batch_size=NUM_ITEMS
+        )

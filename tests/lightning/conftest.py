@@ -1,15 +1,10 @@
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.lightning import FitResult, GraphInputs, fit
-from gtc_pyg.models import GTC, GraphRecommender
-from gtc_pyg.transforms import ItemKNNGraph
-
-
-@pytest.fixture(scope="session")
-def dataset() -> PlantedPreferences:
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
+from gtc_pyg.models import GTC, ContentFilter, GraphRecommender, ItemBias, SpectralHead
+from gtc_pyg.models.registry import MODELS, build_model
+from gtc_pyg.nn import BPR, SampledSoftmax
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +12,30 @@ def make_gtc():
     def make(dataset, **settings) -> GTC:
         torch.manual_seed(0)
         widths = {name: x.size(1) for name, x in dataset.features.items()}
-        return GTC(dataset.num_users, dataset.num_items, widths, hidden_channels=16, **settings)
+        plain = {"ranking": BPR(), "heads": [], "edge_dropout": 0.0}
+        content_filter = ContentFilter(widths, channels=16)
+        sizes = dataset.num_users, dataset.num_items, widths
+        return GTC(*sizes, content_filter, **{**plain, **settings})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_recommender(dataset, make_gtc):
+    r"""Every model by name, GTC also with all its heads."""
+
+    def make(name) -> GraphRecommender:
+        torch.manual_seed(0)
+        widths = {modality: x.size(1) for modality, x in dataset.features.items()}
+        if name.startswith("gtc"):
+            heads = {"heads": [SpectralHead(8), ItemBias()], "ranking": SampledSoftmax(8)}
+            model = make_gtc(dataset, **(heads if "heads" in name else {}))
+        else:
+            sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
+            model = build_model({"class": MODELS[name].__name__}, **sizes, in_channels=widths)
+        inputs = GraphInputs.from_data(dataset[0])
+        model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
+        return model
 
     return make
 

@@ -1,12 +1,11 @@
 """The same seed, machine and threads: the same bits, in another process too."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_python
 
 SCRIPT = Path(__file__).with_name("repeated.py")
 MODELS = ("gtc", "freedom", "lightgcn")
@@ -18,9 +17,7 @@ def reports(tmp_path_factory) -> list[dict]:
     found = []
     for seed in (1, 2):
         out = tmp_path_factory.mktemp(f"process{seed}")
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
-        command = [sys.executable, str(SCRIPT), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        done = run_python(SCRIPT, out, PYTHONHASHSEED=str(seed))
         assert done.returncode == 0, done.stderr
         found.append(json.loads((out / "report.json").read_text()))
     return found

@@ -1,36 +1,26 @@
 """Two gloo processes, started by torchrun, do what one process does."""
 
 import csv
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.lightning import fit, training
 from gtc_pyg.lightning.processes import AverageGradients, process_options
 from gtc_pyg.models import LightGCN
+from tests.processes import run_python
 
 SCRIPT = Path(__file__).with_name("scenarios.py")
 EXACT = ["lightgcn", "freedom", "gtc", "lightgcn-sampled"]
-
-
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += ["2", "--", str(SCRIPT), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[dict, list[dict], Path, Path]:
     """What one process reports, what each of two does, and where the files are."""
     out = tmp_path_factory.mktemp("processes")
-    done = torchrun("run_all", out / "two")
+    done = run_python(SCRIPT, "run_all", out / "two", processes=2)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     threads = torch.get_num_threads()
@@ -131,13 +121,13 @@ def test_the_impossible_is_refused_with_a_remedy(runs):
 
 @pytest.mark.slow
 def test_a_failure_of_one_process_ends_all(tmp_path):
-    done = torchrun("fail", tmp_path)  # within its time limit, and gloo's is half an hour
+    # gloo itself would wait for half an hour
+    done = run_python(SCRIPT, "fail", tmp_path, processes=2)
     assert done.returncode != 0
     assert "process 1 fails" in done.stderr
 
 
-def test_several_devices_without_torchrun_are_refused(tmp_path):
-    dataset = PlantedPreferences(60, 40, mean_degree=8.0)
+def test_several_devices_without_torchrun_are_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"devices=2 .* torchrun --nproc-per-node 2"):
         fit(LightGCN(60, 40), dataset, out=tmp_path, trainer_kwargs={"devices": 2})
     assert list(tmp_path.iterdir()) == []
@@ -162,7 +152,7 @@ def test_each_process_has_one_device_on_one_machine_or_more(torchrun_of):
 
 
 @pytest.fixture
-def trainer_options(monkeypatch, tmp_path):
+def trainer_options(dataset, monkeypatch, tmp_path):
     """The options that ``fit`` hands to Lightning's trainer."""
 
     def of(**trainer_kwargs) -> dict:
@@ -173,7 +163,6 @@ def trainer_options(monkeypatch, tmp_path):
             raise InterruptedError
 
         monkeypatch.setattr(training, "Trainer", trainer)
-        dataset = PlantedPreferences(60, 40, mean_degree=8.0)
         with pytest.raises(InterruptedError):
             fit(LightGCN(60, 40), dataset, out=tmp_path, trainer_kwargs=trainer_kwargs)
         return found

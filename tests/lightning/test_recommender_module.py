@@ -4,7 +4,7 @@ from torch.nn import Embedding, ModuleList
 
 from gtc_pyg.evaluation import evaluate
 from gtc_pyg.lightning import RecommenderModule
-from gtc_pyg.models import LightGCN
+from gtc_pyg.models import LightGCN, SpectralFilter, SpectralHead
 
 
 def test_mini_batches_are_seeded_and_reach_every_weight(
@@ -104,14 +104,23 @@ class Spiky(torch.autograd.Function):
         return grad * float("inf")
 
 
-def test_a_low_pass_filter_that_was_not_fitted_is_refused_before_the_first_step(
-    dataset, tmp_path, sampling, make_gtc, train, monkeypatch
-):
-    def training_step(self, batch):
-        raise AssertionError("a step was made")
+def test_heads_are_fitted_before_the_first_step(dataset, tmp_path, make_gtc, train):
+    head = SpectralHead(channels=4)
+    model = make_gtc(dataset, heads=[head])
+    assert head.added_degree == 0
+    with pytest.raises(RuntimeError, match="call the model's prepare"):
+        model.training_graph(dataset[0].edge_index_dict, dataset[0].collect("edge_weight"))
+    train(model, dataset, tmp_path, epochs=1)
+    assert head.added_degree > 0 and bool(model.prepared)
 
-    monkeypatch.setattr(RecommenderModule, "training_step", training_step)
-    for more in ({}, {"num_neighbors": sampling}):
-        model = make_gtc(dataset, low_pass_strength=1.0)
-        with pytest.raises(RuntimeError, match="fit_low_pass"):
-            train(model, dataset, tmp_path, epochs=1, **more)
+
+def test_a_model_without_weights_is_ranked_at_once(dataset, tmp_path, train, embed, labels):
+    widths = {name: x.size(1) for name, x in dataset.features.items()}
+    model = SpectralFilter(dataset.num_users, dataset.num_items, widths, 8, num_item_layers=1)
+    result = train(model, dataset, tmp_path)
+    assert result.best_epoch == 0 and not (tmp_path / "checkpoints").exists()
+    for split, found in (("val", result.val), ("test", result.test)):
+        known = [labels(dataset, "train")]
+        expected = evaluate(*embed(result.model, dataset), labels(dataset, split), known)
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert result.val["Recall@20"] > 0.5

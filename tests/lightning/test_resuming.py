@@ -10,10 +10,8 @@ import torch
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.lightning import training
 from gtc_pyg.models import FREEDOM, LightGCN
-from gtc_pyg.transforms import ItemKNNGraph
 
 
 class Interrupted(Exception):
@@ -178,7 +176,7 @@ def test_other_settings_are_refused_and_named(dataset, tmp_path, train, change, 
         train(lightgcn(dataset), dataset, tmp_path, epochs=1, resume=True, **change)
 
 
-def test_another_model_or_data_set_is_refused_and_named(dataset, tmp_path, train):
+def test_another_model_or_data_set_is_refused_and_named(dataset, planted_dataset, tmp_path, train):
     train(freedom(dataset), dataset, tmp_path, epochs=1)
     for model, what in (
         (lightgcn(dataset), r"model \(\"FREEDOM\" there, \"LightGCN\" now\)"),
@@ -186,8 +184,7 @@ def test_another_model_or_data_set_is_refused_and_named(dataset, tmp_path, train
     ):
         with pytest.raises(ValueError, match=what):
             train(model, dataset, tmp_path, epochs=1, resume=True)
-    given = {"mean_degree": 8.0, "transform": ItemKNNGraph(k=5)}
-    other = PlantedPreferences(60, 40, seed=2, **given)
+    other = planted_dataset(seed=2)
     for what in ("train interactions", "test interactions", "content 'text'", "weights item sim"):
         with pytest.raises(ValueError, match=rf"{what}.* \(sha256 \w+ there, sha256 \w+ now\)"):
             train(freedom(other), other, tmp_path, epochs=1, resume=True)
@@ -247,11 +244,9 @@ def test_a_resumed_run_keeps_its_files_until_it_has_better_ones(dataset, tmp_pat
 
 
 def test_another_start_of_the_weights_is_refused(dataset, tmp_path, train):
-    train(lightgcn(dataset), dataset, tmp_path, epochs=1)
-    model = lightgcn(dataset)
-    model.start_from(dataset[0]["user", "rates", "item"].edge_index)
+    train(lightgcn(dataset), dataset, tmp_path, epochs=1, spectral_start=False)
     with pytest.raises(ValueError, match=r'start \("random" there, "spectral, length 0.8" now\)'):
-        train(model, dataset, tmp_path, epochs=1, resume=True)
+        train(lightgcn(dataset), dataset, tmp_path, epochs=1, resume=True)
 
 
 def test_the_home_folder_is_found_again(dataset, tmp_path, train, monkeypatch, capsys):

@@ -1,12 +1,14 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 
 from gtc_pyg.evaluation import evaluate
 from gtc_pyg.experiment import build_model
+from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.lightning.checkpoints import CheckpointFiles
 from gtc_pyg.models import GTC, LightGCN
 
@@ -92,8 +94,35 @@ def test_checkpoints_and_logs_are_written_and_hold_no_pickled_code(
 
 
 def test_an_impossible_number_of_epochs_is_refused(dataset, tmp_path, make_gtc, train):
-    with pytest.raises(ValueError, match="'epochs' must be at least 1"):
+    with pytest.raises(ValueError, match="'epochs' must be a whole number, at least 1"):
         train(make_gtc(dataset), dataset, tmp_path, epochs=0)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.array, torch.tensor])
+def test_scalars_of_numpy_and_torch_are_settings(number, dataset, tmp_path, train):
+    plain = {"lr": 0.5, "epochs": 1, "batch_size": 64, "patience": 3, "seed": 1}
+    plain |= {"weight_averaging": 0.25, "trainer_kwargs": {"gradient_clip_val": 2.0}}
+    whole = np.int64 if number is np.float64 else number
+    given = {k: whole(v) if isinstance(v, int) else v for k, v in plain.items()}
+    given |= {k: number(v) for k, v in plain.items() if isinstance(v, float)}
+    given["trainer_kwargs"] = {"gradient_clip_val": number(2.0)}
+
+    def model():
+        torch.manual_seed(0)
+        return LightGCN(dataset.num_users, dataset.num_items, hidden_channels=8)
+
+    expected = train(model(), dataset, tmp_path / "plain", **plain)
+    found = train(model(), dataset, tmp_path / "given", **given)
+    assert found.history == expected.history
+    again = train(model(), dataset, tmp_path / "given", **plain, resume=True)
+    assert again.history == expected.history and again.test == expected.test
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "patience", "seed"])
+@pytest.mark.parametrize("value", [2.5, np.float64(2.5), True, "3", -1])
+def test_what_is_no_whole_number_is_refused(name, value, dataset, tmp_path, make_gtc, train):
+    with pytest.raises(ValueError, match=f"'{name}' must be a whole number"):
+        train(make_gtc(dataset), dataset, tmp_path, **{name: value})
 
 
 class _Weights(Callback):
@@ -108,10 +137,11 @@ class _Weights(Callback):
 def test_the_average_of_the_weights_is_evaluated_and_kept(
     name, dataset, tmp_path, train, embed, labels
 ):
-    more = {"low_pass_strength": 0.5, "low_pass_channels": 4} if name == "gtc" else {}
-    model = build_model(name, dataset, hidden_channels=8, **more)
+    small = {"heads": [{"class": "SpectralHead", "channels": 4}]}
+    model = build_model(name, dataset, **small)
+    inputs = GraphInputs.from_data(dataset[0])
+    model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict)
     buffers = {key: x.clone() for key, x in model.named_buffers()}
-    assert bool(buffers) == (name == "gtc")
     seen, decay = _Weights(), 0.7
     options = {"epochs": 1, "callbacks": [seen], "weight_averaging": decay}
     result = train(model, dataset, tmp_path, **options)
@@ -188,3 +218,50 @@ def test_a_result_is_printed_in_one_line(dataset, tmp_path, make_gtc, train):
     text = repr(train(make_gtc(dataset), dataset, tmp_path, epochs=1))
     assert text.startswith("FitResult(GTC, best epoch 1 of 1, validation Recall@20 0.")
     assert len(text) < 200
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_weights_that_are_not_finite_are_no_result(
+    dataset, tmp_path, make_gtc, train, request, sampled, averaging
+):
+    neighbors = request.getfixturevalue("sampling") if sampled else None
+    options = {"lr": 1e38, "epochs": 1, "batch_size": 10**6, "weight_averaging": averaging}
+    with pytest.raises(FloatingPointError, match=r"^epoch 1: .*weight.* not finite\. No weights"):
+        train(make_gtc(dataset), dataset, tmp_path, num_neighbors=neighbors, **options)
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_weights_that_a_layer_refuses_are_named(dataset, tmp_path, make_gtc, train):
+    with pytest.raises(FloatingPointError, match=r"^epoch 1, step 2 of it: user_emb.weight, item"):
+        train(make_gtc(dataset), dataset, tmp_path, lr=1e38)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["lightgcn", "freedom", "mgcn", "gtc", "gtc with heads"])
+def test_a_precision_trains_what_single_precision_trains(
+    dataset, tmp_path, make_recommender, train, embed, name, precision
+):
+    expected = train(make_recommender(name), dataset, tmp_path / "32", epochs=2)
+    options = {"epochs": 2, "trainer_kwargs": {"precision": precision}}
+    found = train(make_recommender(name), dataset, tmp_path / "other", **options)
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    assert all(p.dtype == dtype for p in found.model.parameters())
+    tables = [embed(result.model, dataset) for result in (expected, found)]
+    scores = [(user @ item.t()).double().flatten() for user, item in tables]
+    assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.98
+    assert abs(found.test["Recall@20"] - expected.test["Recall@20"]) < 0.1
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine"])
+def test_a_precision_that_would_train_wrong_is_refused(dataset, tmp_path, train, precision):
+    with pytest.raises((ValueError, ModuleNotFoundError), match=r"precision=|transformer_engine"):
+        model, kwargs = LightGCN(60, 40, 8), {"precision": precision}
+        train(model, dataset, tmp_path, trainer_kwargs=kwargs)
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_is_refused(dataset, tmp_path, train, dtype):
+    with pytest.raises(ValueError, match=rf"got {dtype} for 'user_emb.weight'.*model.float\(\)"):
+        train(LightGCN(60, 40, 8).to(dtype), dataset, tmp_path)

@@ -1,14 +1,7 @@
 import pytest
 import torch
 
-from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.transforms import ItemKNNGraph
-
-
-@pytest.fixture(scope="module")
-def dataset() -> PlantedPreferences:
-    return PlantedPreferences(60, 40, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=5))
 
 
 def test_presence_masks_travel_with_the_content(dataset):
@@ -33,3 +26,15 @@ def test_content_edges_and_weights_are_those_of_the_data(dataset):
 def test_an_unknown_modality_is_named(dataset):
     with pytest.raises(ValueError, match=r"\['smell'\]; the data has \['image', 'text'\]"):
         GraphInputs.from_data(dataset[0], ["smell"])
+
+
+def test_modalities_that_tell_nothing_apart_are_named(dataset):
+    data = dataset[0]
+    assert GraphInputs.from_data(data).silent() == []
+    data["item"].x_image = torch.full((dataset.num_items, 2), 0.3)
+    data["item"].has_text = torch.arange(dataset.num_items) == 5
+    assert GraphInputs.from_data(data).silent() == ["image", "text"]
+    data["item"].has_text[7] = True
+    assert GraphInputs.from_data(data).silent() == ["image"]
+    data["item"].has_text[:] = False
+    assert GraphInputs.from_data(data, ["text"]).silent() == ["text"]

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import math
+import warnings
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
 from gtc_pyg.loader import InteractionBatch, InteractionLoader, NegativeSampler
+from gtc_pyg.loader.interaction_loader import without_full_users
 
 NUM_USERS, NUM_ITEMS = 12, 9
 
@@ -148,10 +154,63 @@ def test_a_batch_moves_as_a_whole() -> None:
     assert all(tensor.device.type == "meta" for tensor in batch)
 
 
-def test_a_user_with_every_item_is_named() -> None:
-    edges = torch.cat([interactions(), torch.tensor([[0], [4]])], dim=1)
-    with pytest.raises(ValueError, match=r"user 0 has all 9 items"):
-        InteractionLoader(edges, NUM_USERS, NUM_ITEMS)
+def with_full_user() -> Tensor:
+    return torch.cat([interactions(), torch.tensor([[0], [4]])], dim=1)
+
+
+def test_a_user_with_every_item_is_named_and_left_out() -> None:
+    with pytest.warns(UserWarning, match=r"^user 0 has all 9 items .* none is drawn$") as found:
+        batches = InteractionLoader(with_full_user(), NUM_USERS, NUM_ITEMS, 7)
+        users, items, _ = epoch(batches)
+    assert len(found) == 1
+    assert pairs(torch.stack([users, items])) == {p for p in pairs(interactions()) if p[0] > 0}
+    assert len(batches) == math.ceil(users.numel() / 7)
+
+
+def test_users_with_every_item_are_named_by_their_ids() -> None:
+    edges = torch.cat([with_full_user(), torch.tensor([[11] * NUM_ITEMS, range(NUM_ITEMS)])], 1)
+    names = [f"u{user}" for user in range(NUM_USERS)]
+    with pytest.warns(UserWarning, match=r"^user 'u0' and 1 more have all 9 items"):
+        kept = without_full_users(edges, NUM_USERS, NUM_ITEMS, names)
+    assert set(kept[0].tolist()) == set(range(1, 11))
+
+
+def test_nothing_is_left_where_everybody_has_every_item() -> None:
+    edges = torch.cartesian_prod(torch.arange(2), torch.arange(3)).t()
+    with pytest.raises(ValueError, match=r"user 0 and 1 more have all 3 items .* no negative exis"):
+        InteractionLoader(edges, 2, 3)
+
+
+def test_drawing_for_a_user_with_every_item_is_refused() -> None:
+    sampler = NegativeSampler(with_full_user(), NUM_USERS, NUM_ITEMS)
+    assert sampler(torch.tensor([1, 2])).shape == (2,)
+    with pytest.raises(ValueError, match=r"user 0 has all 9 items .* leave them out"):
+        sampler(torch.tensor([1, 0]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=30),
+    st.sampled_from([torch.int8, torch.int16, torch.int32, torch.int64]),
+)
+@settings(max_examples=50, deadline=None)
+def test_an_epoch_is_of_all_users_who_lack_an_item(edges: list, dtype: torch.dtype) -> None:
+    having: dict[int, set[int]] = {}
+    for user, item in edges:
+        having.setdefault(user, set()).add(item)
+    full = {user for user, items in having.items() if len(items) == 3}
+    tensor = torch.tensor(edges, dtype=dtype).t()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        if full == having.keys():
+            with pytest.raises(ValueError, match="no negative exists"):
+                InteractionLoader(tensor, 5, 3)
+            return
+        batches = InteractionLoader(tensor, 5, 3, batch_size=4)
+        user, item, negative = epoch(batches)
+    assert len(found) == bool(full)
+    expected = sorted(edge for edge in edges if edge[0] not in full)
+    assert sorted(zip(user.tolist(), item.tolist(), strict=True)) == expected
+    assert all(n not in having[u] for u, n in zip(user.tolist(), negative.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(

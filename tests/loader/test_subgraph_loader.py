@@ -209,6 +209,19 @@ def test_epochs_differ_and_come_back_from_the_seed(planted: Callable) -> None:
     assert not torch.equal(first[0], epoch_of(SubgraphLoader(data, [2, 2], 30, seed=1))[0])
 
 
+def test_a_user_with_every_item_is_named_and_left_out(planted: Callable) -> None:
+    graph = planted()
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    every = torch.stack([torch.full((40,), 7), torch.arange(40)])
+    with pytest.warns(UserWarning, match="user 7 has all 40 items"):
+        loader = SubgraphLoader(
+            hetero_of(graph), [3, 2], 50, edge_label_index=torch.cat([edges, every], dim=1)
+        )
+    seen = torch.cat([torch.stack(pairs(batch)[:2]) for batch in loader], dim=1)
+    expected = edges[:, edges[0] != 7]
+    assert sorted(seen.t().tolist()) == sorted(expected.t().tolist())
+
+
 def test_wrong_arguments_are_named(planted: Callable) -> None:
     data = hetero_of(planted())
     with pytest.raises(ValueError, match=r"'batch_size' must be at least 1 \(got 0\)"):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from gtc_pyg.functional import spectral_factors
 from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import GraphRecommender, ItemBias, LightGCN, SpectralHead
-from gtc_pyg.models.registry import MODELS
+from gtc_pyg.models.registry import MODELS, settings_of
 from gtc_pyg.nn import BPR, SampledSoftmax
 from tests.models.graphs import arguments as given
 from tests.models.graphs import csr_of, gtc_of, recommender
@@ -183,3 +185,40 @@ def test_tables_are_those_with_a_row_for_each_node() -> None:
         "item_bias": ("item", (4, 1)),
     }
     assert [name for name, _, _ in LightGCN(6, 4, 8).tables()] == ["user_emb", "item_emb"]
+
+
+def numbers_of(name: str) -> dict[str, Any]:
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    found = {p.name: p.default for p in parameters if type(p.default) in (int, float)}
+    return {"num_users": 60, "num_items": 40, **found}
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.tensor, lambda value: np.asarray(value)[()]])
+@pytest.mark.parametrize("name", MODELS)
+def test_scalars_of_numpy_and_torch_make_the_same_model(name: str, form: Callable) -> None:
+    plain = numbers_of(name)
+    if name != "lightgcn":
+        plain["in_channels"] = {"text": 3}
+    exact = {key: torch.float64 for key, value in plain.items() if isinstance(value, float)}
+    given = {}
+    for key, value in plain.items():
+        more = {"dtype": exact[key]} if form is torch.tensor and key in exact else {}
+        if isinstance(value, dict):
+            given[key] = {inner: form(width) for inner, width in value.items()}
+        else:
+            given[key] = form(value, **more)
+    torch.manual_seed(0)
+    expected = MODELS[name](**plain)
+    torch.manual_seed(0)
+    found = MODELS[name](**given)
+    settings = settings_of(found)
+    assert settings == settings_of(expected)
+    assert all(type(settings[key]) is type(plain[key]) for key in plain)
+    for key, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value), key
+
+
+def test_a_recommender_of_ones_own_takes_numpy_numbers() -> None:
+    own = GraphRecommender(np.int64(3), np.array(5))
+    assert (own.num_users, own.num_items) == (3, 5)
+    assert [type(value) for value in (own.num_users, own.num_items)] == [int] * 2

@@ -19,7 +19,6 @@ from gtc_pyg.graph.csr_graph import (
 )
 from gtc_pyg.loader import NegativeSampler, SubgraphLoader
 from gtc_pyg.models import MGCN
-from gtc_pyg.transforms import ItemKNNGraph
 from tests.models.graphs import MODALITIES, arguments, hetero_of, with_isolated_nodes
 
 
@@ -236,8 +235,10 @@ def test_sampled_neighbours_stand_for_as_many_as_there_are(planted: Callable) ->
 
 
 @pytest.mark.parametrize("modalities", [("image",), ("image", "text", "sound")], ids=len)
-def test_it_learns(modalities: tuple[str, ...]) -> None:
-    dataset = PlantedPreferences(300, 200, modalities, transform=ItemKNNGraph(k=5))
+def test_it_learns(
+    modalities: tuple[str, ...], planted_dataset: Callable[..., PlantedPreferences]
+) -> None:
+    dataset = planted_dataset(300, 200, modalities, mean_degree=20.0)
     data = dataset[0]
     user, pos = data[USER_TO_ITEM].edge_index
     val = dataset.view("val")[USER_TO_ITEM].edge_label_index

@@ -4,7 +4,8 @@ import torch
 
 from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.loader import GraphInputs
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter, ItemBias, SpectralHead
+from gtc_pyg.nn import BPR
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
 
@@ -39,10 +40,12 @@ def dataset() -> Named:
 def model(dataset) -> GTC:
     torch.manual_seed(0)
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = GTC(60, 40, widths, hidden_channels=16, item_bias=True, low_pass_strength=0.2)
+    heads = [SpectralHead(strength=0.2), ItemBias()]
+    content_filter = ContentFilter(widths, channels=16, strength=0.05)
+    model = GTC(60, 40, widths, content_filter, ranking=BPR(), heads=heads)
     torch.nn.init.normal_(model.item_bias.weight, std=0.1)
     inputs = GraphInputs.from_data(dataset[0])
-    model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
+    model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
     return model
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.recommend.content import joined, read_content
 from tests.recommend.parts import content_of
@@ -37,12 +38,32 @@ def test_one_item_that_has_all_of_an_incomplete_modality(dataset, mask):
 
     some.__class__ = Some
     widths = {name: x.size(1) for name, x in dataset.features.items()}
-    recommender = Recommender(GTC(60, 40, widths, 16, incomplete=["image"]), some)
+    recommender = Recommender(
+        GTC(60, 40, widths, ContentFilter(widths, 16, incomplete=["image"])), some
+    )
     for ids, names in (([7], ["image", "text"]), ([8], ["image"])):
         content = {name: x[:1] for name, x in dataset.features.items() if name in names}
         recommender.add_items(ids, {**content, **mask})
     assert len(recommender.recommend("u01", candidates=[7, 8])) == 2
     assert recommender.features["has_image"][-2:].all()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: x.bfloat16().float().requires_grad_(),
+        lambda x: list(x.requires_grad_()),
+        lambda x: csr_array(x.numpy()),
+        lambda x: pd.DataFrame({"emb": list(x.numpy())}, index=[7, 8]).iloc[::-1],
+        lambda x: pd.Series([str(row.tolist()) for row in x], index=[7, 8]).iloc[::-1],
+        lambda x: {8: x[1], 7: x[0]},
+    ],
+)
+def test_added_content_is_the_same_in_every_form(recommender, dataset, form):
+    rows = content_of(dataset, [5, 6])
+    rows["image"] = rows["image"].bfloat16().float()
+    recommender.add_items([7, 8], {**rows, "image": form(rows["image"].clone())})
+    assert torch.equal(recommender.features["image"][-2:], rows["image"])
 
 
 def test_an_added_item_may_lack_a_modality(recommender, dataset):
@@ -65,7 +86,7 @@ def test_an_added_item_may_lack_a_modality(recommender, dataset):
         ),
         ([7], {"image": torch.full((1, 32), float("inf"))}, r"'image': row 0 is not finite"),
         ([7], {"image": torch.zeros(1, 32), "has_image": [1]}, r"'has_image' must be bool \[1\]"),
-        ([7], {"image": "sea"}, r"'features' at 'image' must be numbers"),
+        ([7], {"image": "sea"}, r"'features' at 'image' must hold numbers"),
         (
             [7],
             {"image": pd.DataFrame(0.0, index=[8], columns=range(32))},

@@ -9,6 +9,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from gtc_pyg.datasets import from_frames
 from gtc_pyg.functional import normalize_rows, spectral_factors
+from gtc_pyg.lightning import fit
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GTC, LightGCN
 from gtc_pyg.recommend import Recommender
@@ -61,13 +62,14 @@ def test_weights_are_carried_over_by_id(grown, dataset, kind):
             assert torch.allclose(model.user_emb.weight[row], before)
     assert torch.allclose(model.item_emb.weight[:40], old.item_emb.weight)
     for name, value in model.state_dict().items():
-        if not name.startswith(("user_emb", "item_", "low_pass")):
+        if not name.startswith(("user_emb", "item_emb", "heads", "prepared")):
             assert torch.equal(value, old.state_dict()[name])
     if kind is GTC:  # of the grown graph, not of the old one
         anew, inputs = copy.deepcopy(model), GraphInputs.from_data(everything[0])
-        anew.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
-        assert torch.equal(anew.low_pass.item, model.low_pass.item)
-        assert not torch.equal(model.low_pass.item[:40], old.low_pass.item)
+        anew.prepared.fill_(False)
+        anew.prepare(inputs.edge_index_dict, inputs.edge_weight_dict, spectral_start=False)
+        assert torch.equal(anew.heads[0].item, model.heads[0].item)
+        assert not torch.equal(model.heads[0].item[:40], old.heads[0].item)
     lengths = old.item_emb.weight.norm(dim=1).mean()
     assert model.item_emb.weight[40].norm().item() == pytest.approx(lengths.item(), rel=1e-5)
 
@@ -202,3 +204,24 @@ def test_other_content_is_refused(recommender, dataset):
         ValueError, match=r"'dataset' must have content 'image' \[I, 32\].*got \['smell'\]"
     ):
         warm_started(recommender, other)
+
+
+def test_a_user_who_has_every_item_stops_no_update(tmp_path):
+    items, users = [f"i{row}" for row in range(12)], [f"u{row}" for row in range(9)]
+    pairs = [(u, i) for r, u in enumerate(users) for c, i in enumerate(items) if (r + c) % 3 == 0]
+    table = pd.DataFrame(pairs, columns=["user", "item"])
+    table["split"] = ["train", "train", "val", "test"] * 9
+    every = pd.DataFrame({"user": "collector", "item": items, "split": "train"})
+    content = {"text": pd.DataFrame(np.eye(12), index=items)}
+    data = from_frames(pd.concat([every, table]), features=content, split_column="split")
+    options = {"epochs": 1, "progress": False, "out": tmp_path}
+    with pytest.warns(UserWarning, match="user 'collector' has all 12 items") as found:
+        model = fit(LightGCN(10, 12, hidden_channels=4), data, **options).model
+    assert sum("all 12 items" in str(warning.message) for warning in found) == 1
+    recommender = Recommender(model, data)
+    assert recommender.recommend("collector").empty
+    assert len(recommender.recommend("u0", k=12)) == 12 - 4
+    new = {"new": items[:6], "u0": items[:5]}
+    with pytest.warns(UserWarning, match="user 'collector' has all 12 items"):
+        grown = recommender.update(new, **options)
+    assert "new" in grown.users.index and grown.recommend("collector").empty

@@ -208,7 +208,7 @@ def test_nobody_and_other_precisions() -> None:
 
 def test_what_cannot_be_searched_is_refused() -> None:
     item = torch.ones(20, 4)
-    with pytest.raises(ValueError, match=r"'k' must be at least 1 \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'k' must be a whole number, at least 1 \(got 0\)"):
         ItemIndex(item).search(torch.ones(1, 4), 0)
     with pytest.raises(ValueError, match=r"'user_emb' must have the shape \[N, 4\] \(got \[1, 5\]"):
         ItemIndex(item).search(torch.ones(1, 5), 1)

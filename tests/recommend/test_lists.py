@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -227,3 +228,20 @@ def test_rows_below_have_the_columns_of_the_table_and_integers_stay_such():
     assert found[["year", "size"]].isna().to_numpy().tolist() == [[False, False], [True, True]]
     whole = below(table, table, pd.RangeIndex(len(table)))
     assert whole["year"].dtype == table["year"].dtype and len(whole) == 2
+
+
+@pytest.mark.parametrize("form", [np.int64, np.uint8, np.array, torch.tensor])
+def test_lengths_are_numbers_of_any_kind(recommender, form, tmp_path):
+    calls = {
+        "recommend": lambda r, k: r.recommend(["u01", "u02"], k=k),
+        "fold_in": lambda r, k: r.fold_in([1000, 997], k=k),
+        "similar_items": lambda r, k: r.similar_items(1000, k=k),
+        "directions": lambda r, k: r.explain("u01", 1000, k=k).directions,
+    }
+    for name, call in calls.items():
+        assert_frame_equal(call(recommender, form(3)), call(recommender, 3), obj=name)
+    assert_series_equal(recommender.quality(form(3)), recommender.quality(3))
+    place = tmp_path / "lists.csv"
+    recommender.write(place, k=form(3), users_at_once=form(7), progress=False)
+    assert len(pd.read_csv(place)) == 3 * recommender.num_users
+    assert len(recommender.plot_user("u01", k=form(3)).axes[1].get_yticklabels()) == 3

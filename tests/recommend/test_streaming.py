@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -105,6 +106,25 @@ def test_two_requests_at_a_time_do_not_mix(recommender, tmp_path, monkeypatch):
     assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))
 
 
+def test_a_second_process_with_the_same_request_is_refused(recommender, tmp_path, monkeypatch):
+    path, whole, begun, refused = tmp_path / "l.csv", module.Recommender._rank, [], []
+    options = {"k": 3, "users_at_once": 10, "progress": False}
+
+    def rank(self, rows, *args):
+        begun.append(rows)
+        if len(begun) == 1:
+            with ThreadPoolExecutor(1) as pool:
+                refused.append(pool.submit(recommender.write, path, **options).exception())
+        return whole(self, rows, *args)
+
+    monkeypatch.setattr(module.Recommender, "_rank", rank)
+    recommender.write(path, **options)
+    said = f"another process writes these lists to {path} now: wait for its end"
+    assert [repr(error) for error in refused] == [f"RuntimeError({said!r})"]
+    assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_nothing_stays_beside_after_a_kill_while_parts_are_joined(
     recommender, tmp_path, monkeypatch
 ):
@@ -119,7 +139,7 @@ def test_nothing_stays_beside_after_a_kill_while_parts_are_joined(
     with pytest.raises(KeyboardInterrupt):
         recommender.write(path, k=3, users_at_once=10, progress=False)
     (left,) = tmp_path.iterdir()
-    assert left.suffix == ".parts" and list(left.glob(".joined.csv.*.part"))
+    assert left.suffix == ".parts" and list(left.glob(".joined.csv.part"))
     monkeypatch.undo()
     recommender.write(path, k=3, users_at_once=10, progress=False)
     assert_frame_equal(pd.read_csv(path), recommender.recommend(k=3))

@@ -85,6 +85,7 @@ def test_no_content_at_all_gives_self_loops() -> None:
 def test_item_is_its_own_neighbor_among_copies() -> None:
     data = make_data()
     data["item"].x_image = torch.ones(NUM_ITEMS, 3)
+    data["item"].x_image[0, 0] = -1  # of one that differs, or nothing would be similar
     out = dense(ItemKNNGraph(2, {"image": 1.0})(data))
     torch.testing.assert_close(out.diagonal(), torch.full((NUM_ITEMS,), 0.5))
 
@@ -140,3 +141,28 @@ def test_progress_is_shown_where_asked_for_and_changes_nothing(
     assert repr(ItemKNNGraph(3, progress=True)) == repr(ItemKNNGraph(3))
     shown = capsys.readouterr().err
     assert "image" in shown and "text" in shown
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("value", [0.0, 0.7, -1e6])
+def test_content_that_is_the_same_for_all_makes_no_neighbours(value: float, width: int) -> None:
+    data = make_data()
+    data["item"].x_image = torch.full((NUM_ITEMS, width), value)
+    assert torch.equal(dense(ItemKNNGraph(3, {"image": 1.0})(data)), torch.eye(NUM_ITEMS))
+    expected = (loop(data["item"].x_text, 3) + torch.eye(NUM_ITEMS)) / 2
+    torch.testing.assert_close(dense(ItemKNNGraph(3)(data)), expected)
+
+
+def test_one_item_that_differs_brings_neighbours_back() -> None:
+    data = make_data()
+    data["item"].x_image = torch.ones(NUM_ITEMS, 2)
+    data["item"].x_image[4, 0] = -1
+    found = dense(ItemKNNGraph(3, {"image": 1.0})(data))
+    assert (found > 0).sum(dim=1).tolist() == [3] * NUM_ITEMS
+    assert found[:, 4].count_nonzero() == 1
+
+
+def test_content_of_one_item_makes_no_neighbours() -> None:
+    data = make_data()
+    data["item"].has_image = torch.arange(NUM_ITEMS) == 3
+    assert torch.equal(dense(ItemKNNGraph(3, {"image": 1.0})(data)), torch.eye(NUM_ITEMS))

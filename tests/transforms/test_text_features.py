@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -91,3 +92,39 @@ def test_bad_input_is_named(texts: list[str], options: dict[str, int], message: 
 def test_what_is_no_text_is_named() -> None:
     with pytest.raises(ValueError, match=r"row 1 is nan\); an empty one stands for none"):
         tfidf_embedding(["a tea", float("nan")])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "words", [["कि", "की", "कु", "के"], ["किताब", "कलम", "कुर्सी", "कमरा"], ["தமி", "தமு"], ["שָׁ", "שֶׁ"]]
+)
+def test_different_words_of_any_script_are_orthogonal(words: list[str]) -> None:
+    x = tfidf_embedding(words * 2, dim=8).numpy()
+    np.testing.assert_allclose(cosines(x), np.tile(np.eye(len(words)), (2, 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_texts_of_every_unicode_form_are_embedded_alike(form: str) -> None:
+    texts = [
+        "café crème",
+        "Crème brûlée",
+        "한국어 café",
+        "ｶﾞﾗｽ",
+        "ガラスの家",
+        "किताब क़लम",
+        "क़लम 한국어",
+    ]
+    given = [unicodedata.normalize(form, text) if i % 2 else text for i, text in enumerate(texts)]
+    assert torch.equal(tfidf_embedding(given, dim=8), tfidf_embedding(texts, dim=8))
+
+
+@pytest.mark.parametrize(
+    ("texts", "near", "far"),
+    [
+        (["手機保護殼黑色", "黑色手機殼", "不鏽鋼茶壺", "玻璃茶壺"], (0, 1), (0, 2)),
+        (["スマホケース", "透明ケース", "緑茶の急須", "紅茶と急須"], (2, 3), (1, 2)),
+        (["เคสโทรศัพท์มือถือ", "โทรศัพท์บ้าน", "กาน้ำชา", "น้ำชาเย็น"], (0, 1), (0, 2)),
+    ],
+)
+def test_parts_of_a_text_without_spaces_are_alike(texts, near, far) -> None:
+    found = cosines(tfidf_embedding(texts, dim=8).numpy())
+    assert found[near] > found[far] + 0.2

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleDict, Parameter
 
-from gtc_pyg.functional import check_least, normalize_rows
+from gtc_pyg.functional import check_least, normalize_rows, takes_numbers
 from gtc_pyg.graph import CSRGraph, Features
 from gtc_pyg.graph.content import check_widths, content_with_masks
 from gtc_pyg.models.gtc.filtered_content import FilteredContent, gated
@@ -68,6 +68,7 @@ class ContentFilter(Module):
         ValueError: For a setting out of its range.
     """
 
+    @takes_numbers
     def __init__(
         self,
         in_channels: Mapping[str, int],
@@ -163,11 +164,11 @@ class ContentFilter(Module):
                 ``user_emb`` is missing, or the content does not fit.
         """
         if user is not None:
-            graph.check_users(user)
+            user = graph.check_users(user)
         if self.user_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
         features = content_with_masks(
-            features, list(self.encoders), self.incomplete, graph.num_items
+            features, list(self.encoders), self.incomplete, graph.num_items, item_emb.dtype
         )
         encoded = {
             name: encoder(features[name], features.get(f"has_{name}"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.functional import check_least, normalize_rows
+from gtc_pyg.functional import check_least, normalize_rows, takes_numbers
 from gtc_pyg.graph import Batch, CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.models.graph_recommender import GraphRecommender
 from gtc_pyg.models.gtc.components import FilteredComponents
@@ -105,6 +105,7 @@ class GTC(GraphRecommender):
     }
     r"""The settings of :meth:`published`, as a file of settings has them."""
 
+    @takes_numbers
     def __init__(
         self,
         num_users: int,
@@ -267,6 +268,7 @@ class GTC(GraphRecommender):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         graph = self.csr_graph(edge_index_dict, edge_weight_dict)
+        user, pos_item, neg_item = graph.check_triple(user, pos_item, neg_item)
         batch = Batch.of(features, graph, user, pos_item, neg_item)
         out = self.steps(features, graph, batch.user)
         parts = {

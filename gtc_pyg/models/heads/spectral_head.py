@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import check_least, low_pass_factors
+from gtc_pyg.functional import check_least, low_pass_factors, takes_numbers
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, CSRGraph
 from gtc_pyg.models.heads.head import Head
 
@@ -49,6 +49,7 @@ class SpectralHead(Head):
     added_degree: Tensor
     item_scale: Tensor
 
+    @takes_numbers
     def __init__(
         self,
         channels: int = 128,

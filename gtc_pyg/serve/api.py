@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,15 +22,18 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from starlette.datastructures import Headers
 
+from gtc_pyg.datasets.frame_columns import show
 from gtc_pyg.evaluation import GroupedEdges
 from gtc_pyg.recommend import Recommender
+from gtc_pyg.serve.guard import Guard, check_token, refusal
+from gtc_pyg.serve.heavy import UNREADABLE, HeavyRequests
 
 STATIC = Path(__file__).parent / "static"
-MAX_K, MAX_ITEMS, MAX_BYTES = 100, 10_000, 4_000_000
+MAX_K, MAX_ITEMS = 100, 10_000
 WHOLE = re.compile(r"-?[0-9]{1,19}")
-ONE_OF_BOTH = [{"required": ["user"]}, {"required": ["interactions"]}]
+ONE_OF_BOTH: Any = [{"required": ["user"]}, {"required": ["interactions"]}]
+HEAVY = {"/api/recommendations", "/api/explanations", "/api/similar"}
 TOP = 5  # past and similar items of an explanation
 
 
@@ -41,16 +44,15 @@ def _whole(value: Any) -> Any:
 
 def _id(value: Any) -> Any:
     value = _whole(value)
-    if type(value) is not int and not (isinstance(value, str) and len(value) <= 256):
-        raise ValueError("an id is a whole number, or text of at most 256 characters")
+    if type(value) is not int and not isinstance(value, str):
+        raise ValueError("an id is a whole number or text")
     str(value).encode()  # half of a pair of surrogates is no character
     return value
 
 
-ID = {"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 256}]}
+ID = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 Id = Annotated[int | str, BeforeValidator(_id), WithJsonSchema(ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_ITEMS)]
-Text = Annotated[str, Query(max_length=256)]
 Length = Annotated[int, Strict(), Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
 Limit = Annotated[int, Query(ge=1, le=MAX_K)]
 
@@ -86,8 +88,8 @@ class Who(BaseModel):
     """A known user, or the items of anybody: exactly one of both."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": ONE_OF_BOTH})
-    user: Id = None
-    interactions: Annotated[Ids, Field(min_length=1)] = None
+    user: Id = None  # type: ignore[assignment]  # left out; a null that is sent is refused
+    interactions: Annotated[Ids, Field(min_length=1)] = None  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def one_of_both(self) -> "Who":
@@ -106,28 +108,7 @@ class ReasonsRequest(Who):
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_K)]
 
 
-class LimitedBody:
-    """Refuses a body that is too large before it is read."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        answer = self.app
-        if scope["type"] == "http" and scope["method"] == "POST":
-            length = Headers(scope=scope).get("content-length", "")
-            if not length.isdecimal():
-                answer = _refusal(411, "send the body whole, with its Content-Length")
-            elif int(length) > MAX_BYTES:
-                answer = _refusal(413, f"the body must have at most {MAX_BYTES:,} bytes")
-        await answer(scope, receive, send)
-
-
-def _refusal(status: int, why: str) -> JSONResponse:
-    return JSONResponse({"detail": why}, status)
-
-
-def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+async def invalid(request: Request, error: Any) -> JSONResponse:
     """Says where and why; what was sent may be no JSON and is not repeated."""
     found = error.errors()[:3]
     texts = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in found]
@@ -135,17 +116,18 @@ def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         e["loc"] == ("body",) and e["type"] != "value_error" for e in found
     ):
         texts.append("send JSON, with Content-Type: application/json")
-    return _refusal(422, "; ".join(texts).encode("utf-8", "replace").decode())
+    return refusal(422, "; ".join(texts).encode("utf-8", "replace").decode())
 
 
-def unreadable(request: Request, error: Exception) -> JSONResponse:
+async def unreadable(request: Request, error: Any) -> JSONResponse:
     """Bytes that are no text, numbers of thousands of digits, nesting without end."""
-    return _refusal(400, "the body cannot be read: send JSON as UTF-8 text, in the documented form")
+    return refusal(400, UNREADABLE)
 
 
 def labels_of(table: pd.DataFrame | None, names: Sequence[str] | None, num: int) -> list[str]:
     """The label columns of each item, joined; all columns of text where none is named."""
-    columns = [] if table is None else [name for name in table.columns if name != "item"]
+    table = pd.DataFrame() if table is None else table
+    columns = [name for name in table.columns if name != "item"]
     if names is None:
         names = [c for c in columns if not is_numeric_dtype(table[c])]
     for name in names:
@@ -164,14 +146,36 @@ def text_of(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
-def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> FastAPI:
-    """The application.
+def longest_id(recommender: Recommender) -> int:
+    """The bytes of the longest id of a user or an item, in UTF-8."""
+    ids = (recommender.users.index, recommender.items.index)
+    return max(len(str(one).encode()) for index in ids for one in index)
+
+
+def make_app(
+    recommender: Recommender,
+    label: Sequence[str] | None = None,
+    names: Iterable[str] = (),
+    token: str | None = None,
+) -> FastAPI:
+    """The application, for any ASGI server; ``python -m gtc_pyg.serve`` runs it by uvicorn.
+
+    Requests for lists, reasons and similar items are worked on by few threads, in the order in
+    which they came, so that the others are answered at once.
 
     Args:
         recommender: It is read only. All that it makes when first asked is made here, so that
             requests can be answered side by side.
         label: Columns of the items' table that name an item; all of text where ``None``.
+        names: Host names under which the service is reached, besides the address that a request
+            came to. Requests for other hosts are refused (:class:`~gtc_pyg.serve.guard.Guard`).
+        token: What a request must show; nothing where ``None``.
+
+    Raises:
+        ValueError: For a column that the items' table lacks, or a token of other characters than
+            :class:`~gtc_pyg.serve.guard.Guard` admits.
     """
+    check_token(token)
     r = recommender
     users, items = r.users, r.items
     labels = labels_of(r.table, label, r.num_items)
@@ -191,10 +195,10 @@ def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> Fa
         """Ids as the recommender has them: whole numbers may come as text."""
         if is_integer_dtype(ids.index.dtype):
             given = [int(x) if WHOLE.fullmatch(str(x)) else x for x in given]
-        try:
-            ids.rows(given)
-        except ValueError as error:
-            raise HTTPException(404, str(error)) from error
+        missing = ids.index.get_indexer(pd.Index(given, dtype=None if given else object)) < 0
+        if missing.any():  # Ids.rows would look for ids that are nearly the same, for long
+            first = show(given[int(missing.argmax())])
+            raise HTTPException(404, f"unknown {ids.kind} {first}; /api/{ids.kind}s finds ids")
         return given
 
     def id_of(ids: Any, row: int) -> int | str:
@@ -202,12 +206,12 @@ def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> Fa
         value = ids.index[row]
         return str(value) if isinstance(value, str) or abs(value) >= 2**53 else int(value)
 
-    def shown(row: int) -> dict[str, Any]:
-        return {"id": id_of(items, row), "label": labels[row]}
+    def shown(row: int) -> Item:
+        return Item(id=id_of(items, row), label=labels[row])
 
-    def valued(table: pd.DataFrame, column: str) -> list[dict[str, Any]]:
-        rows = items.rows(table["item"]).tolist()
-        return [shown(row) | {"value": x} for row, x in zip(rows, table[column], strict=True)]
+    def valued(table: pd.DataFrame, column: str) -> list[Valued]:
+        pairs = zip(items.rows(table["item"]).tolist(), table[column], strict=True)
+        return [Valued(id=id_of(items, row), label=labels[row], value=x) for row, x in pairs]
 
     def found(text: pd.Series, query: str, limit: int) -> list[int]:
         """Rows whose text holds the query: whole words at its beginning first."""
@@ -226,14 +230,19 @@ def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> Fa
     app = FastAPI(
         title="gtc-pyg explorer",
         version="1",
-        description="Lists, similar items and reasons of a saved recommender; nothing is written.",
+        description=(
+            "Lists, similar items and reasons of a saved recommender; nothing is written. Any "
+            "request may be refused with 400 (another host), 401 (no token), 408 (a body that does "
+            "not come) or 503 (too many wait)."
+        ),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         openapi_url="/api/openapi.json",
         exception_handlers={RequestValidationError: invalid, 400: unreadable},
         responses={s: {"model": Problem, "description": why} for s, why in refused.items()},
     )
-    app.add_middleware(LimitedBody)
+    app.add_middleware(HeavyRequests, paths=HEAVY)
+    app.add_middleware(Guard, names=names, token=token)  # the outermost is the last
     app.mount("/static", StaticFiles(directory=STATIC))
 
     @app.get("/", include_in_schema=False)
@@ -247,7 +256,7 @@ def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> Fa
         return About(model=name, users=len(users), items=len(items), reasons=not no_reasons)
 
     @app.get("/api/users")
-    def find_users(query: Text = "", limit: Limit = 10) -> list[int | str]:
+    def find_users(query: str = "", limit: Limit = 10) -> list[int | str]:
         """Users whose id holds the query."""
         return [id_of(users, row) for row in found(user_text, query, limit)]
 
@@ -257,18 +266,18 @@ def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> Fa
         return id_of(users, random.randrange(len(users)))
 
     @app.get("/api/history")
-    def history(user: Text) -> list[Item]:
+    def history(user: str) -> list[Item]:
         """The items that a user has interacted with."""
         row = users.rows(known(users, [user]))
         return [shown(i) for i in seen(row)[1].tolist()]
 
     @app.get("/api/items")
-    def find_items(query: Text = "", limit: Limit = 10) -> list[Item]:
+    def find_items(query: str = "", limit: Limit = 10) -> list[Item]:
         """Items whose id or label holds the query."""
         return [shown(row) for row in found(item_text, query, limit)]
 
     @app.get("/api/similar")
-    def similar(item: Text, k: Limit = 10) -> list[Valued]:
+    def similar(item: str, k: Limit = 10) -> list[Valued]:
         """The items most similar to one, by the cosine of their embeddings."""
         return valued(r.similar_items(known(items, [item])[0], k), "score")
 
@@ -298,9 +307,10 @@ def make_app(recommender: Recommender, label: Sequence[str] | None = None) -> Fa
             parts = [valued(x.head(TOP), "value") for x in (why.past_items, why.similar_items)]
             out.append(
                 Reasons(
-                    **shown(row),
+                    id=id_of(items, row),
+                    label=labels[row],
                     score=why.score,
-                    sources=why.sources.to_dict(),
+                    sources={str(name): float(value) for name, value in why.sources.items()},
                     past_items=parts[0],
                     similar_items=parts[1],
                 )

@@ -48,9 +48,7 @@ const rounded = (x) => x.toFixed(2).replace("-", "−");
 const name = (item) => `item ${item.id}`;
 
 function described(item) {
-  const list = item.label.split(",").length > 2 && !item.label.includes(", ");
-  const shown = list ? item.label.replaceAll(",", ", ") : item.label;
-  const label = make("span", { class: "label", title: shown }, shown);
+  const label = make("span", { class: "label", title: item.label }, item.label);
   return make("div", { class: "described" }, make("b", {}, String(item.id)), label);
 }
 
