@@ -121,7 +121,7 @@ def test_gradients_are_the_means_over_processes_sparse_ones_too(two):
         assert found["touched"] == [5, 1]
 
 
-def test_a_gradient_that_every_process_lacks_stays_away_so_that_adam_skips_the_parameter(two):
+def test_a_gradient_that_every_process_lacks_stays_none(two):
     for found in two:
         assert found["none"] == [None, None]
 
@@ -178,9 +178,7 @@ class Store:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_process_connects_once_and_waits_long_for_the_first_process_alone(
-    as_process, monkeypatch, number
-):
+def test_only_the_first_process_is_waited_for_long(as_process, monkeypatch, number):
     as_process(number, 2)
     store, calls = Store(), []
 
@@ -216,7 +214,7 @@ if rank() == 0:
 """
 
 
-def test_where_the_first_process_hosts_the_store_a_slow_one_can_still_read():
+def test_a_slow_process_can_still_read_the_store():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

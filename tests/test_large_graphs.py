@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gtc_pyg.evaluation import Ranker, evaluate
 from gtc_pyg.functional import degree_sensitive_sample, inner_product_topk, low_pass_factors
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
+from gtc_pyg.inductive.user_embedder import new_users
 from gtc_pyg.loader import InteractionLoader, NegativeSampler
 from gtc_pyg.models import LightGCN
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, USER_TO_ITEM
-from gtc_pyg.models.user_embedder import new_users
 from gtc_pyg.transforms import k_core
 
 U, I = 60_000, 40_000  # 2.4e9 pairs

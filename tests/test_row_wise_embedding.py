@@ -15,9 +15,10 @@ from gtc_pyg.distributed import own_rows, world_size
 from gtc_pyg.graph.csr_graph import SampledNodes
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
-from gtc_pyg.models import GTC, LightGCN
+from gtc_pyg.models import GraphRecommender, LightGCN
 from gtc_pyg.row_wise_embedding import RowWiseEmbedding, distribute_tables
 from gtc_pyg.transforms import ItemKNNGraph
+from tests.models.graphs import gtc_of
 from tests.two_processes import in_two_processes
 
 IDS = [torch.tensor([0, 6, 6, 2]), torch.tensor([5, 1])]
@@ -29,8 +30,11 @@ def train(kind: str, looked_up: bool) -> dict:
     dataset = PlantedPreferences(61, 41, seed=1, mean_degree=8.0, transform=ItemKNNGraph(k=4))
     inputs = GraphInputs.from_data(dataset[0])
     torch.manual_seed(0)
-    widths = {name: x.size(1) for name, x in dataset.features.items()}
-    model = LightGCN(61, 41, 8) if kind == "lightgcn" else GTC(61, 41, widths, 8)
+    model: GraphRecommender = LightGCN(61, 41, 8)
+    if kind == "gtc":
+        widths = {name: x.size(1) for name, x in dataset.features.items()}
+        sizes = {"num_users": 61, "num_items": 41, "in_channels": widths}
+        model = gtc_of(SimpleNamespace(**sizes, **vars(inputs)))
     if world_size() > 1:
         distribute_tables(model, init_device_mesh("cpu", (2,)))
     edges = inputs.edge_index_dict["user", "rates", "item"]
@@ -131,7 +135,7 @@ def test_losses_weights_and_embeddings_are_those_of_one_process(two, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_process_holds_the_optimizer_state_of_its_rows_alone(two, case):
+def test_each_process_holds_the_state_of_its_rows_alone(two, case):
     width = 8
     assert [report[case]["held"] for report in two] == [
         [31 * width, 21 * width],
@@ -152,7 +156,7 @@ def test_each_process_looks_up_rows_of_its_own_choice(two):
     assert [report["lookups"]["rows"] for report in two] == [4, 3]
 
 
-def test_the_tables_of_a_model_are_replaced_and_frozen_ones_stay_frozen(two):
+def test_tables_are_replaced_and_frozen_ones_stay_frozen(two):
     for report in two:
         assert report["lookups"]["left_over"] == []
         assert report["lookups"]["laid"] == ["user_emb", "item_emb"]
@@ -185,7 +189,7 @@ def test_a_model_without_tables_is_refused():
 @pytest.mark.parametrize(
     ("option", "value"), [("padding_idx", 0), ("max_norm", 1.0), ("scale_grad_by_freq", True)]
 )
-def test_a_table_with_options_is_refused_and_the_model_stays_as_it_was(option, value):
+def test_a_table_with_options_is_refused(option, value):
     model = ModuleDict({"table": Embedding(4, 2, **{option: value})})
     mesh = SimpleNamespace(ndim=1, size=lambda: 1, shape=(1,))
     with pytest.raises(ValueError, match=rf"'embedding' must have no {option} \(got {value}\)"):

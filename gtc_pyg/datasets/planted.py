@@ -16,6 +16,7 @@ from gtc_pyg.functional import takes_numbers
 
 _USERS_PER_CHUNK = 1024
 _MIN_DEGREE = 6
+_SPREAD = 0.5  # of items around the centre of their cluster
 
 
 class PlantedPreferences(InteractionDataset):
@@ -23,9 +24,9 @@ class PlantedPreferences(InteractionDataset):
 
     Content of an item in a modality is :obj:`num_blocks` blocks of :obj:`block_dim` dimensions. In
     each block an item belongs to one of :obj:`num_clusters` clusters and lies around its centre
-    (centres are standard normal, the spread is :obj:`spread`). A user :math:`u` has, in each
-    modality :math:`m`, a preferred block :math:`b_u^m` and there a taste :math:`t_u^m`: the unit
-    vector towards one cluster's centre. With :math:`a_u^m = 1` for the preferred modality and
+    (centres are standard normal, the standard deviation around them is 0.5). A user :math:`u` has,
+    in each modality :math:`m`, a preferred block :math:`b_u^m` and there a taste :math:`t_u^m`: the
+    unit vector towards one cluster's centre. With :math:`a_u^m = 1` for the preferred modality and
     :obj:`minor_weight` for the others,
 
     .. math::
@@ -57,7 +58,6 @@ class PlantedPreferences(InteractionDataset):
         sharpness (float): How closely users follow their utility. (default: :obj:`4.0`)
         minor_weight (float): Weight of the modalities not preferred, in [0, 1).
             (default: :obj:`0.2`)
-        spread (float): Standard deviation of items around their centre. (default: :obj:`0.5`)
         transform (callable, optional): As in :class:`InteractionDataset`.
 
     Raises:
@@ -78,7 +78,6 @@ class PlantedPreferences(InteractionDataset):
         noise: float = 0.1,
         sharpness: float = 4.0,
         minor_weight: float = 0.2,
-        spread: float = 0.5,
         transform: Callable[..., Any] | None = None,
     ) -> None:
         names = tuple(modalities)
@@ -102,11 +101,10 @@ class PlantedPreferences(InteractionDataset):
         for argument, share in (("noise", noise), ("minor_weight", minor_weight)):
             if not 0 <= share < 1:
                 raise ValueError(f"{argument} must be in [0, 1), got {share}")
-        for argument, scale in (("sharpness", sharpness), ("spread", spread)):
-            if not 0 <= scale < float("inf"):
-                raise ValueError(f"{argument} must be non-negative and finite, got {scale}")
+        if not 0 <= sharpness < float("inf"):
+            raise ValueError(f"sharpness must be non-negative and finite, got {sharpness}")
         self.seed, self.noise, self.sharpness = seed, noise, sharpness
-        self.minor_weight, self.spread, self.mean_degree = minor_weight, spread, mean_degree
+        self.minor_weight, self.mean_degree = minor_weight, mean_degree
         self._names, self._num_users, self._num_items = names, num_users, num_items
         self._shape = (len(names), num_blocks, num_clusters, block_dim)
         self.block_slices = [
@@ -129,7 +127,7 @@ class PlantedPreferences(InteractionDataset):
         centre = rng.standard_normal(self._shape, dtype=np.float32)
         cluster = rng.integers(num_clusters, size=(num_modalities, num_blocks, num_items))
         content = np.take_along_axis(centre, cluster[..., None], axis=2)
-        content += self.spread * rng.standard_normal(content.shape, dtype=np.float32)
+        content += _SPREAD * rng.standard_normal(content.shape, dtype=np.float32)
 
         self._modality = rng.integers(num_modalities, size=num_users)
         self._block = rng.integers(num_blocks, size=(num_users, num_modalities))

@@ -51,7 +51,7 @@ class FilterDirections(NamedTuple):
     dropped_by: Tensor
     """How much less, negative, lowest first ``[K']``."""
     weight: Tensor
-    """How much the user listens to the modality, :math:`a_u^m`, between 0 and 2."""
+    """The weight of the modality for the user, :math:`a_u^m`, between 0 and 2."""
     usual_weight: Tensor
     """The mean of it over the users."""
 
@@ -67,7 +67,7 @@ class Response(NamedTuple):
     gate: Tensor | None
     """The mean gate of the users ``[H]``, where there are gates."""
     weight: Tensor
-    """The mean over the users of how much they listen."""
+    """The mean over the users of the weight of the modality."""
 
 
 def response(model: GTC, features: Features, graph: CSRGraph, name: str) -> Response:

@@ -72,7 +72,7 @@ class ExplainedUser:
         heads: Heads,
         num_item_layers: int,
         graph: CSRGraph,
-        start: Tensor,
+        ego: Tensor,
         response: Callable[[str], Response],
     ) -> None:
         self.components, self._response = components, response
@@ -81,7 +81,7 @@ class ExplainedUser:
         self._num_item_layers = num_item_layers
         self.items = graph.user_items
         """Their items, ascending ``[N]``."""
-        own, past, filtered = components.of_user(graph, start)
+        own, past, filtered = components.of_user(graph, ego)
         self.filtered: Mapping[str, FilteredContent] = filtered
         """Content of the items, filtered for this user, by modality."""
         columns = [head.past(graph, self.items) for head in self._heads]
@@ -113,7 +113,8 @@ class ExplainedUser:
         else:
             check_row("item", item, self.components.graph.num_items)
             for head in self._biases:
-                bias = head.items(self.components.graph, self._num_item_layers)[item, 0]
+                columns = head.items(self.components.graph, self._num_item_layers)
+                bias = columns[item, 0].detach()
             alone, rows, near = self._of_item(item)
             whole = alone + near.sum(dim=0)
             own, past = _halves(self._own, whole), _halves(self._past, whole)

@@ -111,21 +111,20 @@ class Explainer:
             first, last = to_user.crow_indices()[user : user + 2].tolist()
             items, user_emb = to_user.col_indices()[first:last], table[user]
         graph = new_users(torch.stack([torch.zeros_like(items), items]), 1, self.graph.num_items)
-        embedder = self._embedder
-        if embedder is None:
-            embedder = self._embedder = self.model.user_embedder(self.features, self.graph)
         if user_emb is None:
-            start = embedder.predict_user_emb(graph)[0]
+            if self._embedder is None:
+                self._embedder = self.model.user_embedder(self.features, self.graph)
+            ego = self._embedder.predict_user_emb(graph)[0]
         elif user_emb.shape != table.shape[1:]:
             raise ValueError(f"'user_emb' must be [{table.size(1)}] (got {list(user_emb.shape)})")
         else:
-            start = embedder.transform(user_emb)
+            ego = self.model.transform_user(user_emb)
         return ExplainedUser(
             self.components,
             self.model.heads,
             self.model.num_item_layers,
             graph,
-            start,
+            ego,
             self.response,
         )
 

@@ -91,9 +91,9 @@ def plot_user(
     for k, name in enumerate(sources):
         if name in user.filtered:
             usual = float(user.components.filtered[name].weight.mean())
-            heard = float(user.filtered[name].weight[0]) / usual if usual > 0 else 1.0
-            told = "says nothing" if name in silent else f"heard {heard:.2f} ×"
-            ticks[k] = f"{name}\n{told}"
+            weight = float(user.filtered[name].weight[0]) / usual if usual > 0 else 1.0
+            said = "says nothing" if name in silent else f"weight {weight:.2f} ×"
+            ticks[k] = f"{name}\n{said}"
     right.set_yticks(range(len(ticks)), ticks, **LITERAL)
     right.bar_label(right.containers[0], [f"{float(x):.0%}" for x in share], padding=3)
     right.invert_yaxis()

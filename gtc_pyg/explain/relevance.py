@@ -80,7 +80,7 @@ def filter_share(
 
     .. math:: \frac{\mathrm{cov}_i(y_{ui}, \; y_{ui} - y'_{ui})}{\mathrm{var}_i(y_{ui})},
 
-    with :math:`y'` the scores where the user does not listen to the modality, :math:`a_u^m = 0`.
+    with :math:`y'` the scores where the modality has no weight for the user, :math:`a_u^m = 0`.
     Items keep all their content, unlike in :func:`score_share`. A part of it is not the filter's
     doing: what the items of a user have in common. Less the mean over ``filter_of`` it is.
 

@@ -71,7 +71,7 @@ class LowPassFactors(NamedTuple):
 
     item: Tensor
     r""":math:`W`, ``[I, K]``: with similar items added, :math:`W + S^L W`, items' factors."""
-    told: Tensor
+    message: Tensor
     r""":math:`T`, ``[I, K]``: :math:`(d_u + \tau_u)^{-1/2} \sum_{i \in N(u)} T_i` is a user's."""
     added: float
     r""":math:`\tau_u`, added to the users' degrees."""
@@ -142,10 +142,10 @@ def low_pass_factors(
     length = values.norm().clamp(min=1e-12)
     item = a.to_item @ left
     v = added(item, similar) / values.clamp(min=1e-6 * length)
-    told = a.item_factor.view(-1, 1) * added(v, back)
-    tables = (item * num_items**0.5 / length, told * num_users**0.5 / length)
-    item, told = (F.pad(x, (0, dim - x.size(1))) for x in tables)
-    return LowPassFactors(item, told, regularization * edge_index.size(1) / num_users)
+    message = a.item_factor.view(-1, 1) * added(v, back)
+    tables = (item * num_items**0.5 / length, message * num_users**0.5 / length)
+    item, message = (F.pad(x, (0, dim - x.size(1))) for x in tables)
+    return LowPassFactors(item, message, regularization * edge_index.size(1) / num_users)
 
 
 class _Normalized(NamedTuple):

@@ -1,4 +1,4 @@
-r"""What of a modality that some items lack can be told from their interactions and the others."""
+r"""Predictions of a modality that some items lack, from interactions and other modalities."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gtc_pyg.graph.make_graph import interactions_graph
 MOST = 6000  # items that the map is learned from
 SAMPLE = 1024  # of these, for its settings
 PENALTIES = [10 ** (p / 4) for p in range(-8, 7)]
-TAUGHT = 0.2  # of what the item graph taught an item without interactions
+GRAPH_SHARE = 0.2  # of the row that the item graph gives an item without interactions
 
 
 class ItemAdapter:
@@ -78,16 +78,16 @@ class ItemEmbedder:
     All is in closed form, and what it depends on is found on the known items by leave-one-out: the
     penalty of the regression, the weights :math:`w_m \propto (R_m^2 / (1 - R_m^2))^2` from what
     each modality explains alone, and :math:`a, b \geq 0` by least squares. The same predicts the
-    columns of a :class:`~gtc_pyg.models.SpectralHead`. An item's bias cannot be told from content
-    and is the mean of the known items.
+    columns of a :class:`~gtc_pyg.models.SpectralHead`. An item's bias cannot be predicted from
+    content and is the mean of the known items.
 
-    A known item without interactions was taught something after all, through the item graph of its
-    neighbours: :meth:`replace` adds 0.2 times its row of ``forward``, brought to the length of
+    A known item without interactions is trained through its neighbours in the item graph:
+    :meth:`replace` adds 0.2 times its row of ``forward``, brought to the length of
     :math:`\hat z`.
 
     Similar items are those of the item graph for a known item; for a new one the nine of largest
     :math:`\sum_m w_m \cos(f_i^m, f_j^m)`. A new item of the same content as a known one without
-    interactions is embedded as that one, but for what the graph taught it. An absent modality
+    interactions is embedded as that one, but for what the graph gave it. An absent modality
     (``has_<modality>`` false) has the cosine 0 with everything.
 
     Made by :meth:`GraphRecommender.item_embedder`, of a model as it is: after further training make
@@ -277,9 +277,9 @@ class ItemEmbedder:
         Args:
             item_emb: As the model's ``forward`` gives them ``[I, K]``; it is not changed.
         """
-        rows, taught = self._cold_emb.clone(), item_emb[self._cold, : self._fitted]
-        lengths = [x.norm(dim=1).sum() for x in (rows[:, : self._fitted], taught)]
-        rows[:, : self._fitted] += TAUGHT * lengths[0] / lengths[1].clamp(min=1e-12) * taught
+        rows, trained = self._cold_emb.clone(), item_emb[self._cold, : self._fitted]
+        lengths = [x.norm(dim=1).sum() for x in (rows[:, : self._fitted], trained)]
+        rows[:, : self._fitted] += GRAPH_SHARE * lengths[0] / lengths[1].clamp(min=1e-12) * trained
         return item_emb.index_copy(0, self._cold, rows)
 
 

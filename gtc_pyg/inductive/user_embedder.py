@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -15,15 +15,17 @@ class UserAdapter(Protocol):
     r"""How a model makes the embedding of a user, all items being as they were trained."""
 
     user: Tensor
-    """Where trained users start, as the model propagates them ``[U, D]``."""
+    """ID embeddings of the trained users, as the model propagates them ``[U, D]``."""
     item: Tensor
     """The items' ID embeddings ``[I, D]``, likewise."""
 
-    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
-        r"""Interactions of new users with the items, and their start ``[N, D]``, to ``[N, K]``."""
+    def embed(self, new: CSRGraph, ego: Tensor) -> Tensor:
+        r"""New users ``[N, K]``.
 
-    def transform(self, user_emb: Tensor) -> Tensor:
-        r"""Rows of the model's ``user_emb`` as it propagates them ``[N, D]``."""
+        Args:
+            new: Their interactions with the items.
+            ego: Their ID embeddings, as the model propagates them ``[N, D]``.
+        """
 
 
 class Columns(Protocol):
@@ -43,8 +45,8 @@ class UserEmbedder:
     are computed once.
 
     One thing a new user lacks, an ID embedding :math:`e_u`. It is predicted from the mean direction
-    of the items' ID embeddings by a ridge regression, which trained users teach, with the penalty
-    of their lowest leave-one-out error:
+    of the items' ID embeddings by a ridge regression on the trained users, with the penalty of
+    their lowest leave-one-out error:
 
     .. math::
         \hat e_u = A \, \frac{m_u}{|m_u|} + b, \qquad
@@ -61,16 +63,23 @@ class UserEmbedder:
         adapter: How the model makes a user.
         graph: The interactions of training.
         columns: What stands beside, of each user.
+        transform_user: Rows of the model's ``user_emb`` to what it propagates, both ``[N, D]``; the
+            same where ``None``.
 
     Raises:
         ValueError: Where fewer than two users have interactions.
     """
 
     def __init__(
-        self, adapter: UserAdapter, graph: CSRGraph, columns: Iterable[Columns] = ()
+        self,
+        adapter: UserAdapter,
+        graph: CSRGraph,
+        columns: Iterable[Columns] = (),
+        transform_user: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.num_items = graph.num_items
         self._adapter, self._columns = adapter, list(columns)
+        self._transform_user = transform_user or (lambda user_emb: user_emb)
         self._unit = normalize_rows(adapter.item)
         trained = graph.num_items_of_users > 0
         if int(trained.sum()) < 2:
@@ -107,20 +116,16 @@ class UserEmbedder:
             edge_index = edge_index.to(self._unit.device)
         graph = new_users(edge_index, num_users, self.num_items)
         if user_emb is None:
-            start = self.predict_user_emb(graph)
+            ego = self.predict_user_emb(graph)
         elif user_emb.shape != (num_users, self._mean.numel()):
             raise ValueError(
                 f"'user_emb' must be [{num_users}, {self._mean.numel()}], a row for each user (got "
                 f"{list(user_emb.shape)})"
             )
         else:
-            start = self._adapter.transform(user_emb)
-        own = self._adapter.embed(graph, start)
+            ego = self._transform_user(user_emb)
+        own = self._adapter.embed(graph, ego)
         return torch.cat([own, *(columns.users(graph) for columns in self._columns)], dim=-1)
-
-    def transform(self, user_emb: Tensor) -> Tensor:
-        r"""Rows of the model's ``user_emb`` as it propagates them, of the same shape."""
-        return self._adapter.transform(user_emb)
 
     @torch.no_grad()
     def predict_user_emb(self, graph: CSRGraph) -> Tensor:
@@ -132,8 +137,8 @@ class UserEmbedder:
         Returns:
             ``[N, D]``.
         """
-        start = self._predict(normalize_rows(graph.mean_of_items(self._unit)))
-        return torch.where((graph.num_items_of_users > 0).view(-1, 1), start, self._mean)
+        ego = self._predict(normalize_rows(graph.mean_of_items(self._unit)))
+        return torch.where((graph.num_items_of_users > 0).view(-1, 1), ego, self._mean)
 
 
 def new_users(edge_index: Tensor, num_users: int, num_items: int) -> CSRGraph:
@@ -160,8 +165,8 @@ class PropagatedUsers:
 
     Args:
         graph: The interactions of training.
-        user: Where its users start ``[U, D]``.
-        item: Where its items start ``[I, D]``.
+        user: ID embeddings of its users ``[U, D]``.
+        item: What its items propagate ``[I, D]``.
         num_layers: :math:`L`.
         scale: Factor on the result.
     """
@@ -177,19 +182,16 @@ class PropagatedUsers:
             layers = num_layers * graph.layer_mean(ego, num_layers - 1)[graph.num_users :]
             self.item_messages = layers * item_degree(graph, ego.dtype).rsqrt()
 
-    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
-        return self.scale * self.propagate(new, start)
+    def embed(self, new: CSRGraph, ego: Tensor) -> Tensor:
+        return self.scale * self.propagate(new, ego)
 
-    def propagate(self, new: CSRGraph, start: Tensor) -> Tensor:
+    def propagate(self, new: CSRGraph, ego: Tensor) -> Tensor:
         r""":math:`z_u`, ``[N, D]``."""
         if self.item_messages is None:
-            return start.clone()
-        degree = new.num_items_of_users.to(start.dtype).view(-1, 1)
+            return ego.clone()
+        degree = new.num_items_of_users.to(ego.dtype).view(-1, 1)
         received = degree.sqrt() * new.mean_of_items(self.item_messages)
-        return (start + received) / (self.num_layers + 1)
-
-    def transform(self, user_emb: Tensor) -> Tensor:
-        return user_emb
+        return (ego + received) / (self.num_layers + 1)
 
 
 def item_degree(graph: CSRGraph, dtype: torch.dtype) -> Tensor:

@@ -23,8 +23,9 @@ class Components:
 
     Args:
         graph: The graph of training, whole.
-        user: What users start from ``[U, D]``, a part of ``'interactions'``.
-        of_items: What items start from, of each source ``[I, D]``.
+        user: ID embeddings of users as they are propagated ``[U, D]``, a part of
+            ``'interactions'``.
+        of_items: What items propagate, of each source ``[I, D]``.
         num_layers: Layers on the interactions.
         num_item_layers: Layers on the item graph.
         spread: What an item gives to those that it is similar to ``[I, S, D]``; what it has itself
@@ -51,16 +52,16 @@ class Components:
         self.graph, self.num_item_layers, self.scale = graph, num_item_layers, scale
         self.filtered = {}
         item, num_users = of_items[0], graph.num_users
-        told, itself = [], []
+        messages, itself = [], []
         for k, x in enumerate(of_items):
             x = torch.cat([user if k == 0 else torch.zeros_like(user), x])
-            told.append(torch.zeros_like(item))
+            messages.append(torch.zeros_like(item))
             if num_layers > 0:
-                told[-1] = num_layers * graph.layer_mean(x, num_layers - 1)[num_users:]
+                messages[-1] = num_layers * graph.layer_mean(x, num_layers - 1)[num_users:]
             itself.append(graph.layer_mean(x, num_layers)[num_users:])
         inverse = item_degree(graph, item.dtype).rsqrt().unsqueeze(-1) / (num_layers + 1)
-        self.messages = torch.stack(told, dim=1) * inverse
-        r""":math:`\frac{1}{L + 1} |N(i)|^{-1/2} \sum_{l < L} h_i^{(l)}`, what an item tells each of
+        self.messages = torch.stack(messages, dim=1) * inverse
+        r""":math:`\frac{1}{L + 1} |N(i)|^{-1/2} \sum_{l < L} h_i^{(l)}`, what an item sends each of
         its users, but for their own :math:`|N(u)|^{-1/2}`, ``[I, S, D]``."""
         self.itself = torch.stack(itself, dim=1)
         """The item's own embedding ``[I, S, D]``."""
@@ -68,15 +69,15 @@ class Components:
         """What an item gives to those that it is similar to ``[I, S, D]``."""
         if spread is not None and num_item_layers == 0:
             self.itself = self.itself + spread
-        self.start = 1 / (num_layers + 1)
-        """How much of a user's own ID embedding is left."""
+        self.ego_weight = 1 / (num_layers + 1)
+        """The share of a user's own ID embedding in their embedding."""
 
-    def of_user(self, new: CSRGraph, start: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
+    def of_user(self, new: CSRGraph, ego: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
         r"""What a user's embedding is made of.
 
         Args:
             new: The graph of this one user.
-            start: Where they start ``[D]``.
+            ego: Their ID embedding, as it is propagated ``[D]``.
 
         Returns:
             Of their own ID embedding ``[S, D]``, over each of their items, ascending, ``[N, S,
@@ -84,7 +85,7 @@ class Components:
         """
         items = new.user_items
         own = self.messages.new_zeros(self.messages.shape[1:])
-        own[0] = self.start * start
+        own[0] = self.ego_weight * ego
         past = self.messages[items] / max(1, items.numel()) ** 0.5
         return self.scale * own, self.scale * past, {}
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, ModuleDict
 
-from gtc_pyg.functional import takes_numbers
+from gtc_pyg.functional import check_least, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
@@ -61,6 +61,7 @@ class FREEDOM(GraphRecommender):
         ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
     ) -> None:
+        check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
         super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
         check_widths(in_channels, least=0)
         self.num_layers = num_layers
@@ -80,7 +81,7 @@ class FREEDOM(GraphRecommender):
         return {name: cast(Linear, lin).in_features for name, lin in self.projections.items()}
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        super().reset_parameters()
         torch.nn.init.xavier_uniform_(self.user_emb.weight)
         torch.nn.init.xavier_uniform_(self.item_emb.weight)
         for projection in self.projections.values():

@@ -88,6 +88,13 @@ class GraphRecommender(Module):
         self.ranking = BPR() if ranking is None else ranking
         self.register_buffer("prepared", torch.tensor(False))
 
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew; :meth:`prepare` is due again."""
+        self.init_method = GraphRecommender.init_method
+        self.prepared.fill_(False)
+        for head in self.heads:
+            head.reset_parameters()
+
     @property
     def in_channels(self) -> Mapping[str, int]:
         r"""Width of each modality's content that it reads."""
@@ -312,7 +319,12 @@ class GraphRecommender(Module):
             NotImplementedError: Of a model that has no :meth:`user_adapter`.
         """
         graph = self._whole_graph(edge_index_dict, edge_weight_dict)
-        return UserEmbedder(self.user_adapter(features, graph), graph, self.heads)
+        adapter = self.user_adapter(features, graph)
+        return UserEmbedder(adapter, graph, self.heads, self.transform_user)
+
+    def transform_user(self, user_emb: Tensor) -> Tensor:
+        r"""Rows of :attr:`user_emb` to what is propagated, both ``[N, D]``; the same here."""
+        return user_emb
 
     def user_adapter(self, features: Features, graph: CSRGraph) -> UserAdapter:
         r"""How users are made of the items that a graph gives them."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gtc_pyg.functional import takes_numbers
+from gtc_pyg.functional import check_least, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
 from gtc_pyg.models.components import Components
@@ -46,13 +46,14 @@ class LightGCN(GraphRecommender):
         heads: Sequence[Head] = (),
         edge_dropout: float = 0.0,
     ) -> None:
+        check_least(0, num_layers=num_layers)
         super().__init__(num_users, num_items, hidden_channels, ranking, heads, edge_dropout)
         self.num_layers = num_layers
         self.regularization = regularization
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        super().reset_parameters()
         fan = self.num_users + self.num_items + self.hidden_channels
         for embedding in (self.user_emb, self.item_emb):  # Glorot's, as of one table
             torch.nn.init.uniform_(embedding.weight, -((6 / fan) ** 0.5), (6 / fan) ** 0.5)

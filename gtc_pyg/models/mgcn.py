@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, ModuleDict, Sequential, Sigmoid, Tanh
 
-from gtc_pyg.functional import contrast, normalize_rows, spmm, takes_numbers
+from gtc_pyg.functional import check_least, contrast, normalize_rows, spmm, takes_numbers
 from gtc_pyg.graph import CSRGraph, EdgeIndexDict, EdgeWeightDict, Features
 from gtc_pyg.graph.content import check_widths, content_of
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM
@@ -79,6 +79,7 @@ class MGCN(GraphRecommender):
         ranking: RankingLoss | None = None,
         heads: Sequence[Head] = (),
     ) -> None:
+        check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
         super().__init__(num_users, num_items, hidden_channels, ranking, heads)
         check_widths(in_channels)
         if not 0 < temperature < float("inf"):
@@ -106,7 +107,7 @@ class MGCN(GraphRecommender):
         return {name: cast(Linear, lin).in_features for name, lin in first.items()}
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        super().reset_parameters()
         torch.nn.init.xavier_uniform_(self.user_emb.weight)
         torch.nn.init.xavier_uniform_(self.item_emb.weight)
         for module in self.modules():
@@ -227,8 +228,8 @@ class _FusedUsers(PropagatedUsers):
         self.model = model
         self.content_messages = content * item_degree(graph, item.dtype).rsqrt()
 
-    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
-        ids, degree = self.propagate(new, start), new.num_items_of_users.to(start.dtype)
+    def embed(self, new: CSRGraph, ego: Tensor) -> Tensor:
+        ids, degree = self.propagate(new, ego), new.num_items_of_users.to(ego.dtype)
         content = degree.sqrt().view(-1, 1) * new.mean_of_items(self.content_messages)
         content = content.unflatten(1, (len(self.model.purifiers), -1))
         return self.scale * (ids + self.model.fuse(ids, content))
@@ -251,11 +252,11 @@ class _FusedComponents(Components):
         self.item_ids = graph.layer_mean(torch.cat([user, item]), model.num_layers)
         self.item_ids = self.item_ids[graph.num_users :]
 
-    def of_user(self, new: CSRGraph, start: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
-        own, past, filtered = super().of_user(new, start)
+    def of_user(self, new: CSRGraph, ego: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
+        own, past, filtered = super().of_user(new, ego)
         content = self.users.content_messages[new.user_items].unflatten(1, self.content.shape[1:])
         content = content / max(1, len(content)) ** 0.5
-        ids = self.users.propagate(new, start.view(1, -1))
+        ids = self.users.propagate(new, ego.view(1, -1))
         weight = self.model.fusion_weights(ids, content.sum(dim=0, keepdim=True))
         past[:, 1:] += self.scale * weight * content
         return own, past, filtered

@@ -1,4 +1,4 @@
-r"""Models and parts by name: built from plain settings, and told as plain settings."""
+r"""Models and parts by name: built from plain settings, and described by them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def plain_value(value: Any) -> Any:
 
 
 def build_model(settings: Mapping[str, Any], **of_the_data: Any) -> GraphRecommender:
-    r"""A model from what :func:`settings_of` tells, or from less: the rest is as by default.
+    r"""A model from what :func:`settings_of` gives, or from less: the rest is as by default.
 
     Args:
         settings: ``class`` and arguments; parts as mappings of the same form.
@@ -110,7 +110,7 @@ def _build(
     of_the_data: Mapping[str, Any],
 ) -> Module:
     name = settings.get("class", next(iter(classes)))
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise ValueError(
             f"'{argument}' must be of the class {' or '.join(classes)} (got {name!r:.80})"
         )
@@ -119,7 +119,8 @@ def _build(
     given = {key: value for key, value in settings.items() if key != "class"}
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ValueError(f"{name} has no {unknown[0]!r:.80} (it has {', '.join(known)})")
+        has = ", ".join(known) or "nothing"
+        raise ValueError(f"{name} has no {unknown[0]!r:.80} (it has {has})")
     for key, value in of_the_data.items():
         if key in known:
             given.setdefault(key, value)

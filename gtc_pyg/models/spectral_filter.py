@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gtc_pyg.functional import takes_numbers
+from gtc_pyg.functional import check_least, takes_numbers
 from gtc_pyg.graph import CSRGraph, Features
 from gtc_pyg.graph.content import check_widths
 from gtc_pyg.inductive.user_embedder import PropagatedUsers
@@ -53,11 +53,12 @@ class SpectralFilter(GraphRecommender):
         regularization: float = 1.0,
         num_item_layers: int = 0,
     ) -> None:
+        check_least(0, num_item_layers=num_item_layers)
+        check_widths({} if in_channels is None else in_channels, least=0)
         head = SpectralHead(channels, 1.0, debiasing, regularization)
         super().__init__(num_users, num_items, hidden_channels=0, heads=[head])
         self.num_item_layers = num_item_layers
         self._in_channels = dict(in_channels or {})
-        check_widths(self._in_channels, least=0)
         self.channels = channels
         self.debiasing = debiasing
         self.regularization = regularization

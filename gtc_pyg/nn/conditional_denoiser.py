@@ -106,6 +106,12 @@ class ConditionalDenoiser(MessagePassing):
         if hidden_channels is not None:
             check_least(1, hidden_channels=hidden_channels)
         super().__init__(aggr=aggr, **kwargs)
+        # A product with a sparse matrix skips 'message', which a subclass may have of its own.
+        own, base = type(self), ConditionalDenoiser
+        self.fuse = (
+            own.message is base.message
+            or own.message_and_aggregate is not base.message_and_aggregate
+        )
         self.channels = channels
         self.cond_channels = cond_channels
         self.hidden_channels = channels if hidden_channels is None else hidden_channels
@@ -190,6 +196,16 @@ class ConditionalDenoiser(MessagePassing):
             rows=None if complete is None else rows,
             size=size,
         )
+        if complete is not None and not self.fuse:  # no gradient has passed 'complete'
+            own = self.propagate(
+                transposed.t().to_sparse_csr(),
+                x=(rows, None),
+                edge_weight=None,
+                transposed=None,
+                rows=None,
+                size=(rows.size(0), size[1]),
+            )
+            out = out + own - own.detach()
         if self.aggr == "mean":
             out, total = out[:, :-1], out[:, -1:]
             out = out / torch.where(total == 0, 1, total)

@@ -119,7 +119,13 @@ class DDIMSampler(Module):
         return self._steps(denoiser, x_t, cond, gate, self.times[:-1])
 
     def last(self, denoiser: ConditionalDenoiser, x_t: Tensor, cond: Tensor) -> AffineStep:
-        r"""The last step, before a gate is applied (predictions of noise, not clipped)."""
+        r"""The last step, before a gate is applied.
+
+        Raises:
+            ValueError: Without steps, for another prediction than of the noise, or with ``clip``.
+        """
+        if self.num_sampling_steps == 0:
+            raise ValueError("an affine step needs 'num_sampling_steps' of 1 or more (got 0)")
         if self.prediction != "noise" or self.clip:
             raise ValueError("an affine step needs prediction='noise' and clip=False")
         t = self.times[-2]

@@ -233,7 +233,7 @@ class Recommender(Trained):
 
         Raises:
             ValueError: For an unknown user or item.
-            TypeError: For a model whose scores cannot be taken apart (MGCN).
+            TypeError: For a model that does not say what its scores are sums of.
         """
         return explanation.explain(self, user, item, interactions, k)
 

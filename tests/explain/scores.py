@@ -9,34 +9,34 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.explain import Explainer, ScoreParts
-from gtc_pyg.models import GTC, GraphRecommender
+from gtc_pyg.models import GTC, GraphRecommender, Head, ItemBias, SpectralHead
+from gtc_pyg.nn import BPR, UniformGate
+from tests.models.graphs import gtc_of as plain_gtc_of
 
-SWITCHES: list[dict[str, Any]] = [
+SETTINGS: list[dict[str, Any]] = [
     {},
-    {"filter_in": "score"},
-    {"filter_in": "both", "item_bias": True, "score_scale": 5.0},
-    {"num_item_layers": 0, "item_bias": True},
+    {"num_item_layers": 0, "heads": True, "scale": 5.0},
     {"num_item_layers": 2, "num_layers": 1},
     {"num_layers": 0},
-    {"num_layers": 3, "filter_in": "both", "num_sampling_steps": 3, "filter_channels": 12},
-    {"condition": "item", "filter_in": "both"},
-    {"condition": "neighbors"},
-    {"user_ids": False, "filter_in": "score"},
-    {"num_sampling_steps": 0, "similarity_gate": False, "filter_in": "both"},
-    {"low_pass_strength": 0.4, "low_pass_channels": 5, "num_item_layers": 2},
-    {"low_pass_strength": 0.4, "low_pass_channels": 5, "low_pass_debiasing": 0.7},
-    {"low_pass_strength": 2.0, "filter_in": "both", "item_bias": True, "num_item_layers": 0},
+    {"num_layers": 3, "num_sampling_steps": 3, "hidden_channels": 12},
+    {"condition": "item"},
+    {"condition": "neighbors", "scale": 0.5},
+    {"user_ids": False},
+    {"num_sampling_steps": 0, "fusion": UniformGate()},
+    {"heads": True, "num_item_layers": 2},
 ]
+"""Of a GTC; ``heads`` for both heads, ``scale`` for that of the ranking loss."""
 
 
-def gtc_of(graph: SimpleNamespace, **kwargs: Any) -> GTC:
-    torch.manual_seed(0)
-    settings = {"content_strength": 0.5, **kwargs}
-    model = GTC(graph.num_users, graph.num_items, graph.in_channels, 8, **settings)
-    if model.item_bias is not None:
-        torch.nn.init.normal_(model.item_bias.weight)
-    model.fit_low_pass(graph.edge_index_dict, graph.edge_weight_dict)
-    return model
+def heads_of(strength: float = 0.4) -> list[Head]:
+    return [SpectralHead(5, strength, debiasing=0.7), ItemBias()]
+
+
+def gtc_of(graph: SimpleNamespace, **settings: Any) -> GTC:
+    r"""A GTC that listens to content; settings as in :data:`SETTINGS`."""
+    settings = {"strength": 0.5, "ranking": BPR(scale=settings.pop("scale", 1.0)), **settings}
+    settings["heads"] = heads_of() if settings.get("heads") else []
+    return plain_gtc_of(graph, **settings)
 
 
 def explainer_of(model: GraphRecommender, graph: SimpleNamespace) -> Explainer:

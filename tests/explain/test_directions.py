@@ -14,14 +14,14 @@ from torch import Tensor
 
 from gtc_pyg.explain import Explainer, FilterDirections
 from gtc_pyg.explain.directions import filter_directions
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
 from gtc_pyg.models import GTC
+from tests.models.graphs import gtc_of
 
 
 def make(graph: SimpleNamespace, **kwargs: Any) -> tuple[GTC, Explainer]:
-    torch.manual_seed(0)
-    settings = {"start_step": 400, **kwargs}
-    model = GTC(graph.num_users, graph.num_items, graph.in_channels, 8, **settings)
-    for denoiser in model.filter.denoisers.values():
+    model = gtc_of(graph, **{"start_step": 400, **kwargs})
+    for denoiser in model.content_filter.denoisers.values():
         if denoiser.lin_gate is not None:  # gates that differ
             denoiser.lin_gate.weight.data *= 10
     return model, make_again(model, graph)
@@ -34,8 +34,9 @@ def make_again(model: GTC, graph: SimpleNamespace) -> Explainer:
 def jacobians(model: GTC, graph: SimpleNamespace, name: str, gate: Tensor | None) -> Tensor:
     r"""Mean over items of how filtered content answers to raw content, item by item."""
     filtered = model.filter_content(graph.features, graph.edge_index_dict)[name]
-    encoder, denoiser = model.filter.encoders[name], model.filter.denoisers[name]
-    schedule, times = model.filter.schedule, model.filter.times
+    encoder, denoiser = model.content_filter.encoders[name], model.content_filter.denoisers[name]
+    sampler = model.content_filter.sampler
+    schedule, times = sampler.schedule, sampler.times
     item_gates = None
     if filtered.gate is not None:
         csr = model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
@@ -62,7 +63,7 @@ def jacobians(model: GTC, graph: SimpleNamespace, name: str, gate: Tensor | None
 
 @pytest.mark.parametrize(
     "switches",
-    [{}, {"filter_channels": 5, "start_step": 300}, {"num_sampling_steps": 3}],
+    [{}, {"hidden_channels": 5, "start_step": 300}, {"num_sampling_steps": 3}],
     ids=str,
 )
 def test_directions_equal_the_definition(planted: Callable, switches: dict[str, Any]) -> None:
@@ -106,7 +107,7 @@ def test_all_directions_add_up_to_the_change_of_the_columns(planted: Callable) -
 def test_a_column_that_no_weight_reads_has_no_strength(planted: Callable) -> None:
     graph = planted()
     model, _ = make(graph)
-    model.filter.encoders["image"].lin.weight.data[:, 3] = 0
+    model.content_filter.encoders["image"].lin.weight.data[:, 3] = 0
     found = make_again(model, graph).user(0).directions("image")
     assert found.strength[3].abs() < 1e-10 and found.usual[3].abs() < 1e-10
     assert (found.kept[:, 3].abs() < 1e-4).all() and (found.strength[:3] > 1e-4).all()
@@ -118,23 +119,21 @@ def test_a_filter_like_everybodys_keeps_and_drops_nothing(planted: Callable, kin
     condition = kind if kind in ("item", "neighbors") else "user"
     model, explainer = make(graph, condition=condition)
     if condition == "user":
-        model.filter.denoisers["image"].lin_gate.weight.data.zero_()
+        model.content_filter.denoisers["image"].lin_gate.weight.data.zero_()
         explainer = make_again(model, graph)
     found = explainer.user(5).directions("image")
     assert found.kept.shape == found.dropped.shape == (0, 32)
     torch.testing.assert_close(found.strength, found.usual, rtol=1e-4, atol=1e-7)
 
 
-def test_a_filter_that_lets_nothing_through_for_a_user_drops_what_others_have() -> None:
+def test_a_filter_that_is_shut_drops_what_others_have() -> None:
     """One column, one channel of the trunk: shut for user 1, it is what user 1 does not get."""
-    torch.manual_seed(0)
     edges = torch.tensor([[0, 1], [0, 1]])
-    model = GTC(2, 2, {"image": 3}, 4, num_item_layers=0)
-    explainer = Explainer(
-        model,
-        {"image": torch.randn(2, 3)},
-        {("user", "rates", "item"): edges, ("item", "rev_rates", "user"): edges.flip(0)},
-    )
+    edges = {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
+    graph = SimpleNamespace(num_users=2, num_items=2, in_channels={"image": 3})
+    graph.edge_index_dict, graph.edge_weight_dict = edges, None
+    model = gtc_of(graph, 4, num_item_layers=0)
+    explainer = Explainer(model, {"image": torch.randn(2, 3)}, edges)
     known = explainer.response("image")
     own = explainer.user(0).filtered["image"]
     # Content that gates leave alone counts nothing here: base answers to nothing.

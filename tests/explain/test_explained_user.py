@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from gtc_pyg.explain import score_parts
+from gtc_pyg.explain import Explainer
 from gtc_pyg.functional import normalize_rows
 from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.models import GTC, LightGCN
-from tests.explain.scores import SWITCHES, assert_adds_up, embeddings, explainer_of, gtc_of
+from tests.explain.scores import SETTINGS, assert_adds_up, embeddings, explainer_of, gtc_of
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_all_parts_add_up_to_the_score(planted: Callable, switches: dict[str, Any]) -> None:
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_all_parts_add_up_to_the_score(planted: Callable, settings: dict[str, Any]) -> None:
     graph = planted()
-    model = gtc_of(graph, **switches)
+    model = gtc_of(graph, **settings)
     user_emb, item_emb = embeddings(model, graph)
     explainer = explainer_of(model, graph)
     for user in (0, 17, 59):
@@ -44,7 +44,7 @@ def dense(graph: SimpleNamespace, model: GTC) -> SimpleNamespace:
     filtered = model.filter_content(graph.features, graph.edge_index_dict)
     e_user, e_item = (normalize_rows(e.weight) for e in (model.user_emb, model.item_emb))
     content = [normalize_rows(f.x_hat) for f in filtered.values()]
-    gate = model.gate(e_item, content)[1]
+    gate = model.fusion(e_item, content)[1]
     of_items = [
         (1 + gate[:, :1]) * e_item,
         *(gate[:, k + 1 : k + 2] * c for k, c in enumerate(content)),
@@ -72,16 +72,15 @@ def dense(graph: SimpleNamespace, model: GTC) -> SimpleNamespace:
     )
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "score", "both"])
 @torch.no_grad()
-def test_sources_and_past_items_equal_the_definition(planted: Callable, filter_in: str) -> None:
+def test_sources_and_past_items_equal_the_definition(planted: Callable) -> None:
     graph = planted()
-    model = gtc_of(graph, filter_in=filter_in, score_scale=3.0, num_item_layers=2)
+    model = gtc_of(graph, scale=3.0, num_item_layers=2)
     known, explainer, num = dense(graph, model), explainer_of(model, graph), graph.num_users
     for u, i in ((3, 5), (20, 0)):
         past = (known.adj[u, num:] > 0).nonzero().view(-1)
         user = known.users[:, u].clone()
-        via, said = {}, {}
+        via = {}
         for j in past.tolist():
             paths = known.layers[:-1].sum(0)[:, num + j]
             via[j] = known.adj[u, num + j] * paths / (model.num_layers + 1)
@@ -89,24 +88,18 @@ def test_sources_and_past_items_equal_the_definition(planted: Callable, filter_i
             row = torch.full_like(past, u)
             x = f.for_pairs(row, past).double()
             p = 0.5 * f.weight[u].double() / x.mean(0).norm() * x / past.numel()
-            if filter_in != "score":
-                user[m] += p.sum(0)
-                for n, j in enumerate(past.tolist()):
-                    via[j][m] += p[n]
-            if filter_in != "messages":
-                to_item = f.for_pairs(torch.tensor([u]), torch.tensor([i])).double()[0]
-                for n, j in enumerate(past.tolist()):
-                    said[j, m] = p[n] @ to_item
-        item, parts = known.smoothed[:, i], explainer.score_parts(u, i)
+            user[m] += p.sum(0)
+            for n, j in enumerate(past.tolist()):
+                via[j][m] += p[n]
+        item, parts = known.smoothed[:, i], explainer.user(u).score_parts(i)
         for k in range(3):
             expected = (user[k] @ item.sum(0) + user.sum(0) @ item[k]) / 2
-            expected += sum(value for (_, m), value in said.items() if m == k)
             torch.testing.assert_close(
                 parts.by_source[k].double(), 3 * expected, atol=1e-5, rtol=1e-4
             )
         assert sorted(parts.past_items.tolist()) == past.tolist()
         for j, values in zip(parts.past_items.tolist(), parts.past, strict=True):
-            expected = via[j].sum(0) @ item.sum(0) + sum(said.get((j, m), 0.0) for m in (1, 2))
+            expected = via[j].sum(0) @ item.sum(0)
             torch.testing.assert_close(values.sum().double(), 3 * expected, atol=1e-5, rtol=1e-4)
         left = known.e_user[u] / (model.num_layers + 1) @ item.sum(0)
         torch.testing.assert_close(parts.own.sum().double(), 3 * left, atol=1e-5, rtol=1e-4)
@@ -122,7 +115,7 @@ def test_sources_and_past_items_equal_the_definition(planted: Callable, filter_i
 
 def test_the_largest_come_first(planted: Callable) -> None:
     graph = planted()
-    parts = explainer_of(gtc_of(graph), graph).score_parts(4, 7)
+    parts = explainer_of(gtc_of(graph), graph).user(4).score_parts(7)
     for values in (parts.past.sum(1), parts.similar.sum(1)):
         assert values.numel() > 2 and (values.diff() <= 0).all()
 
@@ -134,7 +127,8 @@ def test_lightgcn_by_hand() -> None:
     model.user_emb.weight.data = torch.tensor([[4.0], [8.0]])
     model.item_emb.weight.data = torch.tensor([[2.0], [6.0], [10.0]])
     given = {}, {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
-    parts = score_parts(model, *given, 0, 0)
+    explainer = Explainer(model, *given)
+    parts = explainer.user(0).score_parts(0)
     # Item 0: (2 + 4 / sqrt(2)) / 2. User 0: 4 / 2, and 2 / (2 sqrt(2)) and 6 / (2 * 2) by items.
     z = 1 + 2**0.5
     torch.testing.assert_close(parts.own, torch.tensor([2 * z]))
@@ -144,9 +138,8 @@ def test_lightgcn_by_hand() -> None:
     torch.testing.assert_close(parts.itself, parts.by_source)
     assert parts.similar.shape == (0, 1)
     # Item 2 has no users: its own half, whatever the user is.
-    torch.testing.assert_close(
-        score_parts(model, *given, 1, 2).score, torch.tensor(5 * (4 + 6 / 2**1.5))
-    )
+    of_item_2 = explainer.user(1).score_parts(2).score
+    torch.testing.assert_close(of_item_2, torch.tensor(5 * (4 + 6 / 2**1.5)))
 
 
 def test_who_has_one_item_owes_all_but_their_id_to_it(planted: Callable) -> None:
@@ -155,7 +148,7 @@ def test_who_has_one_item_owes_all_but_their_id_to_it(planted: Callable) -> None
     kept = (user != 2) | (item == item[user == 2][0])
     edges = graph.edge_index_dict[USER_TO_ITEM][:, kept]
     graph.edge_index_dict |= {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
-    parts = explainer_of(gtc_of(graph, filter_in="both"), graph).score_parts(2, 9)
+    parts = explainer_of(gtc_of(graph), graph).user(2).score_parts(9)
     assert parts.past_items.tolist() == [int(item[user == 2][0])]
     torch.testing.assert_close(parts.past[0], parts.by_source - parts.own)
 
@@ -173,14 +166,13 @@ class Weights(Module):
         return x + sum(w.view(-1, 1) * part for w, part in parts), weight
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "both"])
-def test_a_modality_without_weight_has_no_share(planted: Callable, filter_in: str) -> None:
+def test_a_modality_without_weight_has_no_share(planted: Callable) -> None:
     graph = planted()
-    model = gtc_of(graph, filter_in=filter_in)
-    model.gate = Weights([0.5, 0.5, 0.0])
-    model.filter.lin_modality.bias.data[1] = -1e4  # nobody listens to the text
+    model = gtc_of(graph)
+    model.fusion = Weights([0.5, 0.5, 0.0])
+    model.content_filter.lin_modality.bias.data[1] = -1e4  # nobody listens to the text
     user_emb, item_emb = embeddings(model, graph)
-    parts = explainer_of(model, graph).score_parts(1, 2)
+    parts = explainer_of(model, graph).user(1).score_parts(2)
     assert_adds_up(parts, user_emb[1] @ item_emb[2])
     assert parts.sources == ("interactions", "image", "text")
     assert parts.share("text") == 0 and (parts.past[:, 2] == 0).all()
@@ -190,7 +182,7 @@ def test_a_modality_without_weight_has_no_share(planted: Callable, filter_in: st
 
 def test_other_names_for_users_and_items_change_nothing(planted: Callable) -> None:
     graph, other = planted(), planted()
-    model, copy = gtc_of(graph, filter_in="both"), gtc_of(graph, filter_in="both")
+    model, copy = gtc_of(graph), gtc_of(graph)
     new_user, new_item = torch.randperm(60), torch.randperm(40)
     copy.user_emb.weight.data[new_user] = model.user_emb.weight.data
     copy.item_emb.weight.data[new_item] = model.item_emb.weight.data
@@ -204,8 +196,8 @@ def test_other_names_for_users_and_items_change_nothing(planted: Callable) -> No
         SIMILAR_ITEMS: similar,
     }
     for u, i in ((0, 3), (30, 39)):
-        a = explainer_of(model, graph).score_parts(u, i)
-        b = explainer_of(copy, other).score_parts(int(new_user[u]), int(new_item[i]))
+        a = explainer_of(model, graph).user(u).score_parts(i)
+        b = explainer_of(copy, other).user(int(new_user[u])).score_parts(int(new_item[i]))
         near = {"rtol": 1e-4, "atol": 1e-5}
         for name in ("score", "by_source", "own", "itself", "past", "similar"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), **near)
@@ -215,9 +207,9 @@ def test_other_names_for_users_and_items_change_nothing(planted: Callable) -> No
 
 def test_a_user_without_items_has_no_history(planted: Callable) -> None:
     graph = planted()
-    model = gtc_of(graph, filter_in="both", item_bias=True)
+    model = gtc_of(graph, heads=True)
     nothing, explainer = torch.empty(0, dtype=torch.long), explainer_of(model, graph)
-    parts = explainer.score_parts(nothing, 7)
+    parts = explainer.user(nothing).score_parts(7)
     assert parts.past.shape == (0, 3)
     torch.testing.assert_close(parts.own, parts.by_source)
     parts = explainer.user(nothing, torch.zeros(8)).score_parts(7)
@@ -225,12 +217,12 @@ def test_a_user_without_items_has_no_history(planted: Callable) -> None:
     assert parts.score == parts.bias == model.item_bias.weight[7]
 
 
-@pytest.mark.parametrize("switches", [{}, {"item_bias": True, "filter_in": "both"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"heads": True}], ids=str)
 def test_an_item_given_by_its_embedding_is_the_users_side_alone(
-    planted: Callable, switches: dict
+    planted: Callable, settings: dict
 ) -> None:
     graph = planted()
-    model = gtc_of(graph, **switches)
+    model = gtc_of(graph, **settings)
     user_emb, item_emb = embeddings(model, graph)
     explained = explainer_of(model, graph).user(5)
     row, given = explained.score_parts(6), explained.score_parts(item_emb[6])

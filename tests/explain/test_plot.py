@@ -9,16 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gtc_pyg.explain import Explainer, plot_user
-from gtc_pyg.models import GTC
+from tests.explain.scores import gtc_of
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 
 def explained(planted: Callable, user: int = 3) -> tuple[Explainer, object]:
     graph = planted()
-    torch.manual_seed(0)
-    model = GTC(60, 40, graph.in_channels, 8, item_bias=True)
-    torch.nn.init.normal_(model.item_bias.weight)
+    model = gtc_of(graph, heads=True)
     explainer = Explainer(model, graph.features, graph.edge_index_dict, graph.edge_weight_dict)
     return explainer, explainer.user(user)
 
@@ -33,8 +31,8 @@ def test_the_bars_of_an_item_add_up_to_its_score(planted: Callable) -> None:
         assert sum(bars) == pytest.approx(float(user.score_parts(item).score), abs=1e-5)
     assert [t.get_text() for t in middle.get_yticklabels()] == ["5", "1", "30"]
     assert sum(b.get_width() for b in right.patches) == pytest.approx(1)
-    heard = [t.get_text() for t in right.get_yticklabels()]
-    assert heard[0] == "interactions" and heard[1].startswith("image\nheard ")
+    labels = [t.get_text() for t in right.get_yticklabels()]
+    assert labels[0] == "interactions" and labels[1].startswith("image\nweight ")
 
 
 def test_the_history_is_what_speaks_most_on_average(planted: Callable) -> None:
@@ -55,7 +53,7 @@ def test_the_history_is_what_speaks_most_on_average(planted: Callable) -> None:
 def test_items_that_are_no_rows_need_names(planted: Callable, tmp_path: Path) -> None:
     explainer, _ = explained(planted)
     user = explainer.user(torch.tensor([3, 9]))
-    added = torch.randn(9)
+    added = torch.randn(14)
     figure = plot_user(user, [4, added], names=["four", "a name of more than thirty letters"])
     labels = [t.get_text() for t in figure.axes[1].get_yticklabels()]
     assert labels == ["four", "a name of more than thirty …"]
@@ -99,7 +97,7 @@ def test_every_modality_is_in_the_legend_by_its_name(planted: Callable, name: st
     graph = planted()
     graph.in_channels = {name: graph.in_channels["image"]}
     features = {name: graph.features["image"]}
-    model = GTC(60, 40, graph.in_channels, 8)
+    model = gtc_of(graph)
     user = Explainer(model, features, graph.edge_index_dict, graph.edge_weight_dict).user(3)
     figure = plot_user(user, [5, 1], title="$x^")
     figure.canvas.draw()

@@ -11,22 +11,24 @@ from torch import Tensor
 from gtc_pyg.explain import filter_relevance, filter_share, score_share
 from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
 from gtc_pyg.models import GTC, GraphRecommender
+from tests.models.graphs import gtc_of
 
 CONDITIONS = ["item", "neighbors", "user"]
 
 
 def tiny(**kwargs: Any) -> tuple[GTC, dict[str, Tensor], dict[Any, Tensor]]:
     r"""Three users, four items, two modalities."""
-    torch.manual_seed(0)
     edges = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 3]])
-    model = GTC(3, 4, {"image": 5, "text": 3}, 6, num_item_layers=0, **kwargs)
+    edges = {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
+    model = gtc_of(tiny_graph(3, edges), 6, num_item_layers=0, **kwargs)
     features = {"image": torch.randn(4, 5), "text": torch.randn(4, 3)}
-    return model, features, {USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)}
+    return model, features, edges
 
 
-def model_of(graph: SimpleNamespace, **kwargs: Any) -> GTC:
-    torch.manual_seed(0)
-    return GTC(graph.num_users, graph.num_items, graph.in_channels, 8, **kwargs)
+def tiny_graph(num_users: int, edges: dict[Any, Tensor]) -> SimpleNamespace:
+    graph = SimpleNamespace(num_users=num_users, num_items=4, in_channels={"image": 5, "text": 3})
+    graph.edge_index_dict, graph.edge_weight_dict = edges, None
+    return graph
 
 
 class Linear(GraphRecommender):
@@ -35,11 +37,12 @@ class Linear(GraphRecommender):
     def __init__(self, taste: Tensor, num_items: int, names: list[str]) -> None:
         super().__init__(taste.size(0), num_items)
         self.taste, self.names = taste, names
-        self.filter = SimpleNamespace(encoders=names)
 
-    def forward(
-        self, features: Any, edge_index_dict: Any, edge_weight_dict: Any = None
-    ) -> tuple[Tensor, Tensor]:
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.names)
+
+    def embed(self, features: Any, graph: Any) -> tuple[Tensor, Tensor]:
         return self.taste, torch.cat([features[name] for name in self.names], dim=1)
 
 
@@ -51,8 +54,9 @@ def test_relevance_equals_the_definition_by_hand(condition: str, columns: Any) -
     for c in range(5) if columns is None else torch.arange(5)[columns].tolist():
         erased["image"][:, c] = sum(features["image"][i, c] for i in range(4)) / 4
     before, after = (model.filter_content(x, edges)["image"] for x in (features, erased))
-    t, lin = model.filter.times[-2], model.filter.denoisers["image"].lin_out
-    level = model.filter.schedule.alpha_bar[t].float()
+    sampler = model.content_filter.sampler
+    level = sampler.schedule.alpha_bar[sampler.times[-2]].float()
+    lin = model.content_filter.denoisers["image"].lin_out
     rows = []
     for u in range(3):
         gate = 1 if before.gate is None else before.gate[u]
@@ -69,8 +73,8 @@ def test_relevance_equals_the_definition_by_hand(condition: str, columns: Any) -
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_column_that_no_weight_reads_is_not_relevant(condition: str) -> None:
-    model, features, edges = tiny(condition=condition, filter_in="both")
-    model.filter.encoders["image"].lin.weight.data[:, 3] = 0
+    model, features, edges = tiny(condition=condition)
+    model.content_filter.encoders["image"].lin.weight.data[:, 3] = 0
     columns = torch.tensor([3])
     assert (filter_relevance(model, features, edges, "image", columns) == 0).all()
     assert (score_share(model, features, edges, "image", columns) == 0).all()
@@ -88,9 +92,9 @@ def test_content_that_is_alike_in_all_items_is_not_relevant() -> None:
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_relevance_is_the_users_own_only_where_gates_are(planted: Callable, condition: str) -> None:
+def test_relevance_differs_by_user_only_with_gates(planted: Callable, condition: str) -> None:
     graph = planted()
-    model = model_of(graph, condition=condition)
+    model = gtc_of(graph, condition=condition)
     out = filter_relevance(model, graph.features, graph.edge_index_dict, "image", slice(0, 8))
     assert out.shape == (graph.num_users,)
     if condition == "user":
@@ -101,7 +105,7 @@ def test_relevance_is_the_users_own_only_where_gates_are(planted: Callable, cond
 
 def test_other_users_gates_give_other_users_relevance(planted: Callable) -> None:
     graph = planted()
-    model = model_of(graph)
+    model = gtc_of(graph)
     given = graph.features, graph.edge_index_dict, "text", slice(8, 16)
     own = filter_relevance(model, *given)
     perm = torch.randperm(graph.num_users)
@@ -114,21 +118,20 @@ def test_other_users_gates_give_other_users_relevance(planted: Callable) -> None
 def test_more_users_than_one_block_have_the_relevance_of_few() -> None:
     model, features, edges = tiny()
     few = filter_relevance(model, features, edges, "image")
-    torch.manual_seed(0)
-    many = GTC(600, 4, {"image": 5, "text": 3}, 6, num_item_layers=0)
-    many.filter.load_state_dict(model.filter.state_dict())
-    many.item_emb.load_state_dict(model.item_emb.state_dict())
-    many.user_emb.weight.data = model.user_emb.weight.data.repeat(200, 1)
     # Each user 200 times: no mean over users changes.
     user, item = edges[USER_TO_ITEM]
     copies = torch.cat([torch.stack([user + 3 * n, item]) for n in range(200)], dim=1)
     edges = {USER_TO_ITEM: copies, ITEM_TO_USER: copies.flip(0)}
+    many = gtc_of(tiny_graph(600, edges), 6, num_item_layers=0)
+    many.content_filter.load_state_dict(model.content_filter.state_dict())
+    many.item_emb.load_state_dict(model.item_emb.state_dict())
+    many.user_emb.weight.data = model.user_emb.weight.data.repeat(200, 1)
     out = filter_relevance(many, features, edges, "image")
     torch.testing.assert_close(out, few.repeat(200), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 100.0, torch.nan])
-def test_absent_content_is_never_looked_at(value: float) -> None:
+def test_absent_content_is_never_read(value: float) -> None:
     model, features, edges = tiny(incomplete=["image"])
     features["has_image"] = torch.tensor([True, True, True, False])
     outs = []
@@ -140,7 +143,7 @@ def test_absent_content_is_never_looked_at(value: float) -> None:
     torch.testing.assert_close(outs[0], outs[1])
 
 
-def test_shares_of_a_linear_score_are_those_of_its_parts_and_add_up_to_1() -> None:
+def test_shares_of_a_linear_score_add_up_to_1() -> None:
     torch.manual_seed(0)
     features = {"image": torch.randn(9, 4), "text": torch.randn(9, 3)}
     empty = torch.empty(2, 0, dtype=torch.long)
@@ -156,7 +159,7 @@ def test_shares_of_a_linear_score_are_those_of_its_parts_and_add_up_to_1() -> No
         torch.testing.assert_close(shares[2][u], share)
 
 
-def test_the_share_of_parts_that_vary_apart_is_their_share_of_the_variance() -> None:
+def test_shares_of_independent_parts_are_of_the_variance() -> None:
     # Two columns without covariance, of variance 1: shares go by the squares of the user's weights.
     x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     empty = torch.empty(2, 0, dtype=torch.long)
@@ -166,10 +169,9 @@ def test_the_share_of_parts_that_vary_apart_is_their_share_of_the_variance() -> 
     torch.testing.assert_close(out, torch.tensor([0.9, 0.5, 0.0]))
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "score", "both"])
-def test_the_share_equals_the_definition_by_hand(planted: Callable, filter_in: str) -> None:
+def test_the_share_equals_the_definition_by_hand(planted: Callable) -> None:
     graph = planted()
-    model = model_of(graph, filter_in=filter_in, content_strength=0.5)
+    model = gtc_of(graph, strength=0.5)
     given = graph.edge_index_dict, graph.edge_weight_dict
     erased = {**graph.features, "image": graph.features["image"].clone()}
     erased["image"][:, :8] = erased["image"][:, :8].mean(dim=0)
@@ -226,10 +228,9 @@ def test_wrong_arguments_are_named() -> None:
         filter_relevance(model, features, {USER_TO_ITEM: edges[USER_TO_ITEM]}, "image")
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "score", "both"])
-def test_the_filters_share_equals_its_part_of_the_scores(planted: Callable, filter_in: str) -> None:
+def test_the_filters_share_equals_its_part_of_the_scores(planted: Callable) -> None:
     graph = planted()
-    model = model_of(graph, filter_in=filter_in, content_strength=0.5)
+    model = gtc_of(graph, strength=0.5)
     given = graph.features, graph.edge_index_dict
     csr = model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
     others = torch.randperm(graph.num_users, generator=torch.Generator().manual_seed(1))
@@ -241,19 +242,14 @@ def test_the_filters_share_equals_its_part_of_the_scores(planted: Callable, filt
                 name: f._replace(gate=f.gate[whose], weight=f.weight[whose])
                 for name, f in filtered.items()
             }
-            user_emb, item_emb, content = model._embed(filtered, csr)
+            user_emb, item_emb, _, content, _ = model.after_filter(filtered, csr)
             text = filtered["text"]
             p = 0.5 * text.weight.view(-1, 1) * torch.nn.functional.normalize(content["text"])
-            part = torch.zeros(graph.num_users, graph.num_items)
-            if filter_in != "score":
-                part += p @ item_emb[:, :8].t()
-            if filter_in != "messages":
-                left, right = text.factors(p)
-                part += left @ right.t()
+            part = p @ item_emb.t()
             score = user_emb @ item_emb.t()
         out = filter_share(model, *given, "text", filter_of, graph.edge_weight_dict)
         for u in range(graph.num_users):
-            both = torch.stack([score[u], model.score_scale * part[u]]).double()
+            both = torch.stack([score[u], part[u]]).double()
             share = torch.cov(both)[0, 1] / score[u].double().var()
             torch.testing.assert_close(out[u], share.float(), rtol=1e-3, atol=1e-5)
 
@@ -263,7 +259,7 @@ def test_a_filter_that_is_alike_for_everybody_is_no_users_own(
     planted: Callable, condition: str
 ) -> None:
     graph = planted()
-    given = model_of(graph, condition=condition), graph.features, graph.edge_index_dict
+    given = gtc_of(graph, condition=condition), graph.features, graph.edge_index_dict
     weights = {"edge_weight_dict": graph.edge_weight_dict}
     others = torch.randperm(graph.num_users)
     own, theirs = (filter_share(*given, "image", of, **weights) for of in (None, others))

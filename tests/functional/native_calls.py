@@ -22,10 +22,11 @@ from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 from gtc_pyg import functional, transforms
 from gtc_pyg.evaluation import Ranker, evaluate
 from gtc_pyg.explain import Explainer
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from gtc_pyg.graph.make_graph import interactions_graph
+from gtc_pyg.imputation import ModalityFiller
 from gtc_pyg.loader import InteractionLoader, NegativeSampler, SubgraphLoader
-from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN, ModalityFiller
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
-from gtc_pyg.models.make_graph import interactions_graph
+from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 U, I, D = 6, 5, 4  # users, items, width

@@ -35,7 +35,7 @@ def test_layer_mean_equals_the_mean_of_stacked_lgconv_layers(
 
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])
 @pytest.mark.parametrize("name", ["mean_of_items", "mean_of_users", "smooth"])
-def test_means_and_sums_equal_the_dense_equations_with_their_gradients(
+def test_means_sums_and_gradients_equal_the_dense_equations(
     planted: Callable, name: str, dtype: torch.dtype
 ) -> None:
     graph = with_isolated_nodes(planted())
@@ -148,7 +148,7 @@ def test_what_belongs_to_some_users_follows_a_change_in_place(planted: Callable)
     torch.testing.assert_close(transposed.to_dense(), dense[[2, 7]].t())
 
 
-def test_rows_of_all_are_those_of_now_and_in_training_of_when_they_were_given(
+def test_rows_of_all_come_from_the_history_in_training_only(
     planted: Callable,
 ) -> None:
     graph, module, user = planted(), torch.nn.Linear(1, 1), torch.tensor([1, 4])

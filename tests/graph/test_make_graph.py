@@ -96,7 +96,7 @@ def test_pruning_keeps_its_share_of_the_interactions(
     assert kept <= set(zip(*edges.tolist(), strict=True))
 
 
-def test_both_directions_are_pruned_alike_and_the_item_graph_is_not(planted: Callable) -> None:
+def test_pruning_takes_both_directions_alike(planted: Callable) -> None:
     graph = planted()
     model = recommender(graph, 0.5)
     out = model.training_graph(graph.edge_index_dict, graph.edge_weight_dict)

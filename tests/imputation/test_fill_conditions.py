@@ -82,7 +82,7 @@ def test_absent_rows_of_another_modality_count_as_its_mean() -> None:
         torch.testing.assert_close(out.others[has].norm(dim=1), torch.ones(int(has.sum())))
 
 
-def test_content_to_fill_has_zeros_where_it_is_absent_in_the_type_asked_for() -> None:
+def test_content_to_fill_has_zeros_where_absent() -> None:
     features, _, text = planted()
     x, mask = content_to_fill(features, "text", torch.zeros(20, dtype=torch.double))
     assert x.dtype == torch.double and torch.equal(mask, features["has_text"])

@@ -16,7 +16,7 @@ def cosine(filled: dict[str, Tensor], features: dict[str, Tensor], text: Tensor)
     return float(F.cosine_similarity(filled["text"][~mask] - mean, text[~mask] - mean).mean())
 
 
-def test_interactions_and_other_modalities_both_tell_the_missing_one() -> None:
+def test_interactions_and_other_modalities_both_help() -> None:
     found = {}
     for others, taste in [(True, True), (False, True), (True, False), (False, False)]:
         features, edge_index, text = planted(others, taste)
@@ -28,7 +28,7 @@ def test_interactions_and_other_modalities_both_tell_the_missing_one() -> None:
     assert abs(found[False, False]) < 0.15, found
 
 
-def test_present_rows_stay_as_they_are_and_nothing_is_left_absent() -> None:
+def test_present_rows_stay_and_absent_ones_are_filled() -> None:
     features, edge_index, _ = planted()
     before = {key: x.clone() for key, x in features.items()}
     filled = fitted(features, edge_index, epochs=2)(features, edge_index, NUM_USERS)
@@ -41,7 +41,7 @@ def test_present_rows_stay_as_they_are_and_nothing_is_left_absent() -> None:
         torch.testing.assert_close(features[key], x, equal_nan=True, rtol=0, atol=0)
 
 
-def test_decoding_undoes_encoding_up_to_the_distance_from_the_mean() -> None:
+def test_decoding_undoes_encoding_up_to_the_distance() -> None:
     x = torch.randn(50, 9, generator=seeded(3)) * 1e-3 + 4
     features = {"text": x, "has_text": torch.ones(50, dtype=torch.bool)}
     filler = ModalityFiller("text", 9, channels=16, hidden_channels=8, spectral_channels=2)
@@ -54,7 +54,7 @@ def test_decoding_undoes_encoding_up_to_the_distance_from_the_mean() -> None:
     torch.testing.assert_close(decoded.norm(dim=1), length, rtol=1e-2, atol=0)
 
 
-def test_everything_comes_from_the_seed_and_the_global_state_is_left_alone() -> None:
+def test_the_seed_decides_all_and_global_state_stays() -> None:
     features, edge_index, _ = planted()
     state = torch.get_rng_state()
     fills = []
@@ -87,7 +87,7 @@ def test_the_epoch_that_generated_held_out_rows_best_is_kept() -> None:
     assert history.best_epoch == history.epochs[history.cosine.index(max(history.cosine))]
 
 
-def test_the_loss_is_that_of_the_velocity_and_reaches_every_weight() -> None:
+def test_the_loss_is_the_velocitys_error_and_trains_all() -> None:
     filler = ModalityFiller("text", 20, **OPTIONS)
     x, cond = torch.randn(5, 16), torch.randn(5, filler.denoiser.cond_channels)
     loss = filler.loss(x, cond, seeded(3))

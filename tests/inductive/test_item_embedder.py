@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gtc_pyg.inductive.item_embedder import ItemEmbedder, ItemSide, without_interactions
-from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN
+from gtc_pyg.inductive.item_embedder import ItemAdapter, ItemEmbedder, without_interactions
+from gtc_pyg.models import FREEDOM, MGCN, ItemBias, LightGCN, SpectralHead
+from gtc_pyg.nn import BPR
+from tests.models.graphs import gtc_of
 
 USERS, ITEMS, COLD = 12, 40, 6
 WIDTHS = {"image": 5, "text": 7}
@@ -31,11 +35,15 @@ def inputs(seed=0, similar=True):
 
 
 def model_of(name, **settings):
-    torch.manual_seed(1)
-    classes = {"gtc": GTC, "freedom": FREEDOM, "mgcn": MGCN}
-    model = classes[name](USERS, ITEMS, WIDTHS, hidden_channels=8, **settings).eval()
+    _, edges, weights = inputs()
     if name == "gtc":
-        model.fit_low_pass(*inputs()[1:])
+        graph = SimpleNamespace(num_users=USERS, num_items=ITEMS, in_channels=WIDTHS)
+        graph.edge_index_dict, graph.edge_weight_dict = edges, weights
+        return gtc_of(graph, **settings).eval()
+    torch.manual_seed(1)
+    cls = {"freedom": FREEDOM, "mgcn": MGCN}[name]
+    model = cls(USERS, ITEMS, WIDTHS, hidden_channels=8, **settings).eval()
+    model.prepare(edges, weights, spectral_start=False)
     return model
 
 
@@ -43,30 +51,29 @@ def rows(features, index):
     return {name: x[index] for name, x in features.items()}
 
 
-SWITCHES = [
+def heads_of(strength=0.4, debiasing=1.0):
+    return [SpectralHead(5, strength, debiasing), ItemBias()]
+
+
+SETTINGS = [
     ("gtc", {}),
-    ("gtc", {"item_bias": True, "score_scale": 3.0}),
-    ("gtc", {"filter_in": "both"}),
-    (
-        "gtc",
-        {
-            "filter_in": "both",
-            "low_pass_strength": 0.4,
-            "low_pass_channels": 5,
-            "low_pass_debiasing": 1.0,
-        },
-    ),
-    ("gtc", {"filter_in": "score", "num_item_layers": 0}),
+    ("gtc", {"ranking": BPR(scale=3.0)}),
+    ("gtc", {"heads": heads_of}),
+    ("gtc", {"num_item_layers": 0, "heads": heads_of}),
     ("gtc", {"condition": "item", "user_ids": False}),
     ("gtc", {"condition": "neighbors", "num_layers": 0}),
     ("freedom", {}),
+    ("freedom", {"heads": heads_of}),
     ("mgcn", {}),
+    ("mgcn", {"heads": heads_of, "ranking": BPR(scale=3.0)}),
 ]
 
 
-@pytest.mark.parametrize(("name", "settings"), SWITCHES)
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
 def test_new_items_are_comparable_and_known_ones_stay(name, settings):
     features, edges, weights = inputs()
+    if "heads" in settings:
+        settings = {**settings, "heads": settings["heads"]()}
     model = model_of(name, **settings)
     with torch.no_grad():
         item_emb = model(features, edges, weights)[1]
@@ -82,20 +89,20 @@ def test_new_items_are_comparable_and_known_ones_stay(name, settings):
     assert all(torch.equal(features[key], x) for key, x in before[1].items())
 
 
-def untaught(embedder, item_emb):
-    """The rows where the item graph taught an item nothing."""
+def without_graph(embedder, item_emb):
+    """Rows of items without interactions as predicted, without the part from the item graph."""
     return embedder.replace(torch.zeros_like(item_emb))
 
 
-def test_what_the_item_graph_taught_is_a_fifth_of_the_length():
+def test_a_fifth_of_the_length_is_from_the_item_graph():
     features, edges, weights = inputs()
-    model = model_of("gtc", item_bias=True)
+    model = model_of("gtc", heads=[ItemBias()])
     embedder, emb = (
         model.item_embedder(features, edges, weights),
         model(features, edges, weights)[1],
     )
     cold, width = torch.arange(ITEMS - COLD, ITEMS), emb.size(1) - 1
-    before, after = untaught(embedder, emb), embedder.replace(emb)
+    before, after = without_graph(embedder, emb), embedder.replace(emb)
     warm = torch.arange(ITEMS - COLD)
     assert torch.equal(after[warm], emb[warm])
     torch.testing.assert_close(after[cold, width], before[cold, width])
@@ -106,7 +113,7 @@ def test_what_the_item_graph_taught_is_a_fifth_of_the_length():
 
 @pytest.mark.parametrize("name", ["gtc", "freedom"])
 @pytest.mark.parametrize("similar", [True, False])
-def test_the_same_content_as_a_cold_item_gives_the_same_embedding(name, similar):
+def test_content_of_a_cold_item_gives_its_embedding(name, similar):
     features, edges, weights = inputs(similar=similar)
     settings = {} if similar else {"num_item_layers": 0}
     embedder = model_of(name, **settings).item_embedder(features, edges, weights)
@@ -114,14 +121,17 @@ def test_the_same_content_as_a_cold_item_gives_the_same_embedding(name, similar)
         item_emb = model_of(name, **settings)(features, edges, weights)[1]
     cold = torch.arange(ITEMS - COLD, ITEMS)
     torch.testing.assert_close(
-        embedder(rows(features, cold)), untaught(embedder, item_emb)[cold], atol=1e-5, rtol=1e-4
+        embedder(rows(features, cold)),
+        without_graph(embedder, item_emb)[cold],
+        atol=1e-5,
+        rtol=1e-4,
     )
     pair = embedder({m: torch.ones(2, width) for m, width in WIDTHS.items()})
     torch.testing.assert_close(pair[0], pair[1])
 
 
 @pytest.mark.parametrize("name", ["gtc", "freedom"])
-def test_order_of_new_items_known_items_and_edges_does_not_matter(name):
+def test_order_of_items_and_edges_does_not_matter(name):
     features, edges, weights = inputs()
     model = model_of(name)
     generator = torch.Generator().manual_seed(7)
@@ -158,14 +168,14 @@ def planted(num=120, cold=20):
     return features, true, graph
 
 
-def test_what_content_tells_is_found_and_the_modality_that_tells_it():
+def test_the_map_and_the_modality_it_is_of_are_found():
     features, true, graph = planted()
     target = true.clone()
     target[-20:] = 1e6  # nobody has touched these: what stands there is not looked at
-    embedder = ItemEmbedder(features, list(WIDTHS), ItemSide(target), graph)
+    embedder = ItemEmbedder(features, list(WIDTHS), ItemAdapter(target), graph)
     assert embedder.weights["text"] > 0.99
     assert sum(embedder.weights.values()) == pytest.approx(1.0)
-    error = (untaught(embedder, target)[-20:] - true[-20:]).pow(2).sum()
+    error = (without_graph(embedder, target)[-20:] - true[-20:]).pow(2).sum()
     assert error < 0.05 * (true[-20:] - true[:-20].mean(0)).pow(2).sum()
 
 
@@ -193,9 +203,9 @@ def clustered(num=60, cold=10, similar=True):
 
 
 @pytest.mark.parametrize("similar", [True, False])
-def test_regression_and_neighbours_are_what_the_equations_say(similar):
+def test_regression_and_neighbours_follow_the_equations(similar):
     features, target, graph, (pairs, weight) = clustered(similar=similar)
-    embedder = ItemEmbedder(features, list(WIDTHS), ItemSide(target), graph)
+    embedder = ItemEmbedder(features, list(WIDTHS), ItemAdapter(target), graph)
     a, b = embedder.mix
     assert min(a, min(embedder.weights.values())) > 0.05
     assert b > 0.1 or not similar
@@ -218,13 +228,13 @@ def test_regression_and_neighbours_are_what_the_equations_say(similar):
         if near:
             g = sum(w * y[j] for j, w in near.items()) / sum(near.values()) - mean
         assert bool(near) == (i < 59 or not similar)
-        found = untaught(embedder, target)[i].double()
+        found = without_graph(embedder, target)[i].double()
         torch.testing.assert_close(found, mean + a * p + b * g, atol=1e-4, rtol=1e-3)
         new = embedder(rows(features, slice(i, i + 1)))[0].double()
         torch.testing.assert_close(new, found, atol=1e-5, rtol=1e-4)
 
 
-def test_what_stands_in_absent_content_is_not_looked_at():
+def test_absent_content_is_never_read():
     features, target, graph, _ = clustered()
     has = torch.ones(60, dtype=torch.bool)
     has[[1, 7, 55]] = False
@@ -232,7 +242,7 @@ def test_what_stands_in_absent_content_is_not_looked_at():
     for garbage in (0.0, 1e3):
         x = torch.where(has.view(-1, 1), features["text"], garbage)
         content = {**features, "text": x, "has_text": has}
-        embedder = ItemEmbedder(content, list(WIDTHS), ItemSide(target), graph)
+        embedder = ItemEmbedder(content, list(WIDTHS), ItemAdapter(target), graph)
         found += [embedder.replace(target), embedder(rows(content, torch.tensor([1, 2, 55])))]
     torch.testing.assert_close(found[0], found[2])
     torch.testing.assert_close(found[1], found[3])
@@ -261,10 +271,12 @@ def test_an_absent_modality_counts_as_nothing():
 
 def test_users_with_different_filters_rank_new_items_differently():
     features, edges, weights = inputs()
-    model = model_of("gtc", content_strength=5.0)
+    model = model_of("gtc", strength=5.0)
     with torch.no_grad():
         model.user_emb.weight.copy_(model.user_emb.weight[:1].expand(USERS, -1))
-        for lin in (m for m in model.filter.views.modules() if isinstance(m, torch.nn.Linear)):
+        for lin in (
+            m for m in model.content_filter.views.modules() if isinstance(m, torch.nn.Linear)
+        ):
             lin.weight.mul_(5)
         user_emb, _ = model(features, edges, weights)
     generator = torch.Generator().manual_seed(5)
@@ -278,7 +290,7 @@ def test_no_cold_items_and_no_new_ones():
     features, edges, weights = inputs()
     edge = torch.cartesian_prod(torch.arange(2), torch.arange(ITEMS)).t()
     edges = {**edges, RATES: edge, REV: edge.flip(0)}
-    model = model_of("gtc", item_bias=True)
+    model = model_of("gtc", heads=[ItemBias()])
     with torch.no_grad():
         item_emb = model(features, edges, weights)[1]
     embedder = model.item_embedder(features, edges, weights)
@@ -318,7 +330,7 @@ def test_a_mask_that_is_not_given_says_that_all_is_there():
     torch.testing.assert_close(embedder(new), embedder({**new, "has_text": has[:2]}))
 
 
-def test_the_mean_stands_in_for_what_is_absent_where_no_vector_was_learned():
+def test_the_mean_stands_in_for_absent_content():
     features, edges, weights = inputs()
     embedder = model_of("gtc").item_embedder(features, edges, weights)
     new = rows(features, slice(0, 2))
@@ -335,20 +347,40 @@ def test_a_graph_without_interactions_is_one_user_with_nothing():
     assert graph.mean_of_users(torch.ones(1, 2)).abs().sum() == 0
 
 
-def test_what_stands_beside_is_predicted_like_the_target():
+class Fixed:
+    """Columns that a head would have."""
+
+    def __init__(self, columns, in_loss=False):
+        self.columns, self.in_loss = columns, in_loss
+
+    def items(self, graph, num_item_layers):
+        return self.columns
+
+
+def test_columns_of_heads_are_predicted_like_the_target():
     features, edges, _ = inputs(similar=False)
     graph = model_of("freedom", num_item_layers=0).csr_graph(edges)
     target, beside = torch.randn(ITEMS, 3), torch.randn(ITEMS, 2)
     new = rows(features, torch.tensor([1, 4, 5]))
 
-    def embedded(**columns):
-        return ItemEmbedder(features, ["image", "text"], ItemSide(target, **columns), graph)(new)
+    def embedded(*columns):
+        names, adapter = ["image", "text"], ItemAdapter(target)
+        return ItemEmbedder(features, names, adapter, graph, columns)(new)
 
-    out = embedded(beside=beside)
+    out = embedded(Fixed(beside))
     assert out.shape == (3, 5) and out[:, 3:].abs().sum() > 0
     torch.testing.assert_close(out[:, :3], embedded())
-    again = embedded(beside=torch.cat([target, 3 * beside], dim=1))
+    again = embedded(Fixed(torch.cat([target, 3 * beside], dim=1)))
     torch.testing.assert_close(again[:, 3:6], out[:, :3])
     torch.testing.assert_close(again[:, 6:], 3 * out[:, 3:])
-    both = embedded(bias=torch.ones(ITEMS, 1), beside=beside)
-    assert torch.equal(both[:, 5], torch.ones(3))
+
+
+def test_columns_that_losses_see_are_the_mean_of_known_items():
+    features, edges, _ = inputs(similar=False)
+    graph = model_of("freedom", num_item_layers=0).csr_graph(edges)
+    target, bias = torch.randn(ITEMS, 3), torch.arange(ITEMS).float().view(-1, 1)
+    columns = [Fixed(bias, in_loss=True)]
+    embedder = ItemEmbedder(features, ["image", "text"], ItemAdapter(target), graph, columns)
+    out = embedder(rows(features, torch.tensor([1, 4, 5])))
+    assert embedder.known.sum() == ITEMS - COLD
+    torch.testing.assert_close(out[:, 3], bias[: ITEMS - COLD].mean().expand(3))

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
-from gtc_pyg.models import FREEDOM, GTC, MGCN, GraphRecommender, LightGCN
-from tests.models.graphs import arguments, with_edges
+from gtc_pyg.models import FREEDOM, MGCN, GraphRecommender, ItemBias, LightGCN, SpectralHead
+from gtc_pyg.nn import BPR
+from tests.models.graphs import arguments, gtc_of, with_edges
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "lightgcn": {},
     "lightgcn-no-layers": {"num_layers": 0},
     "lightgcn-1": {"num_layers": 1},
@@ -25,39 +26,32 @@ MODELS = {
     "gtc": {},
     "gtc-item": {"condition": "item"},
     "gtc-neighbors": {"condition": "neighbors", "user_ids": False},
-    "gtc-score": {"filter_in": "score", "score_scale": 3.0, "item_bias": True},
-    "gtc-both": {"filter_in": "both", "filter_channels": 5, "item_bias": True},
-    "gtc-item-both": {"filter_in": "both", "condition": "item"},
-    "gtc-low-pass": {
-        "filter_in": "both",
-        "low_pass_strength": 0.4,
-        "low_pass_channels": 5,
-        "low_pass_debiasing": 0.7,
-        "low_pass_regularization": 0.1,
-    },
+    "gtc-heads": {"heads": True, "ranking": 3.0, "hidden_channels": 5},
+    "lightgcn-heads": {"heads": True, "ranking": 3.0},
+    "freedom-heads": {"heads": True},
+    "mgcn-heads": {"heads": True, "ranking": 0.5},
     "gtc-content-alone": {"user_ids": False, "num_sampling_steps": 3, "num_item_layers": 0},
-    "gtc-no-layers": {"num_layers": 0, "num_item_layers": 2, "schedule": "cosine"},
+    "gtc-no-layers": {"num_layers": 0, "num_item_layers": 2},
     "gtc-incomplete": {"incomplete": ("image",), "num_layers": 3},
 }
 
 
 def model_of(graph: SimpleNamespace, name: str = "gtc") -> GraphRecommender:
     r"""With weights drawn so that nothing that a user is made of is small."""
+    kind, more = name.split("-")[0], dict(MODELS[name])
+    if more.pop("heads", False):
+        more["heads"] = [SpectralHead(5, 0.4, debiasing=0.7, regularization=0.1), ItemBias()]
+    more["ranking"] = BPR(scale=more.get("ranking", 1.0))
     torch.manual_seed(0)
-    kind = name.split("-")[0]
-    cls = {"lightgcn": LightGCN, "freedom": FREEDOM, "mgcn": MGCN, "gtc": GTC}[kind]
-    more: dict[str, Any] = dict(MODELS[name])
     if kind == "gtc":
-        more = {"content_strength": 0.7, **more}
-    sizes = [graph.num_users, graph.num_items]
-    content = [] if kind == "lightgcn" else [graph.in_channels]
-    model = cls(*sizes, *content, hidden_channels=8, **more)
-    for weight in (model.user_emb.weight, model.item_emb.weight):
-        torch.nn.init.normal_(weight)
-    if model.item_bias is not None:
-        torch.nn.init.normal_(model.item_bias.weight)
-    if isinstance(model, GTC):
-        model.fit_low_pass(graph.edge_index_dict, graph.edge_weight_dict)
+        model: GraphRecommender = gtc_of(graph, **{"strength": 0.7, **more})
+    else:
+        content = [] if kind == "lightgcn" else [graph.in_channels]
+        cls = {"lightgcn": LightGCN, "freedom": FREEDOM, "mgcn": MGCN}[kind]
+        model = cls(graph.num_users, graph.num_items, *content, hidden_channels=8, **more)
+        model.prepare(*arguments(graph)[1:], spectral_start=False)
+    for _, _, table in model.tables():
+        torch.nn.init.normal_(table.weight)
     if "incomplete" in more:
         graph.features["has_image"] = torch.arange(graph.num_items) % 3 > 0
     return model.eval()
@@ -72,7 +66,7 @@ def only(graph: SimpleNamespace, user: int) -> Tensor:
 
 @pytest.mark.parametrize("modalities", [("image",), ("image", "text", "sound")])
 @pytest.mark.parametrize("name", list(MODELS))
-def test_with_a_known_users_items_and_start_it_is_the_models_own(
+def test_a_known_users_items_and_id_give_that_user(
     planted: Callable, name: str, modalities: tuple[str, ...]
 ) -> None:
     graph = planted(*modalities)
@@ -89,7 +83,7 @@ def test_with_a_known_users_items_and_start_it_is_the_models_own(
     assert not out.requires_grad and out.size(1) == item_emb.size(1)
 
 
-@pytest.mark.parametrize("name", ["lightgcn", "mgcn", "gtc", "gtc-score"])
+@pytest.mark.parametrize("name", ["lightgcn", "mgcn", "gtc", "gtc-heads"])
 def test_a_user_does_not_depend_on_the_other_new_users(planted: Callable, name: str) -> None:
     graph = planted()
     model = model_of(graph, name)
@@ -114,8 +108,8 @@ def test_interactions_that_stand_twice_count_once(planted: Callable) -> None:
     assert torch.equal(embedder(twice, graph.num_users), embedder(edges, graph.num_users))
 
 
-@pytest.mark.parametrize("name", ["lightgcn", "freedom", "mgcn", "gtc", "gtc-both"])
-def test_without_items_a_user_is_the_mean_of_the_trained_ones(planted: Callable, name: str) -> None:
+@pytest.mark.parametrize("name", ["lightgcn", "freedom", "mgcn", "gtc", "gtc-heads", "mgcn-heads"])
+def test_a_user_without_items_is_the_mean_user(planted: Callable, name: str) -> None:
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     graph = with_edges(graph, edges[:, edges[0] != 5])  # of whom nothing was learned
@@ -127,8 +121,8 @@ def test_without_items_a_user_is_the_mean_of_the_trained_ones(planted: Callable,
     if name.startswith("gtc"):
         start = F.normalize(start)
     mean = torch.cat([start[:5], start[6:]]).mean(0)
-    scale = 1 / 3 if not name.startswith("gtc") else model.score_scale / 3
-    if name != "mgcn":  # which adds what it fuses of nothing
+    scale = model.ranking.scale / 3
+    if not name.startswith("mgcn"):  # which adds what it fuses of nothing
         torch.testing.assert_close(out[0, :8], scale * mean)
     beside = embedder(torch.tensor([[1, 1], [0, 3]]), 3)
     torch.testing.assert_close(beside[[0, 2]], out[:2])
@@ -136,7 +130,7 @@ def test_without_items_a_user_is_the_mean_of_the_trained_ones(planted: Callable,
     assert embedder(torch.empty(2, 0, dtype=torch.long), 0).shape == (0, out.size(1))
 
 
-def test_a_start_that_is_a_matter_of_the_items_is_found(planted: Callable) -> None:
+def test_ids_that_follow_from_the_items_are_predicted(planted: Callable) -> None:
     graph = planted()
     model = LightGCN(graph.num_users, graph.num_items, hidden_channels=8).eval()
     csr = model.csr_graph(graph.edge_index_dict)

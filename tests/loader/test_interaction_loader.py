@@ -87,7 +87,7 @@ def test_an_epoch_sees_every_interaction_once() -> None:
     assert pairs(torch.stack([user, item])) == pairs(edges)
 
 
-def test_an_epoch_sees_a_repeated_interaction_as_often_as_it_is_repeated() -> None:
+def test_an_epoch_keeps_repeated_interactions() -> None:
     edges = torch.tensor([[0, 0, 1], [2, 2, 0]])
     out = epoch(InteractionLoader(edges, 2, 3, batch_size=2))
     assert sorted(zip(*out[:2].tolist(), strict=True)) == [(0, 2), (0, 2), (1, 0)]

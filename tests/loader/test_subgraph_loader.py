@@ -14,8 +14,9 @@ from torch_geometric.data import HeteroData
 
 from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
 from gtc_pyg.loader import SubgraphLoader
-from gtc_pyg.models import FREEDOM, GTC, LightGCN
-from tests.models.graphs import hetero_of
+from gtc_pyg.models import FREEDOM, ItemBias, LightGCN
+from gtc_pyg.nn import SampledSoftmax
+from tests.models.graphs import gtc_of, hetero_of
 
 pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
 
@@ -25,12 +26,13 @@ ALL = [-1] * 6
 def models_of(graph: SimpleNamespace) -> list[Any]:
     torch.manual_seed(0)
     size = (graph.num_users, graph.num_items)
-    widths = {name: x.size(1) for name, x in graph.features.items()}
+    # What is drawn by the batch's positions differs in a sampled graph.
+    weights = {"diffusion": 0.0, "total_correlation": 0.0, "filter": 1.0}
     return [
         LightGCN(*size, 8),
-        FREEDOM(*size, widths, 8, edge_dropout=0.0),
-        GTC(*size, widths, 8, filter_weight=1.0, filter_in="both"),
-        GTC(*size, widths, 8, num_negatives=16, item_bias=True),
+        FREEDOM(*size, graph.in_channels, 8, edge_dropout=0.0),
+        gtc_of(graph, loss_weights=weights),
+        gtc_of(graph, loss_weights=weights, ranking=SampledSoftmax(16), heads=[ItemBias()]),
     ]
 
 
@@ -44,7 +46,7 @@ def pairs(batch: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
     return batch["user"].n_id[user], batch["item"].n_id[pos], batch["item"].n_id[neg]
 
 
-def test_an_epoch_sees_every_interaction_once_and_negatives_are_none(planted: Callable) -> None:
+def test_an_epoch_sees_every_interaction_once(planted: Callable) -> None:
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     known = {tuple(pair) for pair in edges.t().tolist()}
@@ -58,7 +60,7 @@ def test_an_epoch_sees_every_interaction_once_and_negatives_are_none(planted: Ca
     assert len(loader) == -(-edges.size(1) // 50)
 
 
-def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
+def test_sampled_edges_content_and_degrees_are_the_graphs(
     planted: Callable,
 ) -> None:
     graph = planted()
@@ -78,9 +80,7 @@ def test_sampled_edges_are_edges_and_content_and_degrees_are_the_nodes_own(
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["lightgcn", "freedom", "gtc", "gtc_softmax"])
-def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
-    planted: Callable, which: int
-) -> None:
+def test_all_neighbours_give_the_embeddings_of_the_graph(planted: Callable, which: int) -> None:
     graph = planted()
     model = models_of(graph)[which].double()
     batch = next(iter(SubgraphLoader(hetero_of(graph), ALL, batch_size=5)))
@@ -97,13 +97,9 @@ def test_with_all_neighbours_embeddings_are_those_of_the_whole_graph(
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["lightgcn", "freedom", "gtc", "gtc_softmax"])
-def test_with_all_neighbours_gradients_are_those_of_the_whole_graph(
-    planted: Callable, which: int
-) -> None:
+def test_all_neighbours_give_the_gradients_of_the_graph(planted: Callable, which: int) -> None:
     graph = planted()
     model = models_of(graph)[which].double()
-    for name in ("diffusion_weight", "total_correlation_weight"):  # draw by the batch's positions
-        setattr(model, name, 0.0)
     batch = next(iter(SubgraphLoader(hetero_of(graph), ALL, batch_size=5)))
     features = {name: x.double() for name, x in graph.features.items()}
     whole = doubled(model.csr_graph(graph.edge_index_dict, graph.edge_weight_dict))
@@ -166,7 +162,7 @@ def test_content_may_stay_in_a_file(planted: Callable, tmp_path: Path, how: str)
     for name in graph.features:  # no copy of the whole
         held = loaders[1].data["item"][f"x_{name}"]
         assert held.data_ptr() == mapped["item"][f"x_{name}"].data_ptr()
-    model = models_of(graph)[2]
+    model = gtc_of(graph)
     for batch, from_file in zip(*loaders, strict=True):
         losses = []
         for of in (batch, from_file):

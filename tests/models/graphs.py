@@ -10,10 +10,12 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM, CSRGraph
-from gtc_pyg.models import GTC, GraphRecommender
+from gtc_pyg.models import GTC, ContentFilter, GraphRecommender
+from gtc_pyg.models.registry import arguments_of
+from gtc_pyg.nn import BPR
 
 MODALITIES = [("image",), ("image", "text"), ("image", "text", "sound")]
-FILTER_IN = ["messages", "score", "both"]
+FILTER_ARGUMENTS = arguments_of(ContentFilter).keys()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,17 +27,37 @@ def arguments(graph: SimpleNamespace) -> tuple:
 
 
 def recommender(graph: SimpleNamespace, edge_dropout: float = 0.0) -> GraphRecommender:
-    return GraphRecommender(graph.num_users, graph.num_items, edge_dropout)
+    with torch.random.fork_rng():  # draws embeddings, which nobody looks at
+        return GraphRecommender(graph.num_users, graph.num_items, edge_dropout=edge_dropout)
 
 
 def csr_of(graph: SimpleNamespace) -> CSRGraph:
     return recommender(graph).csr_graph(graph.edge_index_dict, graph.edge_weight_dict)
 
 
-def gtc_of(graph: SimpleNamespace, hidden_channels: int = 8, **kwargs: Any) -> GTC:
+def gtc_of(graph: SimpleNamespace, channels: int = 8, **settings: Any) -> GTC:
+    r"""A small plain GTC: BPR, no heads, no dropout.
+
+    Args:
+        graph: Its sizes, widths and edges.
+        channels: Width of the embeddings.
+        **settings: Arguments of :class:`ContentFilter` or :class:`GTC`.
+    """
     torch.manual_seed(0)
-    model = GTC(graph.num_users, graph.num_items, graph.in_channels, hidden_channels, **kwargs)
-    model.fit_low_pass(graph.edge_index_dict, graph.edge_weight_dict)
+    of_filter = {"strength": 0.05}
+    of_filter |= {name: settings.pop(name) for name in FILTER_ARGUMENTS & settings.keys()}
+    settings = {"ranking": BPR(), "heads": [], "edge_dropout": 0.0, **settings}
+    content_filter = ContentFilter(graph.in_channels, channels, **of_filter)
+    model = GTC(
+        graph.num_users,
+        graph.num_items,
+        graph.in_channels,
+        content_filter=content_filter,
+        **settings,
+    )
+    if model.item_bias is not None:
+        torch.nn.init.normal_(model.item_bias.weight)
+    model.prepare(graph.edge_index_dict, graph.edge_weight_dict, spectral_start=False)
     return model
 
 

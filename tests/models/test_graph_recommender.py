@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,14 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gtc_pyg.experiment import MODELS
 from gtc_pyg.functional import spectral_factors
-from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
-from gtc_pyg.models import GraphRecommender, LightGCN
-from tests.models.graphs import MODALITIES, csr_of, recommender
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
+from gtc_pyg.models import GraphRecommender, ItemBias, LightGCN, SpectralHead
+from gtc_pyg.models.registry import MODELS, settings_of
+from gtc_pyg.nn import BPR, SampledSoftmax
 from tests.models.graphs import arguments as given
-
-BASELINES = ["lightgcn", "freedom", "mgcn"]
+from tests.models.graphs import csr_of, gtc_of, recommender
 
 
 def baseline(graph: SimpleNamespace, name: str) -> GraphRecommender:
@@ -28,31 +26,7 @@ def baseline(graph: SimpleNamespace, name: str) -> GraphRecommender:
     return MODELS[name](graph.num_users, graph.num_items, *content, 8)
 
 
-@pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("modalities", MODALITIES)
-def test_every_parameter_of_a_baseline_receives_a_gradient(
-    planted: Callable, batch_of: Callable, modalities: tuple[str, ...], name: str
-) -> None:
-    graph = planted(*modalities)
-    model = baseline(graph, name)
-    sum(model.loss(*batch_of(graph), *given(graph)).values()).backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, parameter_name
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_forward_and_loss_of_a_baseline_change_nothing(
-    planted: Callable, batch_of: Callable, unchanged: Callable, name: str
-) -> None:
-    graph = planted()
-    model, batch = baseline(graph, name), batch_of(graph)
-    with unchanged(model, *given(graph), batch):
-        model(*given(graph))
-        model.loss(*batch, *given(graph))
-
-
-@pytest.mark.parametrize("name", BASELINES[1:])
+@pytest.mark.parametrize("name", ["freedom", "mgcn"])
 def test_a_baseline_of_similar_items_requires_their_graph(planted: Callable, name: str) -> None:
     graph = planted()
     del graph.edge_index_dict[SIMILAR_ITEMS]
@@ -74,8 +48,8 @@ def test_csr_passes_through(planted: Callable) -> None:
     [
         ((0, 4), r"'num_users' must be at least 1 \(got 0\)"),
         ((4, 0), r"'num_items' must be at least 1 \(got 0\)"),
-        ((4, 4, -0.1), r"'edge_dropout' must lie in \[0, 1\) \(got -0.1\)"),
-        ((4, 4, 1.0), r"'edge_dropout' must lie in \[0, 1\) \(got 1.0\)"),
+        ((4, 4, 8, None, (), -0.1), r"'edge_dropout' must lie in \[0, 1\) \(got -0.1\)"),
+        ((4, 4, 8, None, (), 1.0), r"'edge_dropout' must lie in \[0, 1\) \(got 1.0\)"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: tuple[Any, ...], message: str) -> None:
@@ -92,28 +66,45 @@ def test_the_training_graph_changes_nothing(planted: Callable, unchanged: Callab
         assert list(graph.edge_index_dict) == keys
 
 
-def test_the_ranking_loss_equals_bpr_by_hand() -> None:
-    user_emb = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    item_emb = torch.tensor([[1.0, 1.0], [3.0, -1.0]])
-    user, pos, neg = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1])
-    loss = GraphRecommender(2, 2)._rank_loss(user_emb, item_emb, user, pos, neg)
-    # Margins: 3 - 1 and 2 - (-2).
-    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-4))) / 2
-    assert loss.item() == pytest.approx(expected)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("num_negatives", [1, 7])
+def test_rank_loss_of_some_users_and_items_is_that_of_all(
+    planted: Callable, batch_of: Callable, num_negatives: int, scale: float
+) -> None:
+    graph = planted()
+    loss = BPR(scale) if num_negatives == 1 else SampledSoftmax(num_negatives, scale)
+    model = GraphRecommender(60, 40, 8, ranking=loss, heads=[ItemBias(), SpectralHead(5)])
+    model.prepare(*given(graph)[1:])
+    torch.nn.init.normal_(model.item_bias.weight)
+    csr, (user, pos, neg) = csr_of(graph), (ids[:20] for ids in batch_of(graph))
+    user_emb, item_emb = torch.randn(60, 8), torch.randn(40, 8)
+    expected = model.rank_loss(user_emb, item_emb, user, pos, neg, csr)
+    users, row = user.unique(return_inverse=True)
+    items, column = torch.cat([pos, neg]).unique(return_inverse=True)
+    assert users.numel() < 60 and items.numel() < 40
+    some = user_emb[users], item_emb[items], row, *column.chunk(2), csr, users, items
+    torch.testing.assert_close(model.rank_loss(*some), expected)
+    score = scale * user_emb @ item_emb.t() + model.item_bias.weight.t()  # no spectral head
+    if num_negatives == 1:
+        by_hand = F.softplus(score[user, neg] - score[user, pos]).mean()
+    else:
+        own = csr[ITEM_TO_USER].to_dense() > 0
+        others = torch.where(own, 0, score.exp())[:, neg[:7].unique()].sum(1)[user]
+        by_hand = (1 + others / score[user, pos].exp()).log().mean()
+    torch.testing.assert_close(expected, by_hand)
 
 
 @pytest.mark.parametrize("name", ["gtc", "freedom", "lightgcn"])
-def test_embeddings_start_in_the_directions_of_the_spectral_factors(
-    planted: Callable, name: str
-) -> None:
+def test_start_from_takes_the_directions_of_the_factors(planted: Callable, name: str) -> None:
     graph = planted()
     edges = graph.edge_index_dict[USER_TO_ITEM]
     edges = edges[:, (edges[0] != 3) & (edges[1] != 5)]
     torch.manual_seed(0)
-    sizes, widths = (graph.num_users, graph.num_items), graph.in_channels
-    model = LightGCN(*sizes, 8) if name == "lightgcn" else MODELS[name](*sizes, widths, 8)
+    model = gtc_of(graph) if name == "gtc" else baseline(graph, name)
+    assert model.init_method == "random"
     before = [e.weight.detach().clone() for e in (model.user_emb, model.item_emb)]
     model.start_from(edges, length=0.7)
+    assert model.init_method == "spectral, length 0.7"
     tables = spectral_factors(edges, graph.num_users, graph.num_items, 8)
     for embedding, factors, drawn in zip(
         (model.user_emb, model.item_emb), tables, before, strict=True
@@ -157,10 +148,43 @@ def test_each_training_graph_has_a_history_of_its_own(planted: Callable) -> None
     first, second = (model.training_graph(whole) for _ in range(2))
     assert whole.history is None
     assert first.history is not second.history
-    first.history[model] = {"image": torch.ones(2)}
-    assert len(second.history) == 0
+    first.history.rows_of_all(model, "image", None, torch.ones(2), lambda: torch.ones(2))
+    assert (len(first.history), len(second.history)) == (1, 0)
     assert first.symmetric is not None and pickle.loads(pickle.dumps(first)).history is None
     assert model.training_graph(first)._propagation[0] is first.symmetric  # made once
+
+
+def test_prepare_fits_once_and_says_so_in_the_state(planted: Callable) -> None:
+    graph = planted()
+    model = LightGCN(60, 40, 8, heads=[SpectralHead(5)])
+    model.prepare(*given(graph)[1:])
+    assert bool(model.state_dict()["prepared"]) and model.heads[0].added_degree > 0
+    torch.testing.assert_close(model.user_emb.weight.norm(dim=1), torch.full((60,), 0.8))
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    torch.nn.init.ones_(model.user_emb.weight)
+    model.prepare(*given(graph)[1:])
+    assert (model.user_emb.weight == 1).all()
+    assert torch.equal(model.heads[0].item, state["heads.0.item"])
+
+
+def test_without_a_spectral_start_embeddings_stay(planted: Callable) -> None:
+    graph = planted()
+    model = LightGCN(60, 40, 8, heads=[SpectralHead(5)])
+    before = model.user_emb.weight.detach().clone()
+    model.prepare(*given(graph)[1:], spectral_start=False)
+    assert torch.equal(model.user_emb.weight, before) and model.init_method == "random"
+    assert model.heads[0].added_degree > 0
+
+
+def test_tables_are_those_with_a_row_for_each_node() -> None:
+    model = LightGCN(6, 4, 8, heads=[ItemBias()])
+    found = {name: (kind, table.weight.shape) for name, kind, table in model.tables()}
+    assert found == {
+        "user_emb": ("user", (6, 8)),
+        "item_emb": ("item", (4, 8)),
+        "item_bias": ("item", (4, 1)),
+    }
+    assert [name for name, _, _ in LightGCN(6, 4, 8).tables()] == ["user_emb", "item_emb"]
 
 
 def numbers_of(name: str) -> dict[str, Any]:
@@ -187,19 +211,14 @@ def test_scalars_of_numpy_and_torch_make_the_same_model(name: str, form: Callabl
     expected = MODELS[name](**plain)
     torch.manual_seed(0)
     found = MODELS[name](**given)
-    assert found.arguments == expected.arguments == plain
-    assert all(type(found.arguments[key]) is type(plain[key]) for key in plain)
-    assert found.current_arguments() == expected.current_arguments()
+    settings = settings_of(found)
+    assert settings == settings_of(expected)
+    assert all(type(settings[key]) is type(plain[key]) for key in plain)
     for key, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[key], value), key
 
 
 def test_a_recommender_of_ones_own_takes_numpy_numbers() -> None:
-    class Own(GraphRecommender):
-        def __init__(self, num_users: int, num_items: int, width: int = 4) -> None:
-            super().__init__(num_users, num_items)
-            self.width = width
-
-    own = Own(np.int64(3), np.array(5), width=np.uint8(7))
-    assert own.arguments == {"num_users": 3, "num_items": 5, "width": 7}
-    assert [type(value) for value in (own.num_users, own.num_items, own.width)] == [int] * 3
+    own = GraphRecommender(np.int64(3), np.array(5))
+    assert (own.num_users, own.num_items) == (3, 5)
+    assert [type(value) for value in (own.num_users, own.num_items)] == [int] * 2

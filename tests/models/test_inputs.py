@@ -13,20 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gtc_pyg.experiment import MODELS
-from gtc_pyg.models import GraphRecommender
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, USER_TO_ITEM
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
+from gtc_pyg.models import GraphRecommender, ItemBias, SpectralHead
+from gtc_pyg.models.registry import MODELS
+from gtc_pyg.nn import SampledSoftmax
 from tests.functional.native_calls import NOT_WHOLE, WHOLE
 from tests.models.graphs import arguments, gtc_of, seeded
 
 NAMES = ["lightgcn", "freedom", "mgcn", "gtc", "gtc with heads"]
-HEADS = {"low_pass_strength": 1.0, "low_pass_channels": 4, "item_bias": True, "num_negatives": 8}
 
 
 def model_of(graph: SimpleNamespace, name: str) -> GraphRecommender:
     torch.manual_seed(0)
     if name.startswith("gtc"):
-        return gtc_of(graph, **(HEADS if "heads" in name else {}))
+        heads = {"heads": [SpectralHead(4), ItemBias()], "ranking": SampledSoftmax(8)}
+        return gtc_of(graph, **(heads if "heads" in name else {}))
     content = [] if name == "lightgcn" else [graph.in_channels]
     return MODELS[name](graph.num_users, graph.num_items, *content, 8)
 

@@ -143,11 +143,11 @@ def test_fill_equals_a_loop_from_the_equation(prediction: str, condition: str) -
             for t, t_next in pairwise(times):
                 a, b = schedule.alpha_bar[t], schedule.alpha_bar[t_next]
                 h = denoiser.hidden(x_t[None], t, cond[row : row + 1])
-                told = denoiser.noise(h, None if gate is None else gate[row : row + 1])[0]
+                predicted = denoiser.noise(h, None if gate is None else gate[row : row + 1])[0]
                 if prediction == "noise":
-                    x = (x_t - (1 - a).sqrt() * told) / a.sqrt()
+                    x = (x_t - (1 - a).sqrt() * predicted) / a.sqrt()
                 else:
-                    x = a.sqrt() * x_t - (1 - a).sqrt() * told
+                    x = a.sqrt() * x_t - (1 - a).sqrt() * predicted
                 if x.norm() > CHANNELS**0.5:
                     x = x * CHANNELS**0.5 / x.norm()
                 noise = (x_t - a.sqrt() * x) / (1 - a).sqrt()
@@ -217,7 +217,7 @@ def test_the_generator_decides_the_draw() -> None:
     assert not torch.allclose(one[~MASK], other[~MASK], atol=1e-3)
 
 
-def test_one_sample_is_a_draw_and_many_come_near_the_conditional_mean() -> None:
+def test_many_samples_come_near_the_conditional_mean() -> None:
     """Content N(a c, (1 - a^2) I): the cosine with c is a for a draw, and near 1 for the mean."""
 
     class Exact(Oracle):

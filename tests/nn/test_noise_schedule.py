@@ -35,7 +35,7 @@ def test_linear_levels_equal_a_loop() -> None:
         assert alpha_bar[t + 1].item() == pytest.approx(expected)
 
 
-def test_the_published_linear_schedule_does_not_end_in_pure_noise() -> None:
+def test_the_published_schedule_does_not_end_in_pure_noise() -> None:
     assert NoiseSchedule().alpha_bar[-1].item() == pytest.approx(0.05, abs=0.005)
 
 

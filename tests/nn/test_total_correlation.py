@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import Linear, Module, ModuleList
 from torch.nn.parallel import DistributedDataParallel
 
-from gtc_pyg.functional import total_correlation
-from gtc_pyg.nn import TotalCorrelationLoss
+from gtc_pyg.functional import draw_permutations, total_correlation
+from gtc_pyg.nn import PairwiseInfoNCE, TotalCorrelationLoss
 from tests.two_processes import in_two_processes
 
 
@@ -87,7 +87,7 @@ def test_two_tensors_and_all_candidates_are_symmetric_infonce() -> None:
     torch.testing.assert_close(loss([a, b]), expected)
 
 
-def test_the_published_scale_is_nearly_flat_for_three_tensors_and_ours_is_not() -> None:
+def test_only_the_published_scale_is_nearly_flat() -> None:
     # Of independent rows; a constant logit costs log(64) exactly.
     tensors, excess = views(3, 64, 64), {}
     for product_scale in ("none", "sqrt_dim"):
@@ -196,9 +196,7 @@ def test_the_bound_of_two_tensors_is_log_n_less_infonce() -> None:
 
 
 @pytest.mark.parametrize(("num_tensors", "num_rows", "k"), [(3, 8, 4), (3, 9, 4), (4, 8, 2)])
-def test_the_bound_of_constant_logits_is_zero_and_never_exceeds_log_k(
-    num_tensors: int, num_rows: int, k: int
-) -> None:
+def test_the_bound_is_from_zero_to_log_k(num_tensors: int, num_rows: int, k: int) -> None:
     loss = TotalCorrelationLoss().double()
     same = [torch.ones(num_rows, 4).double()] * num_tensors
     assert loss.lower_bound(same).item() == pytest.approx(0, abs=1e-12)
@@ -212,7 +210,7 @@ def test_the_bound_without_candidates_is_zero(num_tensors: int, num_rows: int) -
     assert TotalCorrelationLoss().double().lower_bound(tensors).item() == 0
 
 
-def test_the_bound_is_that_of_complete_rows_and_of_either_kind_of_negatives() -> None:
+def test_the_bound_is_that_of_complete_rows() -> None:
     tensors, rows = views(3), torch.tensor([0, 1, 3, 4, 5])
     masks = [None, torch.arange(8) != 2, torch.arange(8) < 6]
     expected = (
@@ -503,3 +501,46 @@ def test_iterators_and_masks_that_are_lists_are_named() -> None:
         TotalCorrelationLoss()([x, x], masks=[[True] * 8, None])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"must be \[N, D\] each \(number 0 is \[8, 4, 1\]\)"):
         TotalCorrelationLoss()([x[..., None]] * 2)
+
+
+@pytest.mark.parametrize("negatives", ["n", "n_squared"])
+@pytest.mark.parametrize("num", [2, 3, 4])
+def test_pairwise_is_the_mean_of_infonce_by_loops(num: int, negatives: str) -> None:
+    torch.manual_seed(0)
+    rows, loss, generator = 7, PairwiseInfoNCE(negatives), torch.Generator().manual_seed(0)
+    views = [torch.randn(rows, 5) for _ in range(num)]
+    masks = [None, *(torch.rand(rows) > 0.3 for _ in range(num - 1))]
+    scale, pairs = loss.logit_scale.exp(), []
+    for a in range(num):
+        for b in range(a + 1, num):
+            there = [m for m in (masks[a], masks[b]) if m is not None]
+            kept = [n for n in range(rows) if all(m[n] for m in there)]
+            perms = draw_permutations(2, views[a][kept], generator)[:, 0].tolist()
+            terms = []
+            for anchor, (x, y) in enumerate(((views[a], views[b]), (views[b], views[a]))):
+                for row, n in enumerate(kept):
+                    others = set(kept) - {n}
+                    if negatives == "n":  # a row's own column is the positive's
+                        others -= {kept[perms[anchor][row]]}
+                    own = scale * torch.cosine_similarity(x[n], y[n], 0)
+                    logits = [scale * torch.cosine_similarity(x[n], y[k], 0) for k in others]
+                    terms.append(torch.stack([own, *logits]).logsumexp(0) - own)
+            pairs.append(torch.stack(terms).mean())
+    assert len(pairs) == num * (num - 1) // 2
+    generator.manual_seed(0)
+    torch.testing.assert_close(loss(views, masks, generator), torch.stack(pairs).mean())
+
+
+def test_pairwise_of_two_is_the_total_correlation_loss() -> None:
+    views = [torch.randn(9, 4), torch.randn(9, 4)]
+    generator = torch.Generator()
+    losses = [
+        cls()(views, generator=generator.manual_seed(0))
+        for cls in (PairwiseInfoNCE, TotalCorrelationLoss)
+    ]
+    torch.testing.assert_close(*losses)
+
+
+def test_pairwise_refuses_a_single_view() -> None:
+    with pytest.raises(ValueError, match=r"'tensors' must hold two or more \(got 1\)"):
+        PairwiseInfoNCE()([torch.randn(3, 2)])

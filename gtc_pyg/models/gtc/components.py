@@ -19,7 +19,7 @@ class FilteredComponents(Components):
         filtered: Content of all items, as all users have it.
         graph: The graph of training.
         ids: ID embeddings.
-        of_items: What items start from, of each source ``[I, D]``.
+        of_items: What items propagate, of each source ``[I, D]``.
         num_layers: Layers on the interactions.
         num_item_layers: Layers on the item graph.
         scale: Factor on the scores.
@@ -41,14 +41,14 @@ class FilteredComponents(Components):
         self.content_filter, self.filtered, self._ids = content_filter, filtered, ids
 
     def of_user(
-        self, new: CSRGraph, start: Tensor
+        self, new: CSRGraph, ego: Tensor
     ) -> tuple[Tensor, Tensor, Mapping[str, FilteredContent]]:
-        own, past, _ = super().of_user(new, start)
+        own, past, _ = super().of_user(new, ego)
         items, num = new.user_items, max(1, new.user_items.numel())
         filtered = self.content_filter.of_new_users(
-            self.filtered, new, self._ids.unit_item, start.view(1, -1)
+            self.filtered, new, self._ids.unit_item, ego.view(1, -1)
         )
-        for k, f in enumerate(filtered.values(), start=1):
+        for k, f in enumerate(filtered.values(), 1):
             x = gated(f.base[items], f.h[items], f.gate, f.to_content) / num
             length = x.sum(dim=0).norm()
             weight = f.weight * (length > 1e-12) / length.clamp(1e-12)

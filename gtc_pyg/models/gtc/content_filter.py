@@ -61,7 +61,7 @@ class ContentFilter(Module):
             and finds planted preferences better (``benchmarks/notes.md``).
         strength: Length :math:`\lambda` of the filtered content that is added to a user.
         loss_batch_size: How many of a batch's interactions, the first ones, the losses on content
-            look at. More cost time; on planted data gates told users apart better with all 2,048
+            read. More cost time; on planted data gates differed more between users with all 2,048
             (``benchmarks/notes.md``).
 
     Raises:

@@ -37,7 +37,7 @@ class FilteredContent(NamedTuple):
     gate: Tensor | None
     """Their gates ``[N, H]``, where the condition is ``'user'``."""
     weight: Tensor
-    """How much they listen to the modality, :math:`a`, between 0 and 2 ``[N]``."""
+    """The weight of the modality for them, :math:`a`, between 0 and 2 ``[N]``."""
     user_id: Tensor | None
     """Who they are ``[N]``; all users where ``None``."""
 

@@ -177,12 +177,12 @@ class GTC(GraphRecommender):
         return self.content_filter.in_channels
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        super().reset_parameters()
         for embedding in (self.user_emb, self.item_emb):
             torch.nn.init.normal_(embedding.weight, std=0.025)
-        for part in (*self.heads, self.content_filter, self.fusion, self.alignment):
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+        for part in (self.content_filter, self.fusion, self.alignment):
+            if (reset := getattr(part, "reset_parameters", None)) is not None:
+                reset()
 
     def ids(self, graph: CSRGraph) -> IDs:
         r"""ID embeddings of a graph's users and items."""
@@ -321,6 +321,9 @@ class GTC(GraphRecommender):
         return FilteredComponents(
             self.content_filter, filtered, graph, ids, of_items, *layers, self.ranking.scale
         )
+
+    def transform_user(self, user_emb: Tensor) -> Tensor:
+        return normalize_rows(user_emb)
 
     def user_adapter(self, features: Features, graph: CSRGraph) -> FilteredUsers:
         ids = self.ids(graph)

@@ -43,14 +43,11 @@ class FilteredUsers(PropagatedUsers):
         self.item = ids.unit_item
         self.content_filter, self.filtered = content_filter, filtered
 
-    def embed(self, new: CSRGraph, start: Tensor) -> Tensor:
-        filtered = self.content_filter.of_new_users(self.filtered, new, self.item, start)
+    def embed(self, new: CSRGraph, ego: Tensor) -> Tensor:
+        filtered = self.content_filter.of_new_users(self.filtered, new, self.item, ego)
         content = self.content_filter.mean_content(filtered, new)
-        users = self.propagate(new, start)
+        users = self.propagate(new, ego)
         return self.scale * self.content_filter.add_content_messages(users, filtered, content)
-
-    def transform(self, user_emb: Tensor) -> Tensor:
-        return normalize_rows(user_emb)
 
 
 class FusedItems(ItemAdapter):
@@ -61,7 +58,7 @@ class FusedItems(ItemAdapter):
         fusion: Fuses it with the ID embedding.
         target: As in :class:`~gtc_pyg.inductive.item_embedder.ItemAdapter`.
         item_id: ID embeddings of the known items at unit length ``[I, D]``.
-        share: Of what an item starts from in its embedding.
+        share: The share of what an item propagates in its own embedding.
     """
 
     def __init__(

@@ -19,10 +19,15 @@ class Head(Module):
 
     in_loss: ClassVar[bool] = False
     """Whether losses see its columns; its weights are trained then."""
+    bound = False
+    """Whether it serves a model."""
 
     def bind(self, num_users: int, num_items: int) -> None:
         r"""Makes the tables of a model with so many users and items."""
         raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        r"""Draws its weights anew, of a head that has any."""
 
     def num_hops(self, num_item_layers: int) -> int:
         r"""How many layers of the item graph it reads in a model that has ``num_item_layers``."""
@@ -95,7 +100,13 @@ class Heads(ModuleList):
         if sum(head.in_loss for head in heads) > 1:
             raise ValueError("'heads' may hold one head that losses see (got more)")
         for head in self:
+            if head.bound:
+                raise ValueError(
+                    f"'heads' holds a {type(head).__name__} that serves another model already, "
+                    f"whose tables would be lost: make a new one"
+                )
             head.bind(num_users, num_items)
+            head.bound = True
 
     def __iter__(self) -> Iterator[Head]:
         return cast(Iterator[Head], super().__iter__())

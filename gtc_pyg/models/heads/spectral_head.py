@@ -96,7 +96,7 @@ class SpectralHead(Head):
             self.regularization,
         )
         self.item.copy_(factors.item)
-        self.message.copy_(factors.told)
+        self.message.copy_(factors.message)
         self.added_degree.fill_(factors.added)
         length = graph.with_similar(self.item, hops).norm(dim=1, keepdim=True)
         self.item_scale.copy_(scale_of(length, self.debiasing))

@@ -4,11 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM
-from tests.models.filters import CONDITIONS, filter_of, run, start
-from tests.models.graphs import seeded
+from tests.models.filters import CONDITIONS, filter_of, run, x_hat_of
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -18,12 +16,12 @@ def test_for_users_equals_the_filter_edge_by_edge(
 ) -> None:
     graph = planted()
     steps = {"num_sampling_steps": num_sampling_steps}
-    model = filter_of(graph, condition=condition, filter_channels=11, **steps)
+    model = filter_of(graph, condition=condition, hidden_channels=11, **steps)
     filtered, csr = run(model, graph)
     user, item = graph.edge_index_dict[USER_TO_ITEM]
-    for name, out in model.for_users(filtered, csr).items():
+    for name, out in model.mean_content(filtered, csr).items():
         for u in range(graph.num_users):
-            pairs = [start(model, name, filtered[name], u, i) for i in item[user == u]]
+            pairs = [x_hat_of(model, name, filtered[name], u, i) for i in item[user == u]]
             expected = torch.stack(pairs).mean(dim=0)
             torch.testing.assert_close(out[u], expected, rtol=0, atol=1e-5)
 
@@ -36,24 +34,7 @@ def test_pairs_of_any_shape_are_filtered_by_the_equation(planted: Callable, cond
     user, item = torch.tensor([3, 0, 9]), torch.tensor([5, 5, 8])
     for name, out in filtered.items():
         pairs = out.for_pairs(user, item)
-        expected = [start(model, name, out, u, i) for u, i in zip(user, item, strict=True)]
+        expected = [x_hat_of(model, name, out, u, i) for u, i in zip(user, item, strict=True)]
         torch.testing.assert_close(pairs, torch.stack(expected), rtol=0, atol=1e-5)
         grid = out.for_pairs(user.view(-1, 1), item).expand(3, 3, 8)
         torch.testing.assert_close(grid.diagonal().t(), pairs)
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_inner_products_of_factors_equal_those_pair_by_pair(
-    planted: Callable, condition: str
-) -> None:
-    graph = planted()
-    model = filter_of(graph, condition=condition, filter_channels=5, num_sampling_steps=2)
-    filtered, _ = run(model, graph)
-    p = F.normalize(torch.randn(graph.num_users, 8, generator=seeded()), dim=-1)
-    for name, out in filtered.items():
-        of_users, of_items = out.factors(p)
-        assert of_users.shape == (len(p), 8 + 5)
-        assert of_items.shape == (graph.num_items, 8 + 5)
-        for u in range(graph.num_users):
-            pairs = torch.stack([start(model, name, out, u, i) for i in range(graph.num_items)])
-            torch.testing.assert_close(of_items @ of_users[u], pairs @ p[u], rtol=0, atol=1e-5)

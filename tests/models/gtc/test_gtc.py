@@ -3,19 +3,18 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from gtc_pyg.evaluation import Ranker
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, USER_TO_ITEM
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter, ItemBias, SpectralHead
+from gtc_pyg.models.registry import build_model, settings_of
+from gtc_pyg.nn import BPR, SampledSoftmax, TotalCorrelationLoss, UniformGate
 from tests.models.filters import CONDITIONS
 from tests.models.graphs import (
-    FILTER_IN,
     MODALITIES,
     arguments,
     gtc_of,
@@ -24,6 +23,7 @@ from tests.models.graphs import (
     with_isolated_nodes,
     without_some_images,
 )
+from tests.models.gtc.dense import dense
 
 
 @pytest.mark.parametrize("modalities", MODALITIES)
@@ -36,13 +36,12 @@ def test_embeddings_have_one_row_per_node(planted: Callable, modalities: tuple[s
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("filter_in", FILTER_IN)
 def test_forward_and_loss_change_nothing(
-    planted: Callable, batch_of: Callable, unchanged: Callable, condition: str, filter_in: str
+    planted: Callable, batch_of: Callable, unchanged: Callable, condition: str
 ) -> None:
     graph = planted()
     without_some_images(graph)
-    settings = {"condition": condition, "filter_in": filter_in, "incomplete": ["image"]}
+    settings = {"condition": condition, "incomplete": ["image"]}
     model, batch = gtc_of(graph, **settings), batch_of(graph)
     keys = [list(mapping) for mapping in arguments(graph)]
     with unchanged(model, *arguments(graph), batch):
@@ -68,183 +67,52 @@ def test_inference_draws_nothing_and_keeps_nothing(
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize("filter_in", FILTER_IN)
-def test_lists_do_not_depend_on_the_batch_size(
-    planted: Callable, batch_size: int, filter_in: str
-) -> None:
+def test_lists_do_not_depend_on_the_batch_size(planted: Callable, batch_size: int) -> None:
     graph = planted()
     with torch.no_grad():
-        out = gtc_of(graph, filter_in=filter_in)(*arguments(graph))
+        out = gtc_of(graph)(*arguments(graph))
     ranker = Ranker(graph.test, [graph.edge_index_dict[USER_TO_ITEM]], graph.num_users)
     batches = [ranker.rank(*out, users, 10) for users in ranker.users.split(batch_size)]
     assert torch.equal(torch.cat(batches), ranker.rank(*out, ranker.users, 10))
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("filter_in", ["messages", "both"])
-def test_adjacency_forms_give_the_same(
-    planted: Callable, to_adj: Callable, condition: str, filter_in: str
-) -> None:
+def test_adjacency_forms_give_the_same(planted: Callable, to_adj: Callable, condition: str) -> None:
     graph = planted()
     sizes = {"user": graph.num_users, "item": graph.num_items}
     adjs = {
         key: to_adj(edges, sizes[key[0]], sizes[key[2]], graph.edge_weight_dict.get(key))
         for key, edges in graph.edge_index_dict.items()
     }
-    model = gtc_of(graph, condition=condition, filter_in=filter_in)
+    model = gtc_of(graph, condition=condition)
     out = model(graph.features, adjs, graph.edge_weight_dict)
     torch.testing.assert_close(out, model(*arguments(graph)), rtol=0, atol=1e-6)
 
 
-def dense(model: GTC, graph: SimpleNamespace) -> tuple[Tensor, Tensor, list[Tensor]]:
-    r"""Users without content, items, and what each user looks for in each modality."""
-    num_users, num_items = graph.num_users, graph.num_items
-    filtered = model.filter_content(*arguments(graph))
-    e_user, e_item = (F.normalize(e.weight, dim=-1) for e in (model.user_emb, model.item_emb))
-    views = [e_item, *(F.normalize(f.x_hat, dim=-1) for f in filtered.values())]
-    weight = torch.stack([(e_item * view).sum(-1) for view in views]).softmax(dim=0)
-    fused = e_item + sum(w.view(-1, 1) * view for w, view in zip(weight, views, strict=True))
-
-    a = torch.zeros(num_users + num_items, num_users + num_items)
-    user, item = graph.edge_index_dict[USER_TO_ITEM]
-    a[user, item + num_users] = a[item + num_users, user] = 1
-    inv_sqrt = a.sum(1).pow(-0.5)
-    a, ego = inv_sqrt.view(-1, 1) * a * inv_sqrt, torch.cat([e_user, fused])
-    outs = [torch.matrix_power(a, l) @ ego for l in range(model.num_layers + 1)]
-    z_user, z_item = (sum(outs) / len(outs)).split([num_users, num_items])
-    if model.num_item_layers > 0:
-        s = torch.zeros(num_items, num_items)
-        source, target = graph.edge_index_dict[SIMILAR_ITEMS]
-        s[target, source] = graph.edge_weight_dict[SIMILAR_ITEMS]
-        z_item = z_item + torch.matrix_power(s, model.num_item_layers) @ z_item
-
-    looked_for = []
-    for out in filtered.values():
-        pairs = out.for_pairs(user, item)
-        mean = torch.stack([pairs[user == u].mean(dim=0) for u in range(num_users)])
-        p = model.content_strength * out.weight.view(-1, 1) * F.normalize(mean, dim=-1)
-        looked_for.append(p)
-    return z_user, z_item, looked_for
-
-
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize(("num_layers", "num_item_layers"), [(1, 0), (2, 1), (3, 2)])
-def test_forward_equals_the_dense_equation_behind_the_filter(
+def test_forward_equals_the_dense_equation(
     planted: Callable, condition: str, num_layers: int, num_item_layers: int
 ) -> None:
     graph = planted()
     layers = {"num_layers": num_layers, "num_item_layers": num_item_layers}
-    settings = {"condition": condition, "score_scale": 3.0, "content_strength": 0.3}
-    model = gtc_of(graph, **layers, **settings, item_bias=True)
-    z_user, z_item, looked_for = dense(model, graph)
-    bias = torch.nn.init.normal_(model.item_bias.weight)
-    z_user = torch.cat([3 * (z_user + sum(looked_for)), torch.ones(graph.num_users, 1)], dim=1)
+    settings = {"condition": condition, "strength": 0.3, "ranking": BPR(scale=3.0)}
+    model = gtc_of(graph, **layers, **settings, heads=[ItemBias()])
+    user, item = graph.edge_index_dict[USER_TO_ITEM]
+    filtered = model.filter_content(*arguments(graph))
+    content = [(f.x_hat, f.for_pairs(user, item), f.weight) for f in filtered.values()]
+    z_user, z_item = dense(model, graph, content)
+    bias = model.item_bias.weight
+    z_user = torch.cat([3 * z_user, torch.ones(graph.num_users, 1)], dim=1)
     expected = z_user, torch.cat([z_item, bias], dim=1)
     torch.testing.assert_close(model(*arguments(graph)), expected)
 
 
-@pytest.mark.parametrize("filter_in", FILTER_IN)
-@pytest.mark.parametrize("num_item_layers", [0, 2])
-def test_what_the_low_pass_filter_says_is_added_to_the_scores(
-    planted: Callable, filter_in: str, num_item_layers: int
-) -> None:
-    graph = planted()
-    settings = {"filter_in": filter_in, "num_item_layers": num_item_layers, "item_bias": True}
-    model = gtc_of(graph, **settings, score_scale=2.0)
-    both = gtc_of(graph, **settings, score_scale=2.0, low_pass_strength=0.7, low_pass_channels=5)
-    (user, item), (more_user, more_item) = (m(*arguments(graph)) for m in (model, both))
-    assert more_user.size(1) == user.size(1) + 5
-    csr = both.csr_graph(*arguments(graph)[1:])
-    low_pass_item = both.low_pass.items(csr, num_item_layers)
-    said = both.low_pass.users(csr) @ low_pass_item.t()
-    assert said.abs().mean() > 0.01
-    torch.testing.assert_close(more_user @ more_item.t(), user @ item.t() + 2.0 * said)
-    both.low_pass_strength = 1.4
-    more_user, more_item = both(*arguments(graph))
-    expected = user @ item.t() + 4.0 * said
-    torch.testing.assert_close(more_user @ more_item.t(), expected)
-
-
-def test_the_published_settings_can_be_changed_one_by_one(planted: Callable) -> None:
-    graph = planted()
-    sizes = graph.num_users, graph.num_items, graph.in_channels
-    model = GTC.published(*sizes, hidden_channels=8, total_correlation_weight=0.5)
-    assert model.filter.denoiser("image").condition == "neighbors"
-    assert (model.diffusion_weight, model.total_correlation_weight) == (0.7, 0.5)
-    assert model.filter_weight == 0 and model.total_correlation.product_scale == "none"
-    schedule = model.filter.schedule
-    signal = schedule.alpha_bar  # from 1e-4 to 1e-2 in 600 steps
-    assert signal.numel() == 601 and float(signal[1]) == pytest.approx(1 - 1e-4)
-    assert float(signal[-1] / signal[-2]) == pytest.approx(1 - 1e-2)
-    assert model.total_correlation.logit_scale.exp().item() == pytest.approx(1 / 0.07)
-    assert type(model)(**model.arguments).diffusion_weight == 0.7
-
-
-def test_without_the_similarity_gate_all_content_counts_alike(planted: Callable) -> None:
-    graph = planted()
-    model = gtc_of(graph, similarity_gate=False, num_layers=0, num_item_layers=0)
-    filtered = model.filter_content(*arguments(graph))
-    e = F.normalize(model.item_emb.weight, dim=-1)
-    views = [e, *(F.normalize(f.x_hat, dim=-1) for f in filtered.values())]
-    torch.testing.assert_close(model(*arguments(graph))[1], e + sum(views) / len(views))
-
-
-def test_an_unknown_alignment_is_named(planted: Callable) -> None:
-    with pytest.raises(ValueError, match=r"'total_correlation' or 'pairwise' \(got 'infonce'\)"):
-        gtc_of(planted(), alignment="infonce")
-
-
-def test_the_losses_do_not_see_the_low_pass_filter(planted: Callable, batch_of: Callable) -> None:
-    graph = planted()
-    model, both = gtc_of(graph), gtc_of(graph, low_pass_strength=0.7)
-    parts = [
-        m.loss(*batch_of(graph), *arguments(graph), torch.Generator().manual_seed(0))
-        for m in (model, both)
-    ]
-    assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
-
-
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("filter_in", FILTER_IN)
-def test_inner_products_equal_the_score_pair_by_pair(
-    planted: Callable, condition: str, filter_in: str
-) -> None:
-    graph = planted()
-    settings = {"condition": condition, "filter_in": filter_in, "item_bias": True}
-    settings |= {"num_sampling_steps": 2, "filter_channels": 5}
-    model = gtc_of(graph, **settings, score_scale=2.0, content_strength=0.3)
-    bias = torch.nn.init.normal_(model.item_bias.weight).view(-1)
-    filtered = model.filter_content(*arguments(graph))
-    z_user, z_item, looked_for = dense(model, graph)
-    user_emb, item_emb = model(*arguments(graph))
-    items = torch.arange(graph.num_items)
-    for u in range(graph.num_users):
-        score = z_item @ z_user[u]
-        for out, p in zip(filtered.values(), looked_for, strict=True):
-            if filter_in != "score":
-                score = score + z_item @ p[u]
-            if filter_in != "messages":
-                seen = out.for_pairs(torch.tensor([u]), items)
-                score = score + seen @ p[u]
-        torch.testing.assert_close(item_emb @ user_emb[u], 2 * score + bias, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["num_layers", "num_item_layers", "content_batch_size"])
-def test_sizes_out_of_range_are_named(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"'{name}' must be at least [01] \(got -1\)"):
-        GTC(2, 2, {"image": 3}, **{name: -1})
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("filter_in", FILTER_IN)
-def test_users_with_the_same_items_are_told_the_same(
-    planted: Callable, condition: str, filter_in: str
-) -> None:
+def test_users_with_the_same_items_have_the_same_content(planted: Callable, condition: str) -> None:
     # Content so long that it alone decides.
     graph = twins(planted())
-    settings = {"condition": condition, "filter_in": filter_in, "content_strength": 1e4}
-    settings["user_ids"] = False
-    model = gtc_of(graph, **settings)
+    model = gtc_of(graph, condition=condition, strength=1e4, user_ids=False)
     with torch.no_grad():
         user_emb, item_emb = model(*arguments(graph))
     score = user_emb[:3] @ item_emb.t()
@@ -254,15 +122,12 @@ def test_users_with_the_same_items_are_told_the_same(
     assert not torch.equal(lists[0], lists[2])
 
 
-@pytest.mark.parametrize("filter_in", FILTER_IN)
-def test_other_gates_alone_change_scores_and_lists_of_the_default_model(
-    planted: Callable, filter_in: str
-) -> None:
+def test_other_gates_alone_change_scores_and_lists(planted: Callable) -> None:
     graph = planted()
-    model = gtc_of(graph, filter_in=filter_in)
+    model = gtc_of(graph)
     scores = []
     for weight in (torch.zeros(8, 8), torch.eye(8)):
-        for denoiser in model.filter.denoisers.values():
+        for denoiser in model.content_filter.denoisers.values():
             denoiser.lin_gate.weight.data = weight
         with torch.no_grad():
             user_emb, item_emb = model(*arguments(graph))
@@ -273,12 +138,9 @@ def test_other_gates_alone_change_scores_and_lists_of_the_default_model(
 
 
 @pytest.mark.parametrize("nodes", ["users", "items"])
-@pytest.mark.parametrize("filter_in", ["messages", "both"])
-def test_relabelled_nodes_have_relabelled_embeddings(
-    planted: Callable, nodes: str, filter_in: str
-) -> None:
+def test_relabelled_nodes_have_relabelled_embeddings(planted: Callable, nodes: str) -> None:
     graph = planted()
-    model = gtc_of(graph, filter_in=filter_in)
+    model = gtc_of(graph)
     user_emb, item_emb = model(*arguments(graph))
     user, item = torch.arange(graph.num_users), torch.arange(graph.num_items)
     if nodes == "users":
@@ -298,18 +160,17 @@ def test_relabelled_nodes_have_relabelled_embeddings(
     torch.testing.assert_close(out, (user_emb[user], item_emb[item]), rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "both"])
 def test_nodes_without_interactions_get_finite_embeddings(
-    planted: Callable, batch_of: Callable, filter_in: str
+    planted: Callable, batch_of: Callable
 ) -> None:
     graph = with_isolated_nodes(planted())
-    model = gtc_of(graph, filter_in=filter_in)
+    model = gtc_of(graph)
     assert all(x.isfinite().all() for x in model(*arguments(graph)))
     sum(model.loss(*batch_of(graph), *arguments(graph)).values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_absent_content_is_never_looked_at(planted: Callable, batch_of: Callable) -> None:
+def test_absent_content_is_never_read(planted: Callable, batch_of: Callable) -> None:
     graph = planted()
     present = without_some_images(graph)
     model, outs = gtc_of(graph, incomplete=["image"]), []
@@ -331,26 +192,22 @@ def test_without_item_layers_no_item_graph_is_needed(planted: Callable) -> None:
 
 def test_the_whole_model_works_in_double_precision(planted: Callable, batch_of: Callable) -> None:
     graph = planted()
-    for filter_in in FILTER_IN:
-        model = gtc_of(graph, filter_in=filter_in)
-        single = model(*arguments(graph))
-        model = model.double()
-        features = {name: x.double() for name, x in graph.features.items()}
-        csr = model.csr_graph(*arguments(graph)[1:])
-        for args in ((features, *arguments(graph)[1:]), (features, csr)):
-            out = model(*args)
-            parts = model.loss(*batch_of(graph), *args, generator=seeded())
-            assert all(x.dtype == torch.double for x in (*out, *parts.values()))
-            for a, b in zip(out, single, strict=True):
-                torch.testing.assert_close(a, b.double(), rtol=1e-4, atol=1e-5)
+    model = gtc_of(graph, heads=[SpectralHead(5), ItemBias()])
+    single = model(*arguments(graph))
+    model = model.double()
+    features = {name: x.double() for name, x in graph.features.items()}
+    csr = model.csr_graph(*arguments(graph)[1:])
+    for args in ((features, *arguments(graph)[1:]), (features, csr)):
+        out = model(*args)
+        parts = model.loss(*batch_of(graph), *args, generator=seeded())
+        assert all(x.dtype == torch.double for x in (*out, *parts.values()))
+        for a, b in zip(out, single, strict=True):
+            torch.testing.assert_close(a, b.double(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "both"])
-def test_bfloat16_autocast_is_near_single_precision(
-    planted: Callable, batch_of: Callable, filter_in: str
-) -> None:
+def test_bfloat16_autocast_is_near_single_precision(planted: Callable, batch_of: Callable) -> None:
     graph = planted()
-    model = gtc_of(graph, filter_in=filter_in)
+    model = gtc_of(graph)
     expected = model(*arguments(graph))
     losses = model.loss(*batch_of(graph), *arguments(graph), generator=seeded())
     with torch.autocast("cpu", torch.bfloat16):
@@ -369,7 +226,9 @@ def test_a_copy_gives_the_same_embeddings(planted: Callable, way: str) -> None:
     graph = planted()
     model = gtc_of(graph)
     if way == "state_dict":
-        copied = GTC(graph.num_users, graph.num_items, graph.in_channels, 8)
+        torch.manual_seed(1)
+        copied = gtc_of(graph)
+        torch.nn.init.normal_(copied.user_emb.weight)
         copied.load_state_dict(model.state_dict())
     elif way == "deepcopy":
         copied = copy.deepcopy(model)
@@ -379,27 +238,99 @@ def test_a_copy_gives_the_same_embeddings(planted: Callable, way: str) -> None:
     assert all(torch.equal(a, b) for a, b in out)
 
 
-def test_wrong_arguments_are_named(planted: Callable) -> None:
+def test_the_bare_constructor_is_the_recommended_model(planted: Callable) -> None:
     graph = planted()
-    with pytest.raises(ValueError, match="'in_channels' must name at least one modality"):
-        GTC(graph.num_users, graph.num_items, {})
-    for kwargs in (
-        {"num_sampling_steps": -1},
-        {"num_sampling_steps": 11, "start_step": 10},
-        {"start_step": 601, "num_steps": 600},
-    ):
-        with pytest.raises(ValueError, match=r"0 <= 'num_sampling_steps' <= 'start_step'"):
-            gtc_of(graph, **kwargs)
-    with pytest.raises(ValueError, match=r"'condition' must be one of .* \(got 'users'\)"):
-        gtc_of(graph, condition="users")
-    with pytest.raises(ValueError, match=r"'filter_in' must be .*'both' \(got 'scores'\)"):
-        gtc_of(graph, filter_in="scores")
+    model = GTC(graph.num_users, graph.num_items, graph.in_channels)
+    assert isinstance(model.ranking, SampledSoftmax)
+    assert (model.ranking.num_negatives, model.ranking.scale) == (1024, 1.5)
+    spectral, bias = model.heads
+    assert isinstance(spectral, SpectralHead) and isinstance(bias, ItemBias)
+    assert (spectral.channels, spectral.strength, model.edge_dropout) == (256, 1.5, 0.5)
+    assert (model.content_filter.condition, model.content_filter.strength) == ("user", 0.3)
+    assert isinstance(model.alignment, TotalCorrelationLoss)
 
 
-def test_an_empty_batch_and_too_few_layers_are_named(planted: Callable) -> None:
+def test_published_settings_can_be_changed_one_by_one(planted: Callable) -> None:
     graph = planted()
-    none = torch.empty(0, dtype=torch.long)
+    sizes = graph.num_users, graph.num_items, graph.in_channels
+    model = GTC.published(*sizes, loss_weights={"diffusion": 0.7, "total_correlation": 0.5})
+    assert model.content_filter.denoiser("image").condition == "neighbors"
+    weights = model.loss_weights
+    assert (weights["diffusion"], weights["total_correlation"]) == (0.7, 0.5)
+    signal = model.content_filter.sampler.schedule.alpha_bar  # from 1e-4 to 1e-2 in 600 steps
+    assert signal.numel() == 601 and float(signal[1]) == pytest.approx(1 - 1e-4)
+    assert float(signal[-1] / signal[-2]) == pytest.approx(1 - 1e-2)
+    assert model.alignment.logit_scale.exp().item() == pytest.approx(1 / 0.07)
+    assert model.alignment.product_scale == "none"
+    plain = GTC.published(*sizes)
+    assert plain.loss_weights["filter"] == 0 and isinstance(plain.ranking, BPR)
+    assert len(plain.heads) == plain.edge_dropout == 0
+
+
+def test_published_settings_of_parts_are_those_of_the_model(planted: Callable) -> None:
+    graph = planted()
+    sizes = {"num_users": 60, "num_items": 40, "in_channels": graph.in_channels}
+    built = build_model({"class": "GTC", **GTC.PUBLISHED}, **sizes)
+    assert settings_of(built) == settings_of(GTC.published(**sizes))
+
+
+def test_a_uniform_gate_counts_all_content_alike(planted: Callable) -> None:
+    graph = planted()
+    model = gtc_of(graph, fusion=UniformGate(), num_layers=0, num_item_layers=0)
+    filtered = model.filter_content(*arguments(graph))
+    e = F.normalize(model.item_emb.weight, dim=-1)
+    views = [e, *(F.normalize(f.x_hat, dim=-1) for f in filtered.values())]
+    torch.testing.assert_close(model(*arguments(graph))[1], e + sum(views) / len(views))
+
+
+@pytest.mark.parametrize("num_item_layers", [0, 2])
+def test_a_spectral_head_is_added_to_the_scores_unscaled(
+    planted: Callable, num_item_layers: int
+) -> None:
+    graph = planted()
+    settings = {"num_item_layers": num_item_layers, "ranking": BPR(scale=2.0)}
+    model = gtc_of(graph, **settings, heads=[ItemBias()])
+    both = gtc_of(graph, **settings, heads=[ItemBias(), SpectralHead(5, strength=0.7)])
+    both.item_bias.load_state_dict(model.item_bias.state_dict())
+    (user, item), (more_user, more_item) = (m(*arguments(graph)) for m in (model, both))
+    assert more_user.size(1) == user.size(1) + 5
+    csr, (head, _) = both.csr_graph(*arguments(graph)[1:]), both.heads
+    added = head.users(csr) @ head.items(csr, num_item_layers).t()
+    assert added.abs().mean() > 0.01
+    torch.testing.assert_close(more_user @ more_item.t(), user @ item.t() + added)
+    assert torch.equal(more_item[:, -1:], both.item_bias.weight)
+
+
+def test_losses_do_not_see_a_spectral_head(planted: Callable, batch_of: Callable) -> None:
+    graph = planted()
+    model, both = gtc_of(graph), gtc_of(graph, heads=[SpectralHead(5)])
+    parts = [m.loss(*batch_of(graph), *arguments(graph), seeded()) for m in (model, both)]
+    assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"in_channels": {}}, "'in_channels' must name at least one modality"),
+        ({"num_layers": -1}, r"'num_layers' must be at least 0 \(got -1\)"),
+        ({"num_item_layers": -1}, r"'num_item_layers' must be at least 0 \(got -1\)"),
+        ({"edge_dropout": 1.0}, r"'edge_dropout' must lie in \[0, 1\) \(got 1.0\)"),
+        ({"alignment": "pairwise"}, r"'total_correlation', a module or None \(got 'pairwise'\)"),
+        ({"loss_weights": {"bpr": 1.0}}, r"'loss_weights' must name some of .*got \['bpr'\]"),
+        ({"loss_weights": {"filter": -1.0}}, r"must be 0 or more at 'filter' \(got -1.0\)"),
+        (
+            {"content_filter": ContentFilter({"image": 4})},
+            r"made for \{'image': 4\}, 'in_channels'",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_arguments_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GTC(**{"num_users": 2, "num_items": 2, "in_channels": {"image": 3}, **settings})
+
+
+def test_an_empty_batch_is_named(planted: Callable) -> None:
+    graph, none = planted(), torch.empty(0, dtype=torch.long)
     with pytest.raises(ValueError, match="'user' must hold at least one"):
         gtc_of(graph).loss(none, none, none, *arguments(graph))
-    with pytest.raises(ValueError, match=r"'num_layers' must be at least 0 \(got -1\)"):
-        gtc_of(graph, num_layers=-1)

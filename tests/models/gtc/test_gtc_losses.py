@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtc_pyg.graph.csr_graph import USER_TO_ITEM
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ItemBias
+from gtc_pyg.nn import BPR, PairwiseInfoNCE, SampledSoftmax, TotalCorrelationLoss
 from tests.models.filters import CONDITIONS
 from tests.models.graphs import (
-    FILTER_IN,
     MODALITIES,
     arguments,
     gtc_of,
@@ -35,16 +35,14 @@ def train(model: GTC, graph: SimpleNamespace, batch: tuple[Tensor, ...], steps: 
 
 @pytest.mark.parametrize("modalities", MODALITIES)
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("filter_in", FILTER_IN)
 def test_every_parameter_receives_a_gradient(
     planted: Callable,
     batch_of: Callable,
     modalities: tuple[str, ...],
     condition: str,
-    filter_in: str,
 ) -> None:
     graph = planted(*modalities)
-    model = gtc_of(graph, condition=condition, filter_in=filter_in, filter_channels=5)
+    model = gtc_of(graph, condition=condition, hidden_channels=5)
     sum(model.loss(*batch_of(graph), *arguments(graph)).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -52,13 +50,13 @@ def test_every_parameter_receives_a_gradient(
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_every_parameter_receives_a_gradient_where_content_is_missing(
+def test_gradients_reach_all_where_content_is_missing(
     planted: Callable, batch_of: Callable
 ) -> None:
     graph = planted()
     without_some_images(graph)
     model = gtc_of(graph, incomplete=["image"])
-    assert model.filter.encoders["image"].missing is not None
+    assert model.content_filter.encoders["image"].missing is not None
     sum(model.loss(*batch_of(graph), *arguments(graph)).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -77,18 +75,14 @@ def test_a_generator_decides_the_loss(planted: Callable, batch_of: Callable) -> 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("filter_in", FILTER_IN)
-def test_the_ranking_loss_is_that_of_the_scores(
-    planted: Callable, batch_of: Callable, filter_in: str
-) -> None:
+def test_the_ranking_loss_is_that_of_the_scores(planted: Callable, batch_of: Callable) -> None:
     graph = planted()
-    settings = {"filter_in": filter_in, "num_negatives": 7, "item_bias": True}
-    model, (user, pos, neg) = gtc_of(graph, **settings), batch_of(graph)
-    torch.nn.init.normal_(model.item_bias.weight)
+    model = gtc_of(graph, ranking=SampledSoftmax(7, scale=2.0), heads=[ItemBias()])
+    user, pos, neg = batch_of(graph)
     user_emb, item_emb = model(*arguments(graph))
     score = user_emb @ item_emb.t()
     loss = model.loss(user, pos, neg, *arguments(graph))["ranking"]
-    model.num_negatives = 1
+    model.ranking = BPR(scale=2.0)
     bpr = model.loss(user, pos, neg, *arguments(graph))["ranking"]
 
     torch.testing.assert_close(bpr, F.softplus(score[user, neg] - score[user, pos]).mean())
@@ -105,25 +99,25 @@ def test_the_filters_own_losses_enter_by_their_weights(
 ) -> None:
     graph = planted()
     without_some_images(graph)
-    weights = {"diffusion_weight": 0.7, "filter_weight": 0.3}
-    model, batch = gtc_of(graph, **weights, incomplete=["image"]), batch_of(graph)
+    weights = {"diffusion": 0.7, "filter": 0.3}
+    model, batch = gtc_of(graph, loss_weights=weights, incomplete=["image"]), batch_of(graph)
     parts = model.loss(*batch, *arguments(graph), generator=seeded())
     csr = model.csr_graph(*arguments(graph)[1:])
     filtered = model.filter_content(*arguments(graph))
-    content = model.filter.for_users(filtered, csr)
-    diffusion = model.filter.diffusion_loss(filtered, graph.features, *batch[:2], seeded())
-    ranking = model.filter.ranking_loss(filtered, content, graph.features, csr, *batch)
+    content = model.content_filter.mean_content(filtered, csr)
+    diffusion = model.content_filter.diffusion_loss(filtered, graph.features, *batch[:2], seeded())
+    ranking = model.content_filter.ranking_loss(filtered, content, graph.features, csr, *batch)
     torch.testing.assert_close(parts["diffusion"], 0.7 * diffusion)
     torch.testing.assert_close(parts["filter"], 0.3 * ranking)
 
 
-def test_losses_on_content_look_at_the_first_interactions_of_a_batch(
+def test_losses_on_content_take_the_first_pairs_of_a_batch(
     planted: Callable, batch_of: Callable
 ) -> None:
     graph = planted()
     batch = batch_of(graph)
     first = tuple(ids[:5] for ids in batch)
-    few, whole = (gtc_of(graph, content_batch_size=size) for size in (5, 10_000))
+    few, whole = (gtc_of(graph, loss_batch_size=size) for size in (5, 10_000))
     whole.load_state_dict(few.state_dict())
     parts = few.loss(*batch, *arguments(graph), generator=seeded())
     of_all = whole.loss(*batch, *arguments(graph), generator=seeded())
@@ -136,25 +130,25 @@ def test_losses_on_content_look_at_the_first_interactions_of_a_batch(
         assert not torch.allclose(part, other[name], rtol=1e-3), name
 
 
-def test_the_diffusion_loss_teaches_no_encoder_and_no_embedding(
+def test_diffusion_sends_no_gradient_to_encoders_or_ids(
     planted: Callable, batch_of: Callable
 ) -> None:
     graph = planted()
     model = gtc_of(graph)
     model.loss(*batch_of(graph), *arguments(graph))["diffusion"].backward()
-    untaught = (model.filter.encoders, model.user_emb, model.item_emb)
-    assert all(p.grad is None for module in untaught for p in module.parameters())
-    assert all(p.grad.abs().sum() > 0 for p in model.filter.denoisers.parameters())
+    without_gradient = (model.content_filter.encoders, model.user_emb, model.item_emb)
+    assert all(p.grad is None for module in without_gradient for p in module.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in model.content_filter.denoisers.parameters())
 
 
 @pytest.mark.parametrize("part", ["filter", "total_correlation"])
-def test_content_follows_the_embeddings_and_they_do_not_follow_it(
+def test_content_losses_send_no_gradient_to_ids(
     planted: Callable, batch_of: Callable, part: str
 ) -> None:
     graph = planted()
     model = gtc_of(graph)
     model.loss(*batch_of(graph), *arguments(graph))[part].backward()
-    assert all(p.grad.abs().sum() > 0 for p in model.filter.encoders.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in model.content_filter.encoders.parameters())
     assert model.user_emb.weight.grad is model.item_emb.weight.grad is None
 
 
@@ -175,25 +169,22 @@ def test_ranking_and_diffusion_losses_fall_in_training(
 
 
 @pytest.mark.parametrize("part", ["diffusion", "filter", "total_correlation"])
-def test_a_part_of_weight_zero_is_absent_and_the_others_are_as_before(
-    planted: Callable, batch_of: Callable, part: str
-) -> None:
+def test_a_loss_of_weight_zero_is_absent(planted: Callable, batch_of: Callable, part: str) -> None:
     graph = planted()
     expected = gtc_of(graph).loss(*batch_of(graph), *arguments(graph), generator=seeded())
-    model = gtc_of(graph, **{f"{part}_weight": 0.0})
+    model = gtc_of(graph, loss_weights={part: 0.0})
     parts = model.loss(*batch_of(graph), *arguments(graph), generator=seeded())
     assert parts.keys() == expected.keys() - {part}
     assert {"ranking", "regularization"} <= parts.keys()
     assert parts["ranking"] == expected["ranking"]
 
 
-def test_pairwise_alignment_is_the_mean_of_the_contrasts_of_two(
-    planted: Callable, batch_of: Callable
-) -> None:
+def test_pairwise_alignment_is_the_mean_over_pairs(planted: Callable, batch_of: Callable) -> None:
     graph = planted()
     without_some_images(graph)
-    weights = {"diffusion_weight": 0.0, "filter_weight": 0.0, "total_correlation_weight": 0.5}
-    model = gtc_of(graph, **weights, incomplete=["image"], alignment="pairwise")
+    weights = {"diffusion": 0.0, "filter": 0.0, "total_correlation": 0.5}
+    parts = {"incomplete": ["image"], "alignment": PairwiseInfoNCE()}
+    model, two = gtc_of(graph, loss_weights=weights, **parts), TotalCorrelationLoss()
     batch = batch_of(graph)
     parts = model.loss(*batch, *arguments(graph), generator=seeded())
     rows = batch[1].unique()
@@ -205,31 +196,32 @@ def test_pairwise_alignment_is_the_mean_of_the_contrasts_of_two(
     for a in range(len(views)):
         for b in range(a + 1, len(views)):
             pair = [views[a], views[b]], [masks[a], masks[b]]
-            losses.append(model.total_correlation(*pair, generator))
+            losses.append(two(*pair, generator))
     assert len(losses) == len(views) * (len(views) - 1) / 2 > 1
     torch.testing.assert_close(parts["total_correlation"], 0.5 * sum(losses) / len(losses))
 
 
-@pytest.mark.parametrize("filter_in", ["messages", "both"])
 @pytest.mark.parametrize(
     "name", ["denoisers.image.lin_gate.bias", "denoisers.image.lin_h.bias", "lin_modality.bias"]
 )
-def test_gradients_of_the_summed_loss_equal_finite_differences(
-    planted: Callable, batch_of: Callable, filter_in: str, name: str
+def test_gradients_equal_finite_differences(
+    planted: Callable, batch_of: Callable, name: str
 ) -> None:
     graph = planted()
-    model = gtc_of(graph, 4, filter_in=filter_in).double()
+    model = gtc_of(graph, 4).double()
     # Of the users those in the batch learn: for finite differences, all of them.
     assert batch_of(graph)[0].unique().numel() == graph.num_users
     features = {name: x.double() for name, x in graph.features.items()}
     csr = model.csr_graph(*arguments(graph)[1:])
 
     def loss(weight: Tensor) -> Tensor:
-        with torch.nn.utils.stateless._reparametrize_module(model, {f"filter.{name}": weight}):
+        with torch.nn.utils.stateless._reparametrize_module(
+            model, {f"content_filter.{name}": weight}
+        ):
             parts = model.loss(*batch_of(graph), features, csr, generator=seeded())
         return torch.stack(list(parts.values())).sum()
 
-    weight = model.filter.get_parameter(name).detach().clone().requires_grad_()
+    weight = model.content_filter.get_parameter(name).detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(loss, (weight,))
 
 
@@ -243,9 +235,7 @@ def test_rows_that_lack_content_are_aligned_with_nothing(
     batch = (torch.cat([user, user[:4]]), pos, torch.cat([neg, neg[:4]]))
     given = {"generator": torch.Generator()}
     weights = graph.edge_weight_dict
-    settings = {"diffusion_weight": 0.0, "filter_weight": 0.0, "total_correlation_weight": 1.0}
-    for name, value in settings.items():
-        setattr(model, name, value)
+    model.loss_weights |= {"diffusion": 0.0, "filter": 0.0, "total_correlation": 1.0}
     given["generator"].manual_seed(0)
     parts = model.loss(*batch, graph.features, graph.edge_index_dict, weights, **given)
     items = pos.unique()
@@ -254,4 +244,4 @@ def test_rows_that_lack_content_are_aligned_with_nothing(
     rows = items[mask[items]]
     views = [model.item_emb(rows), *(f.x_hat[rows] for f in filtered.values())]
     given["generator"].manual_seed(0)
-    torch.testing.assert_close(parts["total_correlation"], model.total_correlation(views, **given))
+    torch.testing.assert_close(parts["total_correlation"], model.alignment(views, **given))

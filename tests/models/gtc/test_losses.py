@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -10,15 +11,16 @@ from torch import Tensor
 
 from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM, CSRGraph
 from gtc_pyg.models import ContentFilter
-from gtc_pyg.models.gtc.filtered_content import Filtered
+from gtc_pyg.models.gtc.filtered_content import FilteredContent
+from gtc_pyg.models.gtc.losses import noise_error, separation
 from tests.models.filters import (
     CONDITIONS,
     filter_of,
     items_of,
     run,
-    start,
     training_csr,
     weights_of,
+    x_hat_of,
 )
 from tests.models.graphs import seeded, with_edges, without_some_images
 
@@ -35,14 +37,14 @@ def test_the_diffusion_loss_equals_a_loop_over_present_pairs(
     loss = model.diffusion_loss(filtered, graph.features, user, item, seeded())
     generator, losses = seeded(), []
     size = len(filtered), user.numel()
-    times = model.schedule.sample_times(size[0] * size[1], generator).view(size)
-    noises = model.schedule.sample_noise(torch.empty(*size, 8), generator)
+    times = model.sampler.schedule.sample_times(size[0] * size[1], generator).view(size)
+    noises = model.sampler.schedule.sample_noise(torch.empty(*size, 8), generator)
     for (name, out), t, noise in zip(filtered.items(), times, noises, strict=True):
         errors = []
         for row, (u, i) in enumerate(zip(user, item, strict=True)):
             if name == "image" and not present[i]:
                 continue
-            x_t = model.schedule.add_noise(out.x[i], int(t[row]), noise[row])
+            x_t = model.sampler.schedule.add_noise(out.x[i], int(t[row]), noise[row])
             h = model.denoisers[name].hidden(x_t, int(t[row]), out.cond[i])
             gate = None if out.gate is None else out.gate[u]
             predicted = model.denoisers[name].noise(h, gate)
@@ -53,7 +55,7 @@ def test_the_diffusion_loss_equals_a_loop_over_present_pairs(
 
 def ranking_by_loop(
     model: ContentFilter,
-    filtered: dict[str, Filtered],
+    filtered: dict[str, FilteredContent],
     graph: SimpleNamespace,
     csr: CSRGraph,
     triples: tuple[Tensor, ...],
@@ -70,9 +72,9 @@ def ranking_by_loop(
             others = [j for j in dense[u].nonzero().view(-1).tolist() if j != i]
             if len(others) == 0 or not present[i] or not present[n]:
                 continue
-            mean = torch.stack([start(model, name, out, u, j) for j in others]).mean(dim=0)
+            mean = torch.stack([x_hat_of(model, name, out, u, j) for j in others]).mean(dim=0)
             near, far = (
-                F.cosine_similarity(mean, start(model, name, out, u, j), 0) for j in (i, n)
+                F.cosine_similarity(mean, x_hat_of(model, name, out, u, j), 0) for j in (i, n)
             )
             terms.append(F.softplus(-5 * (near - far)))
             joint[row] = joint.get(row, torch.zeros(())) + weights[u, m] * (near - far)
@@ -82,7 +84,7 @@ def ranking_by_loop(
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("case", ["whole", "pruned", "masks", "one item"])
-def test_the_ranking_loss_equals_a_loop_that_leaves_the_positive_out(
+def test_ranking_loss_equals_a_loop_without_the_positive(
     planted: Callable, batch_of: Callable, condition: str, case: str
 ) -> None:
     graph = planted()
@@ -93,11 +95,12 @@ def test_the_ranking_loss_equals_a_loop_that_leaves_the_positive_out(
         first = (edges[0] == 0).nonzero()[0]
         with_edges(graph, torch.cat([edges[:, first], edges[:, edges[0] != 0]], dim=1))
     csr = training_csr(graph, 0.5 if case == "pruned" else 0.0)
-    model = filter_of(graph, condition=condition, incomplete=["image"])
+    incomplete = ["image"] if case == "masks" else []
+    model = filter_of(graph, condition=condition, incomplete=incomplete)
     triples = tuple(ids[:60] for ids in batch_of(graph))
     assert csr.contains(*triples[:2]).all() == (case != "pruned")
     filtered = model(graph.features, items_of(graph), csr)
-    content = model.for_users(filtered, csr)
+    content = model.mean_content(filtered, csr)
     loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
     expected = ranking_by_loop(model, filtered, graph, csr, triples)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
@@ -109,7 +112,7 @@ def test_a_user_of_one_item_teaches_the_filter_nothing(planted: Callable) -> Non
     model = filter_of(graph)
     filtered, csr = run(model, graph)
     user, pos, neg = torch.tensor([0, 1]), torch.tensor([5, 6]), torch.tensor([7, 8])
-    content = model.for_users(filtered, csr)
+    content = model.mean_content(filtered, csr)
     loss = model.ranking_loss(filtered, content, graph.features, csr, user, pos, neg)
     assert loss.item() == 0
 
@@ -119,26 +122,26 @@ def test_losses_teach_what_they_should(planted: Callable, batch_of: Callable) ->
     model, batch = filter_of(graph), batch_of(graph)
     item_emb = items_of(graph).requires_grad_()
 
-    def taught(of: str) -> set[str]:
+    def parts_with_gradient(of: str) -> set[str]:
         model.zero_grad()
         csr = training_csr(graph)
         filtered = model(graph.features, item_emb, csr)
         if of == "diffusion":
             loss = model.diffusion_loss(filtered, graph.features, *batch[:2])
         else:
-            content = model.for_users(filtered, csr)
+            content = model.mean_content(filtered, csr)
             loss = model.ranking_loss(filtered, content, graph.features, csr, *batch)
         loss.backward()
         found = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
         return {name.split(".")[0] for name, grad in found if grad.abs().sum() > 0}
 
-    assert taught("diffusion") == {"denoisers", "views"}
-    assert taught("ranking") == {"encoders", "denoisers", "views", "lin_modality"}
+    assert parts_with_gradient("diffusion") == {"denoisers", "views"}
+    assert parts_with_gradient("ranking") == {"encoders", "denoisers", "views", "lin_modality"}
     assert item_emb.grad is None
 
 
 @pytest.mark.parametrize("leak", [False, True])
-def test_the_spread_of_encoded_content_does_not_shrink_in_training(
+def test_training_does_not_shrink_encoded_content(
     planted: Callable, batch_of: Callable, monkeypatch: pytest.MonkeyPatch, leak: bool
 ) -> None:
     # Distance and variance after / before, four seeds: 1.05 or more; where the diffusion loss
@@ -162,7 +165,7 @@ def test_the_spread_of_encoded_content_does_not_shrink_in_training(
             rows = torch.randint(batch[0].numel(), (128,), generator=generator)
             triples = tuple(ids[rows] for ids in batch)
             filtered = model(graph.features, item_emb, csr)
-            content = model.for_users(filtered, csr)
+            content = model.mean_content(filtered, csr)
             loss = model.ranking_loss(filtered, content, graph.features, csr, *triples)
             diffusion = model.diffusion_loss(filtered, graph.features, *triples[:2], generator)
             optimizer.zero_grad()
@@ -172,7 +175,7 @@ def test_the_spread_of_encoded_content_does_not_shrink_in_training(
     assert (ratio < 0.6).all() if leak else (ratio > 0.95).all(), ratio
 
 
-def test_a_generator_decides_the_diffusion_loss_and_the_filter_draws_nothing(
+def test_a_generator_decides_the_diffusion_loss_alone(
     planted: Callable, batch_of: Callable
 ) -> None:
     graph = planted()
@@ -183,3 +186,29 @@ def test_a_generator_decides_the_diffusion_loss_and_the_filter_draws_nothing(
     losses = [model.diffusion_loss(first, graph.features, user, item, seeded(s)) for s in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_noise_error_by_hand() -> None:
+    predicted, noise = torch.tensor([[[1.0, 1.0], [0.0, 9.0]], [[3.0, 1.0], [2.0, 0.0]]]), 1.0
+    present = torch.tensor([[True, False], [True, True]])
+    # First modality: 0. Second: (4 + 0) / 2 and (1 + 1) / 2, on average 1.5.
+    out = noise_error(predicted, torch.full_like(predicted, noise), present)
+    assert out.item() == pytest.approx((0 + 1.5) / 2)
+    assert noise_error(predicted, predicted + 1, torch.zeros(2, 2, dtype=torch.bool)) == 0
+
+
+def test_separation_by_hand() -> None:
+    # Two modalities, one pair; cosines with the user's mean: 1 and 0, then 0.6 and 0.8.
+    others = torch.tensor([[[2.0, 0.0]], [[0.0, 3.0]]])
+    pos = torch.tensor([[[5.0, 0.0]], [[0.8, 0.6]]])
+    neg = torch.tensor([[[0.0, 1.0]], [[0.6, 0.8]]])
+    weight, usable = torch.tensor([[1.5], [0.5]]), torch.ones(2, 1, dtype=torch.bool)
+
+    def loss(d: float) -> float:
+        return math.log1p(math.exp(-5 * d))
+
+    expected = (loss(1.0) + loss(-0.2)) / 2 + loss(1.5 * 1.0 + 0.5 * -0.2)
+    assert separation(others, pos, neg, weight, usable).item() == pytest.approx(expected)
+    usable[1] = False  # the mean over modalities stays one over all of them
+    expected = (loss(1.0) + 0) / 2 + loss(1.5)
+    assert separation(others, pos, neg, weight, usable).item() == pytest.approx(expected)

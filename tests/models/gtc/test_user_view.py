@@ -25,7 +25,7 @@ def test_a_user_is_seen_through_the_mean_content_of_their_items(planted: Callabl
             torch.testing.assert_close(out.gate[u], model.denoisers[name].gate(expected))
 
 
-def test_ids_tell_the_denoisers_of_a_user_where_they_are_asked_to(planted: Callable) -> None:
+def test_ids_are_part_of_a_view_where_asked_for(planted: Callable) -> None:
     graph = planted()
     csr, item_emb = training_csr(graph), items_of(graph).requires_grad_()
     user_emb = torch.randn(graph.num_users, 8, generator=seeded()).requires_grad_()
@@ -45,7 +45,7 @@ def test_ids_tell_the_denoisers_of_a_user_where_they_are_asked_to(planted: Calla
 
 
 @pytest.mark.parametrize("user_ids", [False, True])
-def test_its_weights_come_from_the_seed_and_its_rows_are_normalised(user_ids: bool) -> None:
+def test_weights_come_from_the_seed_and_rows_are_normalised(user_ids: bool) -> None:
     view, other = UserView(8, user_ids), UserView(8, user_ids)
     assert next(view.parameters()).shape == (8, 16 if user_ids else 8)
     for module in (view, other):

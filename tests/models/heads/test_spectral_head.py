@@ -2,52 +2,75 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from gtc_pyg.functional import low_pass_factors
-from gtc_pyg.graph.csr_graph import SampledNodes
-from gtc_pyg.models.heads.spectral_head import LowPass, scale_of
-from tests.models.graphs import arguments, gtc_of
+from gtc_pyg.graph import CSRGraph, SampledNodes
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, USER_TO_ITEM
+from gtc_pyg.models import LightGCN, SpectralHead
+from gtc_pyg.models.heads.spectral_head import scale_of
+from tests.models.graphs import arguments, gtc_of, with_edges
 
 
-def fitted(graph, num_item_layers=1, debiasing=0.0):
-    model = gtc_of(graph, low_pass_strength=1.0, low_pass_channels=4, low_pass_debiasing=debiasing)
-    csr = model.csr_graph(*arguments(graph)[1:])
-    low_pass = LowPass(graph.num_items, 4, debiasing=debiasing)
-    low_pass.fit(csr, num_item_layers)
-    return low_pass, model, csr
+def fitted(
+    graph: SimpleNamespace, num_item_layers: int = 1, **settings: Any
+) -> tuple[SpectralHead, CSRGraph]:
+    r"""A head of four columns that serves a model of so many layers, and the graph."""
+    head = SpectralHead(4, **settings)
+    model = gtc_of(graph, heads=[head], num_item_layers=num_item_layers)
+    return head, model.csr_graph(*arguments(graph)[1:])
 
 
-def test_a_user_is_the_sum_of_what_the_items_tell(planted: Callable) -> None:
-    low_pass, _, csr = fitted(planted())
-    users = low_pass.users(csr)
-    to_user = csr["item", "rev_rates", "user"].to_dense()
+def test_a_user_is_the_sum_of_the_messages_of_their_items(planted: Callable) -> None:
+    head, csr = fitted(planted())
+    users = head.users(csr)
+    to_user = csr[ITEM_TO_USER].to_dense()
     for u in range(csr.num_users):
         items = to_user[u].nonzero().view(-1)
-        told = sum(low_pass.told[i] for i in items.tolist())
-        expected = told / (items.numel() + float(low_pass.added)) ** 0.5
+        messages = sum(head.message[i] for i in items.tolist())
+        expected = messages / (items.numel() + float(head.added_degree)) ** 0.5
         torch.testing.assert_close(users[u], expected)
+        past = head.past(csr_of_user(csr, items), items)
+        torch.testing.assert_close(past.sum(dim=0), expected)
+    some = torch.tensor([2, 31])
+    assert torch.equal(head.users(csr, some), users[some])
+
+
+def csr_of_user(csr: CSRGraph, items: torch.Tensor) -> CSRGraph:
+    edges = torch.stack([torch.zeros_like(items), items])
+    return LightGCN(1, csr.num_items).csr_graph({USER_TO_ITEM: edges, ITEM_TO_USER: edges.flip(0)})
+
+
+@pytest.mark.parametrize("num_item_layers", [0, 1, 2])
+def test_parts_of_an_item_add_up_to_its_columns(planted: Callable, num_item_layers: int) -> None:
+    head, csr = fitted(planted(), num_item_layers, strength=2.0, debiasing=0.5)
+    items = head.items(csr, num_item_layers)
+    for item in (0, 17, 39):
+        own, rows, near = head.item_parts(csr, num_item_layers, item)
+        assert (rows.numel() > 0) == (num_item_layers > 0)
+        torch.testing.assert_close(own + near.sum(dim=0), items[item], rtol=1e-4, atol=1e-6)
 
 
 def test_it_has_no_weights_and_is_part_of_the_state(planted: Callable) -> None:
     graph = planted()
-    low_pass, model, csr = fitted(graph)
-    assert not list(low_pass.parameters())
-    other = gtc_of(graph, low_pass_strength=1.0, low_pass_channels=4)
-    other.low_pass.item.zero_()
+    model, other = (gtc_of(graph, heads=[SpectralHead(4)]) for _ in range(2))
+    head, csr = model.heads[0], model.csr_graph(*arguments(graph)[1:])
+    assert not list(head.parameters())
+    other.heads[0].item.zero_()
     other.load_state_dict(model.state_dict())
-    assert torch.equal(other.low_pass.users(csr), low_pass.users(csr))
-    assert torch.equal(other.low_pass.items(csr, 1), low_pass.items(csr, 1))
+    assert torch.equal(other.heads[0].users(csr), head.users(csr))
+    assert torch.equal(other.heads[0].items(csr, 1), head.items(csr, 1))
 
 
 def test_sampled_items_stand_for_all(planted: Callable) -> None:
     graph = planted()
-    low_pass, model, csr = fitted(graph, debiasing=0.7)
-    assert low_pass.item_scale.std() > 0
-    degrees = [csr[key].crow_indices().diff() for key in list(csr)[:2]]
-    of_item, of_user = degrees if degrees[0].numel() == csr.num_items else degrees[::-1]
+    head, csr = fitted(graph, debiasing=0.7)
+    assert head.item_scale.std() > 0
+    of_user, of_item = (csr[key].crow_indices().diff() for key in (ITEM_TO_USER, USER_TO_ITEM))
     items = torch.arange(csr.num_items).flip(0)
     nodes = SampledNodes(torch.arange(csr.num_users), items, of_user, of_item.flip(0))
     edges = {}
@@ -55,24 +78,17 @@ def test_sampled_items_stand_for_all(planted: Callable) -> None:
         flip = [csr.num_items - 1 if kind == "item" else None for kind in (key[0], key[2])]
         rows = [x if last is None else last - x for x, last in zip(edge_index, flip, strict=True)]
         edges[key] = torch.stack(rows)
-    sampled = model.csr_graph(edges, graph.edge_weight_dict, nodes)
-    torch.testing.assert_close(low_pass.users(sampled), low_pass.users(csr))
-    torch.testing.assert_close(low_pass.items(sampled, 1), low_pass.items(csr, 1).flip(0))
+    sampled = gtc_of(graph).csr_graph(edges, graph.edge_weight_dict, nodes)
+    torch.testing.assert_close(head.users(sampled), head.users(csr))
+    torch.testing.assert_close(head.items(sampled, 1), head.items(csr, 1).flip(0))
 
 
-def test_what_was_not_fitted_says_so(planted: Callable) -> None:
+def test_use_before_prepare_is_refused(planted: Callable) -> None:
     graph = planted()
-    model = gtc_of(graph, low_pass_strength=1.0)
-    model.low_pass = LowPass(graph.num_items, 4)
+    model = LightGCN(graph.num_users, graph.num_items, heads=[SpectralHead(4)])
     for use in (model, lambda *args: model.training_graph(*args[1:])):
-        with pytest.raises(RuntimeError, match="fit_low_pass"):
+        with pytest.raises(RuntimeError, match="not fitted: call the model's prepare"):
             use(*arguments(graph))
-
-
-@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
-def test_a_strength_out_of_range_is_named(planted: Callable, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"'low_pass_strength' must be .*\(got {value}\)"):
-        gtc_of(planted(), low_pass_strength=value)
 
 
 @pytest.mark.parametrize("num_item_layers", [0, 1, 2])
@@ -80,32 +96,37 @@ def test_it_is_fitted_to_the_graph_and_to_as_many_layers(
     planted: Callable, num_item_layers: int
 ) -> None:
     graph = planted()
-    low_pass, _, csr = fitted(graph, num_item_layers)
-    similar = csr["item", "similar", "item"]
+    head, csr = fitted(graph, num_item_layers)
+    similar = csr["item", "similar", "item"] if num_item_layers else None
     sizes = graph.num_users, graph.num_items, 4
-    edges = graph.edge_index_dict["user", "rates", "item"]
-    options = (similar, num_item_layers) if num_item_layers else ()
-    item, told, _ = low_pass_factors(edges, *sizes, *options)
-    torch.testing.assert_close(low_pass.item @ low_pass.told.t(), item @ told.t())
+    edges = graph.edge_index_dict[USER_TO_ITEM]
+    item, message, _ = low_pass_factors(edges, *sizes, similar, num_item_layers)
+    torch.testing.assert_close(head.item @ head.message.t(), item @ message.t())
+    similar = csr_with_similar(graph)
     other = low_pass_factors(edges, *sizes, similar, 1 + num_item_layers)
-    assert not torch.allclose(item @ told.t(), other.item @ other.told.t(), atol=1e-2)
+    assert not torch.allclose(item @ message.t(), other[0] @ other[1].t(), atol=1e-2)
 
 
-def test_the_strength_is_on_both_sides_and_can_be_set(planted: Callable) -> None:
+def csr_with_similar(graph: SimpleNamespace) -> torch.Tensor:
+    return gtc_of(graph).csr_graph(*arguments(graph)[1:])["item", "similar", "item"]
+
+
+@pytest.mark.parametrize("own_layers", [0, 2])
+def test_layers_of_its_own_go_before_those_of_the_model(planted: Callable, own_layers: int) -> None:
     graph = planted()
-    model = gtc_of(graph, low_pass_strength=0.5, low_pass_channels=4)
+    model = LightGCN(60, 40, 8, heads=[SpectralHead(4, num_item_layers=own_layers)])
+    model.prepare(*arguments(graph)[1:])
     csr = model.csr_graph(*arguments(graph)[1:])
-    before = model.low_pass.users(csr), model.low_pass.items(csr, 1)
-    model.low_pass_strength = 2.0
-    after = model.low_pass.users(csr), model.low_pass.items(csr, 1)
-    torch.testing.assert_close(after, tuple(2 * x for x in before))
-    assert model.current_arguments()["low_pass_strength"] == 2.0
-    with pytest.raises(ValueError, match=r"must be positive and finite \(got -1\)"):
-        model.low_pass_strength = -1
-    without = gtc_of(graph)
-    assert without.low_pass_strength == 0
-    with pytest.raises(AttributeError, match="low_pass_strength"):
-        without.low_pass_strength = 1.0
+    head, (expected, whole) = model.heads[0], fitted(graph, own_layers)
+    torch.testing.assert_close(head.items(csr, 0), expected.items(whole, own_layers))
+
+
+def test_the_strength_is_on_both_sides(planted: Callable) -> None:
+    graph = planted()
+    head, csr = fitted(graph)
+    strong, _ = fitted(graph, strength=4.0)
+    torch.testing.assert_close(strong.users(csr), 2 * head.users(csr))
+    torch.testing.assert_close(strong.items(csr, 1), 2 * head.items(csr, 1))
 
 
 @pytest.mark.parametrize("debiasing", [0.0, 0.7, 1.0])
@@ -114,33 +135,21 @@ def test_items_are_divided_by_a_power_of_their_length(
     planted: Callable, num_item_layers: int, debiasing: float
 ) -> None:
     graph = planted()
-    plain, _, csr = fitted(graph, num_item_layers)
-    low_pass = LowPass(graph.num_items, 4, strength=4.0, debiasing=debiasing)
-    low_pass.fit(csr, num_item_layers)
+    plain, csr = fitted(graph, num_item_layers)
+    head, _ = fitted(graph, num_item_layers, strength=4.0, debiasing=debiasing)
     before = csr.with_similar(plain.item, num_item_layers)
-    after = low_pass.items(csr, num_item_layers)
+    after = head.items(csr, num_item_layers)
     expected = before / before.norm(dim=1, keepdim=True) ** debiasing
     torch.testing.assert_close(after, 2 * before.norm() / expected.norm() * expected)
-    torch.testing.assert_close(low_pass.users(csr), 2 * plain.users(csr))
+    torch.testing.assert_close(head.users(csr), 2 * plain.users(csr))
 
 
 @pytest.mark.parametrize("debiasing", [0.7, 1.0])
-def test_an_item_that_nobody_has_touched_stays_at_zero_and_takes_nothing_from_the_others(
-    planted: Callable, debiasing: float
-) -> None:
-    graph = planted()
-    for key, row in ((("user", "rates", "item"), 1), (("item", "rev_rates", "user"), 0)):
-        edges = graph.edge_index_dict[key]
-        graph.edge_index_dict[key] = edges[:, edges[row] != 2]
-    model = gtc_of(
-        graph,
-        num_item_layers=0,
-        low_pass_strength=1.0,
-        low_pass_channels=4,
-        low_pass_debiasing=debiasing,
-    )
-    items = model.low_pass.items(model.csr_graph(*arguments(graph)[1:]), 0)
-    lengths, before = items.norm(dim=1), model.low_pass.item.norm(dim=1)
+def test_an_untouched_item_stays_at_zero(planted: Callable, debiasing: float) -> None:
+    edges = planted().edge_index_dict[USER_TO_ITEM]
+    head, csr = fitted(with_edges(planted(), edges[:, edges[1] != 2]), 0, debiasing=debiasing)
+    items = head.items(csr, 0)
+    lengths, before = items.norm(dim=1), head.item.norm(dim=1)
     assert lengths[2] == before[2] == 0 and lengths.isfinite().all()
     torch.testing.assert_close(items.square().sum(), before.square().sum())
     known = lengths[lengths > 0] / before[lengths > 0] ** (1 - debiasing)
@@ -158,35 +167,44 @@ def test_what_the_iterations_leave_of_an_item_is_not_blown_up() -> None:
 
 def test_the_regularization_reaches_the_factors(planted: Callable) -> None:
     graph = planted()
-    _, _, csr = fitted(graph)
-    low_pass = LowPass(graph.num_items, 4, regularization=0.1)
-    low_pass.fit(csr, 0)
-    edges = graph.edge_index_dict["user", "rates", "item"]
+    head, _ = fitted(graph, 0, regularization=0.1)
+    edges = graph.edge_index_dict[USER_TO_ITEM]
     sizes = graph.num_users, graph.num_items, 4
-    item, told, added = low_pass_factors(edges, *sizes, regularization=0.1)
-    torch.testing.assert_close(low_pass.item @ low_pass.told.t(), item @ told.t())
-    assert float(low_pass.added) == pytest.approx(0.1 * edges.size(1) / graph.num_users) == added
+    item, message, added = low_pass_factors(edges, *sizes, regularization=0.1)
+    torch.testing.assert_close(head.item @ head.message.t(), item @ message.t())
+    assert float(head.added_degree) == pytest.approx(0.1 * edges.size(1) / graph.num_users) == added
     with pytest.raises(ValueError, match=r"'regularization' must be positive .*\(got 0\)"):
         low_pass_factors(edges, *sizes, regularization=0)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("debiasing", -0.1), ("debiasing", 1.5), ("regularization", 0), ("regularization", math.nan)],
+    [
+        ("strength", -0.1),
+        ("strength", math.inf),
+        ("strength", math.nan),
+        ("debiasing", -0.1),
+        ("debiasing", 1.5),
+        ("regularization", 0),
+        ("regularization", math.nan),
+        ("channels", 0),
+        ("num_item_layers", -1),
+    ],
 )
-def test_other_arguments_out_of_range_are_named(planted: Callable, name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"'low_pass_{name}' must be .*\(got {value}\)"):
-        gtc_of(planted(), low_pass_strength=1.0, **{f"low_pass_{name}": value})
+def test_arguments_out_of_range_are_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}' must be .*\(got {value}\)"):
+        SpectralHead(**{name: value})
 
 
-def test_a_graph_of_other_weights_and_one_without_interactions(planted: Callable) -> None:
+def test_edge_weights_may_be_in_double_precision(planted: Callable) -> None:
     graph = planted()
-    expected, _, csr = fitted(graph)
-    weights = {key: weight.double() for key, weight in graph.edge_weight_dict.items()}
-    model = gtc_of(graph, low_pass_strength=1.0, low_pass_channels=4)
-    model.fit_low_pass(graph.edge_index_dict, weights)
-    torch.testing.assert_close(model.low_pass.users(csr), expected.users(csr))
-    for key in (("user", "rates", "item"), ("item", "rev_rates", "user")):
-        graph.edge_index_dict[key] = graph.edge_index_dict[key][:, :0]
+    expected, csr = fitted(graph)
+    graph.edge_weight_dict = {key: x.double() for key, x in graph.edge_weight_dict.items()}
+    head, _ = fitted(graph)
+    torch.testing.assert_close(head.users(csr), expected.users(csr))
+
+
+def test_a_graph_without_interactions_is_refused(planted: Callable) -> None:
+    graph = with_edges(planted(), torch.empty(2, 0, dtype=torch.long))
     with pytest.raises(ValueError, match="at least one interaction"):
-        model.fit_low_pass(graph.edge_index_dict, weights)
+        fitted(graph)
