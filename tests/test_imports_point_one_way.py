@@ -111,7 +111,7 @@ def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
     for name, source in sources.items():
         package = name.rpartition(".")[0]
         wanted = set(imported(source, package))
-        parents = {module.rpartition(".")[0] for module in wanted}
+        parents = {module.rpartition(".")[0] for module in wanted if module not in sources}
         out[name] = {module for module in wanted | parents if module in sources} - {name}
     return out
 

@@ -11,6 +11,7 @@ from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.datasets.writing import locked, replacing, told
 from gtc_pyg.evaluation import KS, METRICS
 from gtc_pyg.lightning import FitResult
+from gtc_pyg.models.registry import MODELS, arguments_of
 from gtc_pyg.utils.provenance import commit, versions
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _rows(shared: Mapping[str, Any], result: FitResult, peak: float) -> list[dic
 
 
 def _features(dataset: InteractionDataset, settings: Settings, model: str) -> str:
-    if model == "lightgcn":
+    if "in_channels" not in arguments_of(MODELS[model]):
         return "none"
     names = settings.modalities or dataset.modalities
     derived = [name for name in names if name in dataset.graph_derived]
