@@ -188,7 +188,8 @@ def fit(
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 <= lr < math.inf:
         raise ValueError(f"'lr' must be a number, 0 or more (got {lr!r})")
     whole_number(1, epochs=epochs)
-    whole_number(1, batch_size=batch_size)
+    if batch_size is not None:
+        whole_number(1, batch_size=batch_size)
     whole_number(0, patience=patience)
     whole_number(0, seed=seed)
     if not 0 <= weight_averaging < 1:
