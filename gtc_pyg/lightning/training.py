@@ -50,6 +50,7 @@ _OUTCOME = (
     "trainer_kwargs",
 )
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+_HALF = "precision='bf16-mixed' computes in half precision and keeps weights in float32"
 _OWN = {
     *("max_epochs", "max_steps", "callbacks", "enable_checkpointing", "fast_dev_run", "barebones"),
     *("check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"),
@@ -220,6 +221,7 @@ def fit(
         exclude_validation=exclude_validation,
         seed=seed,
     )
+    _check_weights(model)
     began = time.perf_counter()
     given = data.inputs.edge_index_dict, data.inputs.edge_weight_dict
     model.prepare(*given, spectral_start=spectral_start)
@@ -249,7 +251,7 @@ def fit(
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
             trainer = Trainer(**{"enable_progress_bar": progress, **options})
-            _check_precision(trainer, model)
+            _check_precision(trainer)
             if start is not None and "logger" not in wanted:
                 run.repeat_logs(trainer.loggers)
             trainer.fit(module, datamodule=data, ckpt_path=start)
@@ -308,19 +310,21 @@ def _ranked(
     )
 
 
-def _check_precision(trainer: Trainer, model: GraphRecommender) -> None:
+def _check_precision(trainer: Trainer) -> None:
     """Half precision is for products alone: a step of Adam is lost in weights of 8 or 11 bits."""
-    remedy = "precision='bf16-mixed' computes in half precision and keeps weights in float32"
     if trainer.precision not in _PRECISIONS:
         raise ValueError(
             f"'trainer_kwargs' asks for precision={str(trainer.precision)!r}, expected one of "
-            f"{', '.join(map(repr, _PRECISIONS))}; {remedy}"
+            f"{', '.join(map(repr, _PRECISIONS))}; {_HALF}"
         )
+
+
+def _check_weights(model: GraphRecommender) -> None:
     for name, x in model.state_dict().items():
         if x.dtype in (torch.half, torch.bfloat16):
             raise ValueError(
                 f"'model' must have weights of torch.float32 or torch.float64 (got {x.dtype} for "
-                f"{name!r}): call model.float() first; {remedy}"
+                f"{name!r}): call model.float() first; {_HALF}"
             )
 
 

@@ -20,7 +20,7 @@ def make_gtc():
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_recommender(dataset, make_gtc):
     r"""Every model by name, GTC also with all its heads."""
 
@@ -44,6 +44,7 @@ def make_recommender(dataset, make_gtc):
 def train():
     def fitted(model: GraphRecommender, dataset, out, **options) -> FitResult:
         settings = {"lr": 0.01, "epochs": 4, "batch_size": 64, "progress": False, "out": out}
+        settings |= {"weight_averaging": 0.0, "spectral_start": False}
         return fit(model, dataset, **(settings | options))
 
     return fitted

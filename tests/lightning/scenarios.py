@@ -18,12 +18,13 @@ from gtc_pyg.transforms import ItemKNNGraph
 
 SAMPLED = ("lightgcn-sampled", "gtc-sampled") if WITH_PYG_LIB or WITH_TORCH_SPARSE else ()
 FULL = ("lightgcn", "freedom", "gtc")
+PLAIN = {"content_filter": {"channels": 8}, "ranking": {"class": "BPR"}, "heads": []}
 SETTINGS = {
     "lightgcn": {"hidden_channels": 8},
     "freedom": {"hidden_channels": 8, "edge_dropout": 0.3},
-    "gtc": {"hidden_channels": 8, "edge_dropout": 0.3},
+    "gtc": {"edge_dropout": 0.3, **PLAIN},
     "lightgcn-sampled": {"hidden_channels": 8},
-    "gtc-sampled": {"hidden_channels": 8},
+    "gtc-sampled": {"edge_dropout": 0.0, **PLAIN},
 }
 NEIGHBORS = {"lightgcn-sampled": [-1, -1], "gtc-sampled": [4, 3, 3]}
 
@@ -61,6 +62,7 @@ def train(name: str, dataset: PlantedPreferences, out: Path, *watched: list) -> 
     model = build_model(name.split("-")[0], dataset, **SETTINGS[name])
     epochs = 2 if name == "gtc-sampled" else 9
     options = {"lr": 0.01, "epochs": epochs, "batch_size": 63, "progress": False, "out": out}
+    options |= {"weight_averaging": 0.0, "spectral_start": False}
     result = fit(model, dataset, name=name, num_neighbors=NEIGHBORS.get(name), **options)
     return {
         "losses": list(losses),

@@ -244,9 +244,9 @@ def test_a_resumed_run_keeps_its_files_until_it_has_better_ones(dataset, tmp_pat
 
 
 def test_another_start_of_the_weights_is_refused(dataset, tmp_path, train):
-    train(lightgcn(dataset), dataset, tmp_path, epochs=1, spectral_start=False)
+    train(lightgcn(dataset), dataset, tmp_path, epochs=1)
     with pytest.raises(ValueError, match=r'start \("random" there, "spectral, length 0.8" now\)'):
-        train(lightgcn(dataset), dataset, tmp_path, epochs=1, resume=True)
+        train(lightgcn(dataset), dataset, tmp_path, epochs=1, resume=True, spectral_start=True)
 
 
 def test_the_home_folder_is_found_again(dataset, tmp_path, train, monkeypatch, capsys):

@@ -84,7 +84,7 @@ def test_checkpoints_and_logs_are_written_and_hold_no_pickled_code(
     for name in ("best", "last"):
         path = tmp_path / "checkpoints" / "run" / f"{name}.ckpt"
         state = torch.load(path, weights_only=True)["state_dict"]
-        assert any(key.startswith("model.filter.denoisers.") for key in state)
+        assert any(key.startswith("model.content_filter.denoisers.") for key in state)
     with (tmp_path / "logs" / "run" / "metrics.csv").open() as file:
         columns = next(csv.reader(file))
     for column in ("train/ranking", "train/diffusion", "train/total_correlation", "val/MAP@5"):
