@@ -86,7 +86,8 @@ class Explainer:
         self.model, self.features = model, features
         self.graph = model.csr_graph(edge_index_dict, edge_weight_dict)
         self.components = model.components(features, self.graph)
-        self._embedder = user_embedder
+        self.user_embedder = user_embedder
+        """What embeds new users, where one was given or asked for."""
         self._responses: dict[str, Response] = {}
 
     @torch.no_grad()
@@ -112,9 +113,9 @@ class Explainer:
             items, user_emb = to_user.col_indices()[first:last], table[user]
         graph = new_users(torch.stack([torch.zeros_like(items), items]), 1, self.graph.num_items)
         if user_emb is None:
-            if self._embedder is None:
-                self._embedder = self.model.user_embedder(self.features, self.graph)
-            ego = self._embedder.predict_user_emb(graph)[0]
+            if self.user_embedder is None:
+                self.user_embedder = self.model.user_embedder(self.features, self.graph)
+            ego = self.user_embedder.predict_user_emb(graph)[0]
         elif user_emb.shape != table.shape[1:]:
             raise ValueError(f"'user_emb' must be [{table.size(1)}] (got {list(user_emb.shape)})")
         else:

@@ -131,6 +131,7 @@ def _explained(recommender: Trained, user: Any, interactions: Any) -> ExplainedU
         items = recommender.seen_rows(row)
     else:
         items = recommender.items.rows(interactions).unique()
+    explainer.user_embedder = recommender.user_embedder  # the one that embeds their lists
     return explainer.user(items[items < recommender.model.num_items])
 
 

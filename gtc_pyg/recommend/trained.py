@@ -71,7 +71,7 @@ class Trained(Lists):
     def explainer(self) -> Explainer:
         r"""Takes scores apart."""
         if self._explainer is None:
-            self._explainer = Explainer(self.model, *self.arguments, self.user_embedder)
+            self._explainer = Explainer(self.model, *self.arguments)
         return self._explainer
 
     def seen_rows(self, row: int) -> Tensor:

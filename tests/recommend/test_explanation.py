@@ -4,8 +4,15 @@ import pandas as pd
 import pytest
 import torch
 
-from gtc_pyg.models import FREEDOM, MGCN, LightGCN
+from gtc_pyg.models import FREEDOM, MGCN, GraphRecommender, LightGCN, SpectralFilter
 from gtc_pyg.recommend import Recommender, explanation
+
+
+class Plain(GraphRecommender):
+    """A model of one's own that says nothing of its components."""
+
+    def embed(self, features, graph):
+        return self.user_emb.weight, self.item_emb.weight
 
 
 def adds_up(why, score):
@@ -16,10 +23,11 @@ def adds_up(why, score):
     assert why.itself + why.similar_items["value"].sum() + bias == pytest.approx(score, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", [None, LightGCN, FREEDOM])
+@pytest.mark.parametrize("kind", [None, LightGCN, FREEDOM, MGCN, SpectralFilter])
 def test_parts_add_up_to_the_score_of_the_list(recommender, dataset, kind):
     if kind is not None:
-        widths = [] if kind is LightGCN else [{k: x.size(1) for k, x in dataset.features.items()}]
+        reads = kind in (FREEDOM, MGCN)
+        widths = [{k: x.size(1) for k, x in dataset.features.items()}] if reads else []
         recommender = Recommender(kind(60, 40, *widths), dataset)
     for row in recommender.recommend(["u03", "u17"], k=3).itertuples():
         why = recommender.explain(row.user, row.item)
@@ -88,9 +96,21 @@ def test_what_cannot_be_explained_says_so(recommender, dataset):
         recommender.explain("u03", 1000, interactions=[997])
     with pytest.raises(ValueError, match="unknown item 7"):
         recommender.explain("u03", 7)
-    widths = {name: x.size(1) for name, x in dataset.features.items()}
-    with pytest.raises(TypeError, match="MGCN"):
-        Recommender(MGCN(60, 40, widths), dataset).explain("u03", 1000)
+    plain = Recommender(Plain(60, 40), dataset)
+    assert len(plain.recommend("u03", k=3)) == 3
+    for call in (lambda: plain.explain("u03", 1000), lambda: plain.plot_user("u03")):
+        with pytest.raises(TypeError, match="Plain does not say what its scores are sums of"):
+            call()
+
+
+def test_only_newcomers_cost_an_embedder_and_share_it(recommender, monkeypatch):
+    made, make = [], recommender.model.user_embedder
+    monkeypatch.setattr(recommender.model, "user_embedder", lambda *x: made.append(1) or make(*x))
+    recommender.explain("u03", 1000)
+    assert made == []
+    recommender.explain(item=991, interactions=[1000, 997])
+    recommender.fold_in([1000, 997])
+    assert made == [1]
 
 
 def test_explaining_changes_nothing(recommender):
