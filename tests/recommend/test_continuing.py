@@ -190,7 +190,7 @@ def test_a_modality_that_new_items_lack_becomes_incomplete(recommender, dataset)
     everything = grown_dataset(recommender, NEW, ItemKNNGraph(k=5), ratios=(0.8, 0.1, 0.1), seed=0)
     assert everything.incomplete == ("text",)
     model = warm_started(recommender, everything)
-    assert model.filter.incomplete == ("text",)
+    assert model.content_filter.incomplete == ("text",)
 
 
 def test_other_content_is_refused(recommender, dataset):

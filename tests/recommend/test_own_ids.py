@@ -41,7 +41,7 @@ def holders(ids: list[Any]) -> list[Any]:
     arrow = pa.array(ids, getattr(pa, kind.lower())())
     out = [ids, pd.Series(ids, dtype=object), pd.Index(ids), arrow, np.array(ids, object)]
     out += [pd.Series(pd.Categorical(ids)), arrow.to_pandas(types_mapper=pd.ArrowDtype)]
-    out += [pd.Series(ids, dtype=kind)]
+    out += [arrow.to_pandas(types_mapper={arrow.type: pd.api.types.pandas_dtype(kind)}.get)]
     if words:
         return out
     out += [np.array(ids, kind.lower())] + ([] if unsigned else [torch.tensor(ids)])

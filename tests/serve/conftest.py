@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gtc_pyg.datasets import from_frames
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ContentFilter
 from gtc_pyg.recommend import Recommender
 
 LONG_USER = "ü/%" * 4000  # 16,000 bytes, 48,000 in an address
@@ -20,7 +20,8 @@ def recommender() -> Recommender:
     table = pd.DataFrame({"item": items, "title": [f"Title {row}" for row in range(30)]})
     dataset = from_frames(pd.DataFrame(pairs), table, {"image": rng.random((30, 8))})
     torch.manual_seed(0)
-    return Recommender(GTC(20, 30, {"image": 8}, hidden_channels=16, num_item_layers=0), dataset)
+    content_filter = ContentFilter({"image": 8}, channels=16)
+    return Recommender(GTC(20, 30, {"image": 8}, content_filter, num_item_layers=0), dataset)
 
 
 @pytest.fixture(scope="session")
