@@ -90,6 +90,14 @@ class SampledSoftmax(RankingLoss):
     Shapes:
         - **input:** as :class:`BPR`, and the users' items as CSR :math:`(N, I)`
         - **output:** a scalar
+
+    Example:
+        >>> import torch
+        >>> from gtc_pyg.nn import SampledSoftmax
+        >>> one, known = torch.tensor([0]), torch.tensor([[1.0, 0.0, 0.0]]).to_sparse_csr()
+        >>> emb = torch.tensor([[1.0]]), torch.tensor([[1.0], [0.0], [0.0]])
+        >>> SampledSoftmax(2)(*emb, one, one, torch.tensor([1, 2]), known)
+        tensor(0.5514)
     """
 
     @takes_numbers

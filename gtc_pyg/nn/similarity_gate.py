@@ -82,6 +82,12 @@ class UniformGate(Module):
     .. math:: z_i = e_i + \frac{1}{M + 1} \sum_k r_i^k, \qquad r_i^0 = e_i
 
     Shapes and errors are those of :class:`SimilarityGate`.
+
+    Example:
+        >>> import torch
+        >>> fused, weight = UniformGate()(torch.eye(2), [torch.ones(2, 2)])
+        >>> fused[0]
+        tensor([2.0000, 0.5000])
     """
 
     def forward(self, x: Tensor, modalities: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -197,6 +197,11 @@ class PairwiseInfoNCE(TotalCorrelationLoss):
     `"Representation Learning with Contrastive Predictive Coding"
     <https://arxiv.org/abs/1807.03748>`_. Arguments, shapes and errors are those of
     :class:`TotalCorrelationLoss`.
+
+    Example:
+        >>> import torch
+        >>> PairwiseInfoNCE()([torch.randn(8, 4) for _ in range(3)]).shape
+        torch.Size([])
     """
 
     def forward(
