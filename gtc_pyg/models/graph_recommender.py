@@ -351,7 +351,7 @@ class GraphRecommender(Module):
         if not self.modalities:
             raise ValueError(
                 f"{type(self).__name__} reads no content, so it cannot embed items without "
-                f"interactions: train a GTC or a FREEDOM"
+                f"interactions: train a GTC, a FREEDOM or an MGCN"
             )
         graph = self._whole_graph(edge_index_dict, edge_weight_dict)
         adapter = self.item_adapter(features, graph)

@@ -213,8 +213,6 @@ PLANTED: list[tuple[str, Any, str]] = [
     ("noise", 1.0, "must be in [0, 1)"),
     ("minor_weight", -0.1, "must be in [0, 1)"),
     ("sharpness", -1.0, "must be non-negative and finite"),
-    ("spread", float("inf"), "must be non-negative and finite"),
-    ("spread", float("nan"), "must be non-negative and finite"),
     ("seed", -1, "must be at least 0"),
 ]
 

@@ -117,8 +117,8 @@ def test_it_trains_without_images_and_with(amazon_root: Path) -> None:
     assert plain.raw_file_names == [RATINGS, META]
     full = AmazonReviews(amazon_root, CATEGORY, pre_transform=ItemKNNGraph(k=3))
     assert _features(full, Settings(), "gtc") == "image+text (tfidf256)"
-    assert build_model("gtc", full).filter.incomplete == full.incomplete
-    assert build_model("gtc", full, modalities=["text"]).filter.incomplete == ("text",)
+    assert build_model("gtc", full).content_filter.incomplete == full.incomplete
+    assert build_model("gtc", full, modalities=["text"]).content_filter.incomplete == ("text",)
 
 
 def test_offline_error_lists_the_publishers_addresses(

@@ -70,7 +70,7 @@ def labels(root: Path, name: str) -> dict[str, str]:
         rows = list(csv.DictReader(file))
     assert {row["dataset"] for row in rows} == {name}
     assert {row["preset"] for row in rows} == {"default"}
-    assert len(rows) == 4 * 2 * 4 * 3  # models, splits, metrics, lengths
+    assert len(rows) == 5 * 2 * 4 * 3  # models, splits, metrics, lengths
     assert all(0 <= float(row["value"]) <= 1 for row in rows)
     return {row["model"]: row["features"] for row in rows}
 

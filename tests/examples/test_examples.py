@@ -27,7 +27,7 @@ def start(script: str, *options: object) -> str:
 def test_quickstart_prints_a_table_and_draws_two_pictures(tmp_path):
     out = start("quickstart.py", "--epochs", 2, "--quiet", "--logs", tmp_path)
     rows = [line.split()[0] for line in out.splitlines() if line.count("0.") == 12]
-    assert rows == ["LightGCN", "FREEDOM", "GTC"]
+    assert rows == ["SpectralFilter", "LightGCN", "FREEDOM", "GTC"]
     for name in ("validation_curves.png", "user_relevance.png"):
         assert (tmp_path / "quickstart" / name).stat().st_size > 10_000
 

@@ -42,6 +42,7 @@ def test_a_second_process_of_a_run_is_one_line(tmp_path, capsys):
 def test_weights_that_are_not_finite_are_one_line(tmp_path, capsys):
     dataset = PlantedPreferences(60, 40, mean_degree=8.0)
     options = {"lr": 1e38, "epochs": 1, "progress": False, "out": tmp_path}
+    options |= {"weight_averaging": 0.0, "spectral_start": False, "batch_size": 2048}
     found = stopped(lambda: fit(LightGCN(60, 40, 8), dataset, **options), capsys)
     assert "user_emb.weight, item_emb.weight hold numbers that are not finite" in found
     assert found.count("\n") == 1

@@ -26,8 +26,8 @@ from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.graph.make_graph import interactions_graph
 from gtc_pyg.imputation import ModalityFiller
 from gtc_pyg.loader import InteractionLoader, NegativeSampler, SubgraphLoader
-from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN
-from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
+from gtc_pyg.models import FREEDOM, GTC, MGCN, ContentFilter, LightGCN
+from gtc_pyg.nn import BPR, ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
 U, I, D = 6, 5, 4  # users, items, width
 WHOLE = [getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
@@ -52,6 +52,9 @@ def seeded() -> torch.Generator:
 
 def model_of(kind: Callable[..., Any]) -> Any:
     torch.manual_seed(0)
+    if kind is GTC:
+        parts = {"content_filter": ContentFilter({"image": 3}, D), "ranking": BPR(), "heads": []}
+        return GTC(U, I, {"image": 3}, **parts, edge_dropout=0.0)
     widths = [] if kind is LightGCN else [{"image": 3}]
     return kind(U, I, *widths, hidden_channels=D)
 
@@ -137,7 +140,7 @@ def spectral(edges: Any) -> Tensor:
 
 def explained(key: Any) -> Callable[[Any], Any]:
     def score(adj: Any) -> Tensor:
-        return Explainer(model_of(GTC), CONTENT, {**GRAPHS, key: adj}).score_parts(0, 1).score
+        return Explainer(model_of(GTC), CONTENT, {**GRAPHS, key: adj}).user(0).score_parts(1).score
 
     return score
 

@@ -13,7 +13,7 @@ def make_gtc():
         torch.manual_seed(0)
         widths = {name: x.size(1) for name, x in dataset.features.items()}
         plain = {"ranking": BPR(), "heads": [], "edge_dropout": 0.0}
-        content_filter = ContentFilter(widths, channels=16)
+        content_filter = ContentFilter(widths, channels=16, strength=0.05)
         sizes = dataset.num_users, dataset.num_items, widths
         return GTC(*sizes, content_filter, **{**plain, **settings})
 
