@@ -172,7 +172,7 @@ def test_a_held_out_item_that_is_excluded_is_no_hit() -> None:
     assert set(out.values()) == {0.0}
 
 
-def test_a_list_longer_than_the_catalogue_keeps_its_length_in_precision() -> None:
+def test_list_longer_than_the_catalogue_keeps_k_in_precision() -> None:
     test = torch.tensor([[0, 0], [0, 1]])
     out = evaluate(torch.ones(1, 1), torch.ones(3, 1), test, [], [10])
     assert out["Recall@10"] == 1

@@ -116,7 +116,7 @@ def whole(recommender: Recommender, kind: str, path: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_beyond_the_file_size_nothing_is_there_and_the_next_run_succeeds(
+def test_file_beyond_the_size_limit_is_absent_until_the_next_run(
     recommender: Recommender, tmp_path: Path, kind: str
 ) -> None:
     name, write = WRITERS[kind]
@@ -130,7 +130,7 @@ def test_beyond_the_file_size_nothing_is_there_and_the_next_run_succeeds(
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_on_a_full_disk_nothing_is_there_and_the_next_run_succeeds(
+def test_file_on_a_full_disk_is_absent_until_the_next_run(
     recommender: Recommender, small_disk: Path, kind: str
 ) -> None:
     name, write = WRITERS[kind]
@@ -213,9 +213,7 @@ def test_where_the_last_step_fails_nothing_is_torn(
     assert whole(recommender, kind, tmp_path / name)
 
 
-def test_a_download_keeps_what_came_and_goes_on_when_there_is_room(
-    address: str, tmp_path: Path
-) -> None:
+def test_download_keeps_what_came_and_resumes_with_room(address: str, tmp_path: Path) -> None:
     files = [RemoteFile("a.npy", address, hashlib.sha256(CONTENT).hexdigest())]
     with file_size(100_000), pytest.raises(OSError, match=SAID.format("a.npy")):
         download_files(files, str(tmp_path))
@@ -261,7 +259,7 @@ def test_a_file_that_must_not_be_read_is_named(
 
 
 @pytest.mark.parametrize("most", [0, 100, 3000])
-def test_a_set_that_cannot_be_cached_is_used_all_the_same_and_cached_the_next_time(
+def test_set_that_cannot_be_cached_is_used_and_cached_next_time(
     tmp_path: Path, most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_tiktok(tmp_path)
@@ -299,7 +297,7 @@ def trained(dataset: PlantedPreferences, out: Path, **options: Any) -> FitResult
     return fit(model, dataset, **options)
 
 
-def test_a_checkpoint_that_does_not_fit_stops_training_and_is_not_there(
+def test_checkpoint_without_room_stops_training_and_is_absent(
     dataset: PlantedPreferences, tmp_path: Path
 ) -> None:
     with file_size(12_000), pytest.raises(OSError, match=r"^cannot write .*ckpt: .*make room"):
@@ -311,7 +309,7 @@ def test_a_checkpoint_that_does_not_fit_stops_training_and_is_not_there(
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("after", [2, 3, 5])
-def test_a_later_checkpoint_that_fails_leaves_whole_ones_to_go_on_from(
+def test_failed_later_checkpoint_leaves_whole_ones_to_resume(
     dataset: PlantedPreferences,
     tmp_path: Path,
     call: str,

@@ -142,7 +142,7 @@ def test_the_wheel_is_the_package_and_nothing_else(dist):
     assert f"gtc_pyg-{__version__}.dist-info/licenses/LICENSE" in about
 
 
-def test_the_source_distribution_has_what_builds_and_describes_it(dist):
+def test_source_distribution_has_what_builds_and_describes_it(dist):
     (source,) = dist.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         files = [member.name for member in archive.getmembers() if member.isfile()]

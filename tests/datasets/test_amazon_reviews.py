@@ -59,7 +59,7 @@ def test_the_five_core_is_split_for_each_user_on_their_own(amazon_root: Path) ->
         assert all(per_user[user] == max(1, int(share * total[user])) for user in total)
 
 
-def test_the_order_of_the_lines_does_not_matter_and_the_seed_does(amazon_root: Path) -> None:
+def test_splits_depend_on_the_seed_and_not_on_the_order_of_lines(amazon_root: Path) -> None:
     first = AmazonReviews(amazon_root, CATEGORY)
     lines = (amazon_root / "raw" / RATINGS).read_text().splitlines()
     (amazon_root / "raw" / RATINGS).write_text("\n".join(lines[::-1]) + "\n")
@@ -139,7 +139,7 @@ def test_offline_error_lists_the_publishers_addresses(
     assert f"  {IMAGES} from {url}/image_features/categoryFiles/{IMAGES}" in message
 
 
-def test_missing_files_are_downloaded_where_the_publisher_has_them(
+def test_missing_files_are_downloaded_from_the_publisher(
     amazon_root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path_factory.mktemp("site")

@@ -144,9 +144,7 @@ def unchecked(address: str, path: str) -> RemoteFile:
     return RemoteFile("a.npy", f"{address}/{path}")
 
 
-def test_without_a_checksum_the_first_one_is_noted_and_the_next_has_to_match(
-    address: str, tmp_path: Path
-) -> None:
+def test_missing_checksum_is_noted_once_and_must_match_later(address: str, tmp_path: Path) -> None:
     download_files([unchecked(address, "ranges")], str(tmp_path))
     digest = hashlib.sha256(CONTENT).hexdigest()
     note = f"{digest}  a.npy\n".encode()

@@ -67,7 +67,7 @@ def test_a_hint_is_given_where_a_name_is_near() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["str", "string", object, "int8", "uint64", "Int32"])
-def test_ids_keep_their_type_and_categories_become_what_they_stand_for(dtype: Any) -> None:
+def test_ids_keep_their_type_and_categories_become_their_values(dtype: Any) -> None:
     values = pd.Series(["3", "1", "3"]).astype(dtype)
     kinds = values.astype("category")
     for held in (values, pd.Index(values), kinds):

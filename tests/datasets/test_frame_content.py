@@ -35,7 +35,7 @@ def twelve(**columns: object) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
 
 
-def test_numbers_of_all_items_under_another_name_are_ids_and_not_content():
+def test_numbers_of_all_items_under_another_name_are_ids():
     pairs = twelve(user=np.repeat(np.arange(4), 12), item=list(range(12)) * 4)
     content = twelve(sku=range(11, -1, -1), x=np.linspace(0, 1, 12))
     with pytest.raises(ValueError, match=r"a column 'sku' .* rename_axis\('item'\)"):
@@ -80,7 +80,7 @@ def test_content_is_float32_however_it_is_given(make: Callable[[Any], Any]) -> N
     assert found.x.is_contiguous() and not found.x.requires_grad
 
 
-def test_content_of_items_that_nobody_touched_needs_no_table_of_items() -> None:
+def test_content_of_untouched_items_needs_no_table_of_items() -> None:
     text = {"b": np.array([1.0]), "new": [2]}
     found = read_content({"text": text}, "item", None, pd.Index(["a", "b"]))["text"]
     assert found.ids is not None and found.ids.tolist() == ["b", "new"]

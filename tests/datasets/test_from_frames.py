@@ -49,7 +49,7 @@ def test_ids_and_content_come_back_as_they_went_in(dtype: Any, with_items: bool)
     np.testing.assert_array_equal(dataset.features["text"], wanted)
 
 
-def test_items_without_a_modality_are_marked_and_a_model_takes_them() -> None:
+def test_items_without_a_modality_are_marked_and_can_be_modelled() -> None:
     table, items = log(), catalogue()
     image = {name: [1.0, 2.0] for name in items["item"][:20]}
     features = {"text": content(items), "image": image}

@@ -98,7 +98,7 @@ def test_utility_follows_its_equation() -> None:
         assert torch.allclose(norm, expected, atol=1e-3)
 
 
-def test_content_of_a_users_items_agrees_in_the_planted_block_alone() -> None:
+def test_content_of_a_users_items_agrees_in_the_planted_block() -> None:
     dataset = PlantedPreferences()
     train, user = labels(dataset, "train"), dataset[0]["user"]
     preferred: list[Tensor] = []

@@ -14,7 +14,7 @@ def written(folder: Path, *lines: str) -> Path:
     return path
 
 
-def test_ids_are_the_text_that_stands_there_and_other_columns_are_as_pandas_reads_them(
+def test_ids_stay_text_and_other_columns_are_as_in_pandas(
     tmp_path: Path,
 ) -> None:
     path = written(tmp_path, "user,stars,item,note", "007,4.5,1e3,NA", "NA,,,True")
@@ -27,7 +27,7 @@ def test_ids_are_the_text_that_stands_there_and_other_columns_are_as_pandas_read
     assert read_table(path)["user"].tolist()[0] == 7
 
 
-def test_the_order_of_the_columns_and_that_of_the_ids_are_their_own(tmp_path: Path) -> None:
+def test_columns_keep_their_order_for_any_order_of_ids(tmp_path: Path) -> None:
     path = written(tmp_path, "item,user", "tea,ann", "pie,bob")
     for ids in (["item", "user"], ["user", "item"]):
         table = read_table(path, ids)
@@ -39,7 +39,7 @@ def test_ids_that_the_file_lacks_are_left_to_those_who_need_them(tmp_path: Path)
     assert table.to_dict("list") == {"who": [1], "item": ["2"]}
 
 
-def test_dates_are_moments_in_utc_and_text_where_nobody_names_them(tmp_path: Path) -> None:
+def test_named_dates_are_moments_in_utc_and_others_text(tmp_path: Path) -> None:
     noon = ["2025-01-31T12:00:00Z", "2025-01-31T14:00:00+02:00", "2025-01-31T07:00:00-05:00"]
     path = written(tmp_path, "when", *noon, "2025-01-31")
     moments = read_table(path, time="when")["when"]

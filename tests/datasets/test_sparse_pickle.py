@@ -166,7 +166,7 @@ def test_a_matrix_is_far_below_the_limit(tmp_path):
     assert sum(1 for _ in pickletools.genops(pickle.dumps(MATRIX, 5))) < MAX_OPERATIONS / 20
 
 
-def test_content_that_is_repeated_is_refused_before_it_fills_memory() -> None:
+def test_repeated_content_is_refused_before_it_fills_memory() -> None:
     text = "\xff" * 10_000
     encode = b"c_codecs\nencode\n" + b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
     encode += b"q\x00X\x06\x00\x00\x00latin1q\x01\x86R"

@@ -39,9 +39,7 @@ def test_other_errors_are_left_as_they_are() -> None:
         (errno.EEXIST, "choose another place, or allow writing there"),
     ],
 )
-def test_the_path_the_reason_and_the_remedy_are_said_in_an_error_of_the_same_type(
-    number: int, remedy: str
-) -> None:
+def test_error_keeps_its_type_and_names_path_reason_and_remedy(number: int, remedy: str) -> None:
     error = OSError(number, "as the system has it")
     with pytest.raises(type(error)) as caught, told(Path("far/a.csv")):
         raise error
@@ -60,7 +58,7 @@ class Full(io.BytesIO):
         return super().write(content)
 
 
-def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_system_again() -> None:
+def test_torch_error_on_a_full_disk_becomes_an_os_error() -> None:
     with pytest.raises(RuntimeError, match=r"unexpected pos") as raw:
         torch.save(torch.zeros(1000), Full())
     assert system_error(raw.value) == errno.ENOSPC
@@ -70,7 +68,7 @@ def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_system_again() -> No
     assert (type(caught.value), caught.value.errno) == (OSError, errno.ENOSPC)
 
 
-def test_what_safetensors_makes_of_a_wrong_place_is_an_error_of_the_system_again(
+def test_safetensors_error_for_a_wrong_place_becomes_an_os_error(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").touch()

@@ -27,7 +27,7 @@ def start(processes: int) -> list[str]:
     return done.stdout.split("\n")
 
 
-def test_two_processes_hold_half_of_the_rows_each_and_print_the_losses_of_one():
+def test_two_processes_hold_half_the_rows_and_print_equal_losses():
     pytest.importorskip("torch_sparse", reason="neighbours are sampled by torch-sparse")
     assert len(SCRIPT.read_text().splitlines()) <= 60
     one, two = start(1), start(2)

@@ -66,7 +66,7 @@ def test_bad_options_stop_with_what_was_expected(options, capsys):
     assert "expected" in capsys.readouterr().err
 
 
-def test_recommenders_are_saved_after_the_rows_where_there_is_a_place(dataset, tmp_path, capsys):
+def test_recommenders_are_saved_after_the_rows_where_asked(dataset, tmp_path, capsys):
     settings = {"lightgcn": Settings(epochs=1, batch_size=64)}
     common = f"--quiet --logs {tmp_path / 'logs'} --out {tmp_path / 'rows.csv'}"
     args = parse_args("", argv=f"{common} --save {tmp_path / 'one'}".split())
@@ -119,7 +119,7 @@ def resumed(dataset, tmp_path, monkeypatch, capsys):
     return command_of
 
 
-def test_a_killed_command_goes_on_to_the_same_rows_and_the_same_table(resumed):
+def test_killed_command_resumes_to_the_same_rows_and_table(resumed):
     whole, printed = resumed("whole")
     assert len(whole) == 4 * 24
     for moment in ((1, "after"), (2, "before"), (4, "after")):

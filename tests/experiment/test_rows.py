@@ -22,7 +22,7 @@ def test_rows_never_join_a_file_with_another_header(tmp_path):
     assert path.read_text() == "a,b\n1,2\n"
 
 
-def test_appending_keeps_what_is_there_and_leaves_no_partial_file(tmp_path):
+def test_appending_keeps_old_rows_and_leaves_no_partial_file(tmp_path):
     path = tmp_path / "new" / "rows.csv"
     for seed in range(2):
         append_rows(path, [dict.fromkeys(HEADER, seed)])

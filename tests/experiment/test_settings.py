@@ -63,7 +63,7 @@ def test_a_model_is_trained_as_its_settings_say(dataset, monkeypatch):
         ([], None),
     ],
 )
-def test_the_default_graph_weighs_text_most_where_there_is_something_beside_it(modalities, weights):
+def test_default_graph_weighs_text_most_beside_other_content(modalities, weights):
     graph = default_graph(modalities)
     assert (graph.k, graph.weights) == (10, weights)
 

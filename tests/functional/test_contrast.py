@@ -137,7 +137,7 @@ def test_two_tensors_and_all_candidates_are_symmetric_infonce() -> None:
 
 
 @pytest.mark.parametrize("num_tensors", [2, 3])
-def test_a_row_that_permutations_bring_back_is_not_its_own_negative(num_tensors: int) -> None:
+def test_row_that_permutations_bring_back_is_no_negative(num_tensors: int) -> None:
     # With two rows and nothing but swaps, the only other candidate is the row itself.
     draws = num_tensors * (num_tensors - 1)
     for seed in range(10_000):
@@ -172,7 +172,7 @@ def test_order_of_rows_does_not_matter_to_all_candidates() -> None:
     torch.testing.assert_close(total_correlation(permuted, scale, "n_squared"), expected)
 
 
-def test_order_of_tensors_does_not_matter_where_their_permutations_go_along() -> None:
+def test_order_of_tensors_and_permutations_does_not_matter() -> None:
     tensors, scale = views(4, 6), scale_of()
     perms = draw_permutations(4, tensors[0], torch.Generator().manual_seed(0))
     expected = total_correlation(tensors, scale, permutations=perms)
@@ -187,7 +187,7 @@ def test_order_of_tensors_does_not_matter_where_their_permutations_go_along() ->
         torch.testing.assert_close(out, expected)
 
 
-def test_order_of_rows_does_not_matter_where_the_permutations_go_along() -> None:
+def test_order_of_rows_with_their_permutations_does_not_matter() -> None:
     tensors, scale = views(3, 6), scale_of()
     perms = draw_permutations(3, tensors[0], torch.Generator().manual_seed(0))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -225,7 +225,7 @@ def test_the_loss_of_some_anchors_is_their_share_of_the_whole(negatives: str) ->
 
 
 @pytest.mark.parametrize("num_tensors", [2, 3])
-def test_disjoint_candidates_bound_the_total_correlation_for_any_critic(num_tensors: int) -> None:
+def test_disjoint_candidates_bound_correlation_for_any_critic(num_tensors: int) -> None:
     # The expectation is exact: over all samples of four rows from three states.
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
@@ -264,7 +264,7 @@ def test_rows_without_any_candidate_have_zero_loss_and_gradient() -> None:
     assert all((grad == 0).all() for grad in grads)
 
 
-def test_a_logit_of_minus_infinity_is_a_candidate_that_never_wins() -> None:
+def test_logit_of_minus_infinity_is_a_candidate_that_never_wins() -> None:
     anchor = torch.ones(2, 1, dtype=torch.double, requires_grad=True)
     candidates = torch.tensor([[-1e308], [0.5], [0.2]], dtype=torch.double)
     exclude = torch.full((2, 1), 2)

@@ -110,7 +110,7 @@ def test_spectral_factors_see_past_small_parts_of_the_graph() -> None:
 
 
 @pytest.mark.parametrize(("num_hops", "share"), [(0, 1.0), (1, 1.0), (1, 0.1), (2, 1.0)])
-def test_low_pass_factors_are_the_leading_directions_with_similar_items(
+def test_low_pass_factors_are_leading_directions_with_item_graph(
     num_hops: int, share: float
 ) -> None:
     num_users, num_items, dim = 50, 30, 6
@@ -142,7 +142,7 @@ def test_low_pass_factors_are_the_leading_directions_with_similar_items(
     assert users[7].abs().sum() == 0
 
 
-def test_low_pass_factors_beyond_the_rank_are_zero_and_bad_ids_are_named() -> None:
+def test_low_pass_factors_beyond_rank_are_zero_and_bad_ids_named() -> None:
     edge_index = torch.tensor([[0, 1, 2, 2], [0, 1, 1, 3]])
     item, told, _ = low_pass_factors(edge_index, 3, 4, 8)
     assert item.shape == told.shape == (4, 8)

@@ -60,7 +60,7 @@ def test_an_own_item_among_the_negatives_changes_nothing() -> None:
     assert not torch.equal(loss, sampled_softmax(*given()[:5], nothing))
 
 
-def test_who_has_all_sampled_items_adds_nothing_and_gradients_are_numbers() -> None:
+def test_users_with_all_sampled_items_add_nothing_to_the_loss() -> None:
     user_emb, item_emb, row, pos_item, negatives, known = given()
     everything = torch.ones(known.shape).to_sparse_csr()
     user_emb.requires_grad_(True)

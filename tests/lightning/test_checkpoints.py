@@ -63,7 +63,7 @@ def test_a_damaged_checkpoint_is_never_taken_for_a_whole_one(files, harm):
         CheckpointFiles(files.folder).newest()
 
 
-def test_a_damaged_last_checkpoint_does_not_drive_out_the_one_before(files):
+def test_damaged_last_checkpoint_leaves_the_one_before(files):
     again = CheckpointFiles(files.folder)
     again.anew = False
     cut(files.folder / "last.ckpt")

@@ -12,7 +12,7 @@ def test_content_can_be_chosen_and_an_unknown_modality_is_named(dataset):
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 100])
-def test_shares_of_users_are_ranked_once_and_none_is_without_a_batch(dataset, monkeypatch, total):
+def test_every_user_is_ranked_once_and_every_share_has_a_batch(dataset, monkeypatch, total):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", str(total))
     ranked = []

@@ -60,7 +60,7 @@ def test_the_weights_are_those_of_one_process(runs, name):
 
 
 @pytest.mark.parametrize("name", [*EXACT, "gtc-sampled"])
-def test_both_processes_have_the_same_weights_after_every_epoch_and_end_with_the_same(runs, name):
+def test_weights_are_equal_in_both_processes_after_every_epoch(runs, name):
     first, second = (report(found, name) for found in runs[1])
     assert first["sums"] == second["sums"]
     assert len(set(first["sums"])) == len(first["sums"]) > 1
@@ -78,7 +78,7 @@ def test_every_user_is_ranked_once_an_epoch_by_one_process(runs):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_logged_losses_are_those_of_one_process_in_an_uneven_last_batch_too(runs, name):
+def test_logged_losses_are_those_of_one_process(runs, name):
     report(runs[0], name)
     tables = []
     for folder in runs[2:]:

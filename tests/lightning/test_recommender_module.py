@@ -23,7 +23,7 @@ def test_mini_batches_are_seeded_and_reach_every_weight(
     assert still <= {"content_filter.sampler.schedule.alpha_bar"}
 
 
-def test_sparse_tables_come_in_the_order_of_the_modules_so_that_a_state_can_be_resumed():
+def test_sparse_tables_come_in_the_order_of_the_modules():
     tables = ModuleList(Embedding(2, 2) for _ in range(30))
     module = RecommenderModule(tables)
     module.automatic_optimization = False
@@ -68,7 +68,7 @@ def test_mini_batches_learn_what_the_whole_graph_learns(
         ),
     ],
 )
-def test_numbers_that_are_not_finite_stop_training_before_they_reach_the_weights(
+def test_infinite_numbers_stop_training_before_the_weights(
     dataset, tmp_path, train, request, spoil, what, sampled
 ):
     class Spoiled(LightGCN):

@@ -113,7 +113,7 @@ def test_global_random_streams_go_on(dataset, tmp_path, train):
     assert parts_of(fitted("interrupted", resume=True)) == parts_of(whole)
 
 
-def test_early_stopping_goes_on_counting_and_what_it_ended_stays_ended(
+def test_early_stopping_goes_on_counting_and_stays_ended(
     dataset, tmp_path, train, capsys, monkeypatch
 ):
     options = {"lr": 0.0, "epochs": 30, "patience": 3, "resume": True}
@@ -216,7 +216,7 @@ def test_checkpoints_of_another_program_are_refused(dataset, tmp_path, train, co
         train(lightgcn(dataset), dataset, tmp_path, resume=True)
 
 
-def test_without_resume_a_run_begins_anew_and_forgets_the_old_one(dataset, tmp_path, train):
+def test_run_without_resume_begins_anew_and_forgets_the_old_one(dataset, tmp_path, train):
     whole = train(lightgcn(dataset), dataset, tmp_path / "whole", epochs=1)
     train(lightgcn(dataset), dataset, tmp_path / "anew", epochs=6, seed=3)
     with pytest.raises(Interrupted):  # before its first checkpoint

@@ -22,9 +22,7 @@ def test_the_best_epoch_has_the_highest_validation_recall(dataset, tmp_path, mak
     assert result.seconds_per_epoch > 0
 
 
-def test_the_best_epoch_is_read_to_the_cpu_whatever_device_wrote_it(
-    dataset, tmp_path, train, monkeypatch
-):
+def test_best_epoch_is_read_to_the_cpu_from_any_device(dataset, tmp_path, train, monkeypatch):
     devices, load = [], torch.load
 
     def spy(*arguments, **options):
@@ -77,9 +75,7 @@ def test_training_stops_when_validation_stops_rising(dataset, tmp_path, make_gtc
     assert result.best_epoch == 1
 
 
-def test_checkpoints_and_logs_are_written_and_hold_no_pickled_code(
-    dataset, tmp_path, make_gtc, train
-):
+def test_checkpoints_and_logs_are_written_without_pickled_code(dataset, tmp_path, make_gtc, train):
     result = train(make_gtc(dataset), dataset, tmp_path, name="run")
     for name in ("best", "last"):
         path = tmp_path / "checkpoints" / "run" / f"{name}.ckpt"
@@ -181,9 +177,7 @@ class Keeper(Callback):
         return {"where": Path("/")}
 
 
-def test_a_callback_whose_state_could_not_be_read_again_is_refused_in_the_first_epoch(
-    dataset, tmp_path, make_gtc, train
-):
+def test_callback_with_unreadable_state_is_refused_in_epoch_one(dataset, tmp_path, make_gtc, train):
     with pytest.raises(ValueError, match="plain values alone; a callback of yours may keep more"):
         train(make_gtc(dataset), dataset, tmp_path, epochs=5, callbacks=[Keeper()])
     rows = (tmp_path / "logs/model/metrics.csv").read_text().splitlines()

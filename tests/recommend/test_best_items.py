@@ -29,7 +29,7 @@ def test_the_best_of_the_candidates_by_a_loop(num_items, k):
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_equal_scores_are_in_the_order_of_rows_where_the_list_ends_among_them(k):
+def test_equal_scores_at_the_end_of_a_list_are_in_order_of_rows(k):
     user_emb, item_emb = torch.randn(3, 8), torch.randn(1, 8).repeat(100, 1)
     item_emb[70] = 2 * user_emb[1]
     seen = torch.tensor([[0, 0], [0, 2]])

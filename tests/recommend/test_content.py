@@ -98,7 +98,7 @@ def test_an_added_item_may_lack_a_modality(recommender, dataset):
         ),
     ],
 )
-def test_content_that_does_not_fit_is_refused_and_changes_nothing(
+def test_content_of_a_wrong_shape_is_refused_and_changes_nothing(
     recommender, ids, content, message
 ):
     with pytest.raises(ValueError, match=message):
@@ -130,7 +130,7 @@ def test_content_is_zero_and_masked_where_there_is_none(make):
     }
 
 
-def test_rows_of_a_table_may_be_in_any_order_and_more_than_are_asked_for():
+def test_rows_of_a_table_come_in_any_order_and_may_be_more():
     text = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=[7, 9, 8])
     for rows in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         found = read_content({"text": text.iloc[rows]}, KNOWN, NEW)
@@ -145,7 +145,7 @@ def test_what_is_given_is_not_changed():
     assert as_lists(given) == {"text": [[1.0], [2.0]], "has_text": [True, False]}
 
 
-def test_who_is_not_masked_has_content_and_masks_are_there_where_one_side_has_them():
+def test_joined_content_has_a_mask_where_either_side_has_one():
     few = {"image": torch.zeros(1, 2), "has_image": torch.tensor([False]), "text": torch.ones(1, 1)}
     for first, second, mask in (
         (KNOWN, few, [True] * 3 + [False]),

@@ -92,7 +92,7 @@ def test_what_was_trained_on_is_trained_on_again(grown, dataset):
         grown_dataset(few, {"u01": [min(unseen)]}, None)
 
 
-def test_new_rows_begin_at_the_mean_direction_of_their_neighbours(dataset):
+def test_new_rows_begin_at_the_mean_direction_of_neighbours(dataset):
     old = LightGCN(3, 2, hidden_channels=2)
     items = pd.DataFrame({"item": list("xyz")})
     x = {"text": torch.randn(3, 4)}
@@ -144,7 +144,7 @@ def test_directions_turn_half_way_to_the_grown_graphs(grown):
     assert not np.allclose(expected, w, atol=0.1)
 
 
-def test_directions_that_are_the_graphs_stay_whatever_their_basis(grown):
+def test_directions_of_the_graph_stay_in_any_basis(grown):
     everything = grown_dataset(grown, NEW, ItemKNNGraph(k=5), seed=0)
     start = warm_started(grown, everything)
     start.start_from(everything[0]["user", "rates", "item"].edge_index)
@@ -162,7 +162,7 @@ def embeddings(model):
     return model.user_emb.weight.detach(), model.item_emb.weight.detach()
 
 
-def test_an_update_knows_what_is_new_and_leaves_the_old_one_alone(grown, tmp_path):
+def test_update_knows_what_is_new_and_leaves_the_old_one_alone(grown, tmp_path):
     before = grown.recommend(k=5)
     options = {"epochs": 2, "out": tmp_path, "progress": False, "batch_size": 64}
     updated = grown.update(NEW, **options)

@@ -35,7 +35,7 @@ def test_parts_add_up_to_the_score_of_the_list(recommender, dataset, kind):
         assert why.item == row.item
 
 
-def test_past_items_are_those_of_training_with_what_there_is_to_show(recommender, dataset):
+def test_past_items_are_those_of_training_with_their_columns(recommender, dataset):
     why = recommender.explain("u03", 1000)
     user, item = dataset[0]["user", "rates", "item"].edge_index
     assert set(why.past_items["item"]) == set(dataset.item_ids[item[user == 3].numpy()])

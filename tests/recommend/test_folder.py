@@ -76,7 +76,7 @@ def test_users_added_later_are_saved(recommender, tmp_path):
     assert_frame_equal(loaded.recommend("new"), recommender.recommend("new"))
 
 
-def test_a_saved_recommender_is_replaced_and_anything_else_is_not(recommender, tmp_path):
+def test_saved_recommender_is_replaced_and_anything_else_is_not(recommender, tmp_path):
     path = recommender.save(tmp_path / "m")
     recommender.add_users({"new": [1000]})
     recommender.save(path)
@@ -94,9 +94,7 @@ def test_a_saved_recommender_is_replaced_and_anything_else_is_not(recommender, t
     assert (tmp_path / "work" / "thesis.txt").read_text() == "years"
 
 
-def test_where_writing_fails_nothing_is_left_and_the_old_one_stays(
-    recommender, tmp_path, monkeypatch
-):
+def test_failed_writing_leaves_nothing_and_the_old_one_stays(recommender, tmp_path, monkeypatch):
     path = recommender.save(tmp_path / "m")
 
     def full(*args, **kwargs):

@@ -143,7 +143,7 @@ def test_approximate_lists_leave_out_what_is_excluded(
     assert value[:, 0].isclose(score.amax(1)).float().mean() > 0.9
 
 
-def test_cells_that_hold_too_few_items_are_no_reason_for_short_lists(
+def test_cells_with_too_few_items_give_no_short_lists(
     planted: tuple[Tensor, Tensor], approximate: Callable[..., ItemIndex]
 ) -> None:
     user, item = planted

@@ -57,7 +57,7 @@ def test_lists_are_those_of_a_full_sort(recommender, model, dataset):
     assert as_rows(every, dataset) == reference(scores, range(60), 7, set())
 
 
-def test_users_come_in_the_order_they_were_asked_for_and_alone_as_with_others(recommender):
+def test_users_come_in_the_given_order_and_alone_as_with_others(recommender):
     together = recommender.recommend(["u07", "u03"], k=4)
     assert together["user"].tolist() == ["u07"] * 4 + ["u03"] * 4
     alone = recommender.recommend("u03", k=4)
@@ -110,7 +110,7 @@ def test_its_metrics_are_those_of_the_evaluation(model, dataset):
     assert sum(recall) / len(recall) == pytest.approx(expected, abs=1e-6)
 
 
-def test_similar_items_are_those_of_the_highest_cosine_without_the_bias(recommender, dataset):
+def test_similar_items_have_the_highest_cosine_without_bias(recommender, dataset):
     emb = recommender.item_emb[:, :-1].double()
     emb = emb / emb.norm(dim=1, keepdim=True)
     cosines = emb @ emb[4]
@@ -191,7 +191,7 @@ def test_lists_of_two_users_worked_by_hand():
     assert both[["user", "item"]].to_numpy().tolist() == [["v", "b"], ["u", "b"]]
 
 
-def test_a_history_is_in_the_order_of_rows_with_what_there_is_to_show():
+def test_history_is_in_the_order_of_rows_with_its_columns():
     table = pd.DataFrame({"id": ["a", "b", "c"], "year": [1, 2, 3]}, index=[9, 8, 7])
     lists = small(table)
     shown = [{"item": "a", "year": 1}, {"item": "c", "year": 3}]

@@ -11,7 +11,7 @@ from gtc_pyg.recommend import Recommender
 from tests.recommend.parts import content_of
 
 
-def test_a_trained_user_folded_in_with_the_same_items_has_a_list_of_their_own(recommender, dataset):
+def test_folded_in_user_gets_the_same_list_alone_and_added(recommender, dataset):
     items = dataset.item_ids[[3, 9, 27]]
     one = recommender.fold_in(items, k=5)
     assert list(one.columns) == ["rank", "item", "score"] and not set(one["item"]) & set(items)

@@ -89,7 +89,7 @@ def test_baselines_train_and_rank(name: str, kind: str, tmp_path) -> None:
     check_finite(r.explain("u1", "i1").sources)
 
 
-def test_content_that_tells_items_apart_is_not_said_to_say_nothing(tmp_path) -> None:
+def test_telling_content_is_not_called_silent(tmp_path) -> None:
     data = dataset_of(pd.DataFrame(np.eye(NUM_ITEMS)[:, :1], index=IDS))
     model = build_model("gtc", data)
     with warnings.catch_warnings():

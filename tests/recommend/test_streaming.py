@@ -127,9 +127,7 @@ def test_a_second_process_with_the_same_request_is_refused(recommender, tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_stays_beside_after_a_kill_while_parts_are_joined(
-    recommender, tmp_path, monkeypatch
-):
+def test_kill_while_parts_are_joined_leaves_no_other_file(recommender, tmp_path, monkeypatch):
     path = tmp_path / "l.csv"
 
     def killed(source, target):

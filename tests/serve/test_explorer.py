@@ -222,7 +222,7 @@ def test_a_body_of_unknown_length_or_of_another_kind_is_refused(client):
     assert client.get("/static/%2e%2e/api.py").status_code == 404
 
 
-def test_requests_side_by_side_get_the_answers_of_requests_one_by_one(recommender):
+def test_concurrent_requests_get_the_answers_of_sequential_ones(recommender):
     users = [f"u{row}" for row in range(1, 12)]
     bodies = [{"user": user, "k": 5} for user in users]
     bodies += [{"interactions": list(range(100 + i, 104 + i)), "k": 5} for i in range(12)]
@@ -360,7 +360,7 @@ def tab_to(page, start, steps=200):
 
 
 @needs_chromium
-def test_with_the_keyboard_alone_a_list_is_made_changed_and_explained(page, client):
+def test_keyboard_alone_makes_changes_and_explains_a_list(page, client):
     tab_to(page, "user", 1)
     choose(page, "#user-options", "7/", USER)
     web.says(page, "#status", f"User {USER}: list as trained.")

@@ -65,7 +65,7 @@ def test_fewer_columns_are_the_best_low_rank_approximation() -> None:
         np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-6)
 
 
-def test_equal_input_gives_equal_output_whatever_the_order_of_the_items() -> None:
+def test_output_is_the_same_for_any_order_of_the_items() -> None:
     rng = np.random.default_rng(1)
     texts = [" ".join(f"w{w}" for w in rng.integers(0, 50, 9)) for _ in range(80)]
     x = tfidf_embedding(texts, dim=6)
