@@ -220,16 +220,18 @@ class CSRGraph(dict[EdgeType, Tensor]):
             h = self.smooth(h)
         return x + h if num_layers > 0 else x
 
-    def neighbors(self, item: int, num_layers: int) -> tuple[Tensor, Tensor]:
+    def neighbors(self, item: int, num_layers: int, like: Tensor) -> tuple[Tensor, Tensor]:
         r"""Items that reach an item over so many layers of the item graph, which may be one of
-        them, and their weights, ``[R]`` each."""
+        them, and their weights in the type of ``like``, ``[R]`` each."""
         rows = torch.tensor([item], device=self[USER_TO_ITEM].device)
-        weight = self[USER_TO_ITEM].values().new_ones(1)
+        weight = like.new_ones(1)
         if num_layers == 0:
             return rows[:0], weight[:0]
         for _ in range(num_layers):
             edges = select_rows(self[SIMILAR_ITEMS], rows)
-            weight = weight.repeat_interleave(edges.crow_indices().diff()) * edges.values()
+            weight = weight.repeat_interleave(edges.crow_indices().diff()) * edges.values().to(
+                weight
+            )
             rows, position = edges.col_indices().unique(return_inverse=True)
             weight = weight.new_zeros(rows.numel()).index_add_(0, position, weight)
         return rows, weight

@@ -92,5 +92,5 @@ class Components:
     def of_item(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
         r"""What an item's embedding is made of: its own ``[S, D]``, similar items ``[R]``, of which
         the item may be one, and what they give ``[R, S, D]``."""
-        rows, weight = self.graph.neighbors(item, self.num_item_layers)
+        rows, weight = self.graph.neighbors(item, self.num_item_layers, self.spread)
         return self.itself[item], rows, self.spread[rows] * weight.view(-1, 1, 1)

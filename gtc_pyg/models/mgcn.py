@@ -271,6 +271,6 @@ class _FusedComponents(Components):
 
     def _reached(self, item: int) -> tuple[Tensor, Tensor]:
         if self.num_item_layers > 0:
-            return self.graph.neighbors(item, self.num_item_layers)
+            return self.graph.neighbors(item, self.num_item_layers, self.content)
         rows = torch.tensor([item], device=self.content.device)
         return rows, self.content.new_ones(1)

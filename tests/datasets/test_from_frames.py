@@ -68,6 +68,7 @@ def test_items_without_a_modality_are_marked_and_can_be_modelled() -> None:
         ContentFilter(widths, incomplete=dataset.incomplete),
     )
     inputs = GraphInputs.from_data(data)
+    model.prepare(inputs.edge_index_dict, inputs.edge_weight_dict)
     for emb in model(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict):
         assert emb.isfinite().all()
 

@@ -94,7 +94,8 @@ def test_a_folder_in_the_format_of_mmrec(tmp_path, monkeypatch, name, dense, gra
     script = ROOT / "examples" / f"{name}.py"
     monkeypatch.setattr(sys, "argv", [str(script), *options(tmp_path)])
     runpy.run_path(str(script), run_name="__main__")
-    derived = {**dict.fromkeys(("gtc", "mgcn", "freedom"), features), "lightgcn": "none"}
+    models = ("gtc", "mgcn", "freedom", "spectral")
+    derived = {**dict.fromkeys(models, features), "lightgcn": "none"}
     assert labels(tmp_path, name) == derived
 
 

@@ -102,10 +102,10 @@ def test_neighbours_are_a_row_of_the_power_of_the_item_graph(
     similar[target, source] = graph.edge_weight_dict[SIMILAR_ITEMS]
     power = torch.matrix_power(similar, num_item_layers)
     for item in (0, 21, 39):
-        rows, weight = csr.neighbors(item, num_item_layers)
+        rows, weight = csr.neighbors(item, num_item_layers, torch.ones(1))
         assert rows.unique().numel() == rows.numel()
         torch.testing.assert_close(torch.zeros(40).index_add(0, rows, weight), power[item])
-        assert [x.numel() for x in csr.neighbors(item, 0)] == [0, 0]
+        assert [x.numel() for x in csr.neighbors(item, 0, torch.ones(1))] == [0, 0]
 
 
 def test_a_model_that_does_not_say_is_refused(planted: Callable) -> None:

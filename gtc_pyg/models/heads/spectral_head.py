@@ -130,7 +130,7 @@ class SpectralHead(Head):
         self, graph: CSRGraph, num_item_layers: int, item: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         self.check()
-        rows, weight = graph.neighbors(item, self.num_hops(num_item_layers))
+        rows, weight = graph.neighbors(item, self.num_hops(num_item_layers), self.item)
         scale = self.strength**0.5 * self.item_scale[item]
         return scale * self.item[item], rows, scale * self.item[rows] * weight.view(-1, 1)
 
