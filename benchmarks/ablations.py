@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablations_grid import DEFAULTS, LEFT_OUT, PUBLISHED, SWEEP, VARIANTS, WHOLE
+from ablations_grid import LEFT_OUT, PUBLISHED, SWEPT, VARIANTS, WHOLE
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options
-from harness.data import DATASETS, GRAPHS, changed, example_settings, load, measured, to_json
+from harness.data import DATASETS, GRAPHS, load, measured
+from harness.settings import changed, complete, example_settings, to_json
 
 METRICS = {"recall@20": "Recall@20", "ndcg@20": "NDCG@20", "ndcg@5": "NDCG@5"}
 SPLITS = ("val", "test")
@@ -19,7 +20,6 @@ ABLATIONS = Experiment(
     + " ".join(f"{split}_{metric}" for split in SPLITS for metric in METRICS)
     + " best_epoch epochs seconds",
 )
-SWEPT = {f"{name}={x:g}": {name: x} for name, values in SWEEP.items() for x in values}
 
 
 def settings_of(variant: str, base: Settings, modalities: Sequence[str] = ()) -> Settings:
@@ -30,17 +30,14 @@ def settings_of(variant: str, base: Settings, modalities: Sequence[str] = ()) ->
     changes = (VARIANTS | SWEPT)[variant]
     if changes is PUBLISHED:
         return Settings(modalities=base.modalities, **changes)
-    return changed(base, changes)
+    return changed(base, changes(complete("gtc", base).model) if callable(changes) else changes)
 
 
 def is_same(variant: str, base: Settings) -> bool:
-    """Whether a variant only says what is so already; the defaults of GTC count as said."""
+    """Whether a variant only says what is so already."""
     if variant == WHOLE or variant.startswith(LEFT_OUT):
         return False
-    ours, theirs = (
-        replace(s, model={**DEFAULTS, **s.model}) for s in (base, settings_of(variant, base))
-    )
-    return ours == theirs
+    return complete("gtc", base) == complete("gtc", settings_of(variant, base))
 
 
 def without(name: str, dataset: str, modalities: Sequence[str]) -> ItemKNNGraph:

@@ -12,7 +12,8 @@ from gtc_pyg.datasets.interaction_tables import SPLITS
 from gtc_pyg.functional import normalize_rows
 from gtc_pyg.lightning.data_module import GraphInputs
 from harness import RESULTS, ROOT, Experiment, Options, fill, read_rows, write_rows
-from harness.data import GRAPHS, Part, example_settings, interactions, load, trained
+from harness.data import GRAPHS, Part, interactions, load, trained
+from harness.settings import example_settings
 from significance import save
 
 COLD = Experiment("cold_items", "dataset* method split* seed* recall@20 ndcg@20 users items labels")

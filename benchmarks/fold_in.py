@@ -14,7 +14,8 @@ from gtc_pyg.evaluation import evaluate
 from gtc_pyg.experiment import MODELS, NAMES
 from gtc_pyg.models import GraphRecommender
 from harness import DOCS, Experiment, Options, fill, markdown, mean, pick
-from harness.data import Part, example_settings, interactions, load, of_users, trained
+from harness.data import Part, interactions, load, of_users, trained
+from harness.settings import example_settings
 from harness.stats import Rows
 from harness.workers import seconds
 

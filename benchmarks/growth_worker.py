@@ -17,6 +17,7 @@ from torch_geometric.data import HeteroData
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader, SubgraphLoader
 from gtc_pyg.models import FREEDOM, GTC, GraphRecommender, LightGCN
+from gtc_pyg.nn import BPR
 from gtc_pyg.transforms import ItemKNNGraph
 from harness.workers import status_mib
 
@@ -66,7 +67,9 @@ def model_of(name: str, data: HeteroData) -> GraphRecommender:
     if name == "lightgcn":
         del data[SIMILAR], data["item"].x_image, data["item"].x_text
         return LightGCN(*size)
-    return GTC(*size, widths) if name == "gtc" else FREEDOM(*size, widths, edge_dropout=0.0)
+    if name == "gtc":  # the plain form: no columns besides, one negative an interaction
+        return GTC(*size, widths, ranking=BPR(), heads=[], edge_dropout=0.0)
+    return FREEDOM(*size, widths, edge_dropout=0.0)
 
 
 def tables_of(model: GraphRecommender) -> list[Tensor]:

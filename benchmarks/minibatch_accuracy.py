@@ -9,7 +9,8 @@ from typing import Any
 from growth_report import NAMES, NONE, PAGE
 from gtc_pyg.datasets import InteractionDataset
 from harness import Experiment, Options, by_seed, column, fill, markdown, paired, pick, spread
-from harness.data import changed, example_settings, load, measured
+from harness.data import load, measured
+from harness.settings import changed, example_settings
 from harness.stats import Rows
 
 MINIBATCH = Experiment(

@@ -12,7 +12,8 @@ from torch_geometric.transforms import BaseTransform
 
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options, fill
-from harness.data import changed, example_settings, load, measured
+from harness.data import load, measured
+from harness.settings import example_settings
 from missing_modality_fills import MEASURED, REMOVED, TRAINED, fill_content, present_rows, quality
 from missing_modality_report import PAGE, draw, texts
 
@@ -64,7 +65,6 @@ def run_one(args: Namespace, cell: Mapping[str, Any]) -> dict[str, object]:
     chosen = replace(
         example_settings(args.dataset)["gtc"], modalities=[modality] if alone else None
     )
-    chosen = changed(chosen, {} if has is None else {"incomplete": (modality,)})
     epochs = {"epochs": args.epochs} if args.epochs else {}
     result = measured("gtc", dataset, chosen, seed, **epochs)
     return row | {

@@ -28,10 +28,11 @@ from harness import (
     shown,
     write_rows,
 )
-from harness.data import DATASETS, example_settings, to_json
+from harness.data import DATASETS
 from harness.data import load as load_data
 from harness.per_user import METRICS, per_user
 from harness.rows import claimed, lock_of
+from harness.settings import example_settings, to_json
 
 ROWS, TABLE = RESULTS / "accuracy.csv", RESULTS / "significance.csv"
 USERS = ROOT / "outputs" / "users"

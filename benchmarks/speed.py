@@ -15,15 +15,17 @@ import torch
 from gtc_pyg.experiment import Settings
 from gtc_pyg.lightning import GraphInputs
 from harness import Options, fill, source, write_text
-from harness.data import example_settings, interactions, load
+from harness.data import interactions, load
+from harness.settings import example_settings
 from harness.workers import KEEP, Worker, processor, ratios, warn_of_load
 from speed_report import PAGE, TABLES, read_results, texts, title
 from speed_worker import OURS
 
 REFERENCE = "pyg_lightgcn"
+PLAIN: dict[str, Any] = {"spectral_start": False, "weight_averaging": 0.0}
 LIKE_PYG = {  # what is searched for accuracy has other numbers of layers, and prunes
-    "freedom": Settings(model={"num_layers": 2, "edge_dropout": 0.0}),
-    "lightgcn": Settings(model={"num_layers": 2}),
+    "freedom": Settings(model={"num_layers": 2, "edge_dropout": 0.0}, **PLAIN),
+    "lightgcn": Settings(model={"num_layers": 2}, **PLAIN),
 }
 HIDE = "import sys; sys.modules.update(torch_scatter=None, torch_sparse=None)"  # as not installed
 
@@ -45,7 +47,7 @@ def prepare(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     tensors |= {"weights": inputs.edge_weight_dict, **dict(zip(names, sizes, strict=True))}
     torch.save(tensors, path)
     settings = example_settings(args.dataset) | LIKE_PYG
-    told = ("lr", "modalities", "weight_averaging")
+    told = ("lr", "modalities", "spectral_start", "weight_averaging")
     chosen = {
         name: {"model": dict(of.model), **{key: getattr(of, key) for key in told}}
         for name, of in settings.items()

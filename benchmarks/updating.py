@@ -17,7 +17,8 @@ from gtc_pyg.experiment import train
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import DOCS, Experiment, Options, fill, markdown, mean, pick
-from harness.data import GRAPHS, example_settings, interactions, load
+from harness.data import GRAPHS, interactions, load
+from harness.settings import example_settings
 from harness.stats import Rows
 
 WAYS = ("before", "updated", "anew")

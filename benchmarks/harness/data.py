@@ -1,10 +1,7 @@
-"""Data sets as the example scripts have them, their settings, parts of them, weights kept."""
+"""Data sets as the example scripts have them, parts of them, weights that are kept."""
 
-import json
-import runpy
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +14,13 @@ from gtc_pyg.experiment import Settings, build_model, train
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.transforms import ItemKNNGraph
 
-from .rows import ROOT, lock_of, replaced
+from .rows import lock_of, replaced
 
 TITLES = {
     "tiktok": "TikTok",
     "lfm2k": "LFM2k (image: graph-derived features)",
     "baby": "Baby (graph-derived features)",
 }
-SCRIPTS = {"tiktok": "tiktok", "lfm2k": "lfm2k", "baby": "baby", "planted": "quickstart"}
 GRAPHS = {
     "tiktok": ItemKNNGraph(k=10),
     "lfm2k": ItemKNNGraph(k=10),
@@ -43,29 +39,6 @@ def load(name: str, root: str | Path, *graph: Any) -> InteractionDataset:
         return PlantedPreferences(transform=ItemKNNGraph(k=10))
     with lock_of(Path(root)):  # the first one prepares the data
         return DATASETS[name](root, *graph)
-
-
-def example_settings(dataset: str) -> dict[str, Settings]:
-    """The settings of the data set's example script by model."""
-    return runpy.run_path(str(ROOT / "examples" / f"{SCRIPTS[dataset]}.py"))["SETTINGS"]
-
-
-def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Settings with some values replaced: of the training where it has the name, or the model."""
-    names = {field.name for field in fields(Settings)} & set(changes)
-    own = {name: changes[name] for name in names}
-    model = {name: value for name, value in changes.items() if name not in names}
-    return replace(settings, **{"model": {**settings.model, **model}, **own})
-
-
-def to_json(settings: Settings) -> str:
-    """All that ``Settings`` has, keys in order; :func:`from_json` reads it."""
-    return json.dumps({**asdict(settings), "model": dict(settings.model)}, sort_keys=True)
-
-
-def from_json(text: str) -> Settings:
-    """Settings from a row."""
-    return Settings(**json.loads(text))
 
 
 def interactions(dataset: InteractionDataset, split: str) -> Tensor:

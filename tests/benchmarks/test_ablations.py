@@ -10,7 +10,8 @@ from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import filled
-from harness.data import DATASETS, GRAPHS, TITLES, example_settings, from_json, to_json
+from harness.data import DATASETS, GRAPHS, TITLES
+from harness.settings import example_settings, from_json, to_json
 from report import README
 
 SMALL = Settings(
@@ -18,7 +19,10 @@ SMALL = Settings(
     weight_averaging=0.5,
     epochs=2,
     batch_size=256,
-    model={"hidden_channels": 8, "low_pass_strength": 0.5, "low_pass_channels": 4},
+    model={
+        "content_filter": {"channels": 8},
+        "heads": [{"class": "SpectralHead", "channels": 4}, {"class": "ItemBias"}],
+    },
     spectral_start=True,
 )
 
@@ -42,7 +46,7 @@ def test_every_variant_changes_what_it_says_and_makes_a_model(small):
     texts = [to_json(settings) for settings in made.values()]
     assert len(set(texts)) == len(texts)
     for settings in made.values():
-        build_model("gtc", small, settings.modalities, settings.spectral_start, **settings.model)
+        build_model("gtc", small, settings.modalities, **settings.model)
 
 
 @pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
