@@ -48,14 +48,12 @@ def without(name: str, dataset: str, modalities: Sequence[str]) -> ItemKNNGraph:
 
 
 def report(args: Namespace) -> None:
-    """Fills the page and draws."""
     from ablations_report import write
 
     write(ABLATIONS.rows(args.out))
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     base, dataset = example_settings(args.dataset)["gtc"], load(args.dataset, args.root)
     names = list(dataset.modalities)
     variants = [*SWEPT] if args.sweep else [*VARIANTS, *(LEFT_OUT + name for name in names)]

@@ -117,13 +117,11 @@ def draw(rows: Rows, path: Path = PLOT) -> None:
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     plot = FIGURE if any("=" in row["variant"] for row in rows) else NONE
     return {"ablations": tables(rows), "sensitivity": plot}
 
 
 def write(rows: Rows) -> None:
-    """Fills the page and draws."""
     if texts(rows)["sensitivity"] == FIGURE:
         draw(rows)
     fill(PAGE, texts(rows))

@@ -36,7 +36,6 @@ def run_one(cell: Mapping[str, Any]) -> dict[str, object]:
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet, shop by shop."""
     grid = [
         {"users": users, "model": model, "seed": seed}
         for users in args.users

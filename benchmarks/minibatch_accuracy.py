@@ -42,7 +42,6 @@ def run_one(dataset: InteractionDataset, model: str, fan_out: str, seed: int) ->
 
 
 def run(args: argparse.Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     dataset = cache(lambda: load("tiktok", args.root))
 
     def measure(cell: Mapping[str, Any]) -> dict[str, object]:
@@ -82,7 +81,6 @@ def accuracy_table(rows: Rows) -> str:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Fills the page."""
     fill(PAGE, {"accuracy": accuracy_table(MINIBATCH.rows(args.out))})
 
 

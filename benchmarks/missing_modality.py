@@ -76,7 +76,6 @@ def run_one(args: Namespace, cell: Mapping[str, Any]) -> dict[str, object]:
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     shared = {"dataset": args.dataset, "modality": REMOVED[args.dataset]}
     shared["given"] = "content only" if args.no_train else args.given
     grid = [
@@ -89,7 +88,6 @@ def run(args: Namespace) -> None:
 
 
 def report(args: Namespace) -> None:
-    """Fills the page and draws."""
     rows = MISSING.rows(args.out)
     fill(PAGE, texts(rows))
     draw(rows)

@@ -67,7 +67,6 @@ def gain_table(rows: Rows) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """One and two processes in turns, and the table."""
     if args.work:
         return work(args.work[0], args.root, int(args.work[1]), args.out)
     for number in range(0 if args.write else args.rounds):

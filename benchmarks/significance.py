@@ -99,7 +99,6 @@ def report_once(path: Path, run: Run) -> None:
 
 
 def run(args: Namespace) -> None:
-    """All runs that are not kept yet, seed by seed."""
     settings, dataset = example_settings(args.dataset), load_data(args.dataset, args.root)
     for seed in args.seed:
         for model in args.models or list(settings):
@@ -176,7 +175,6 @@ def table(runs: Runs) -> list[dict[str, object]]:
 
 
 def start(args: Namespace) -> None:
-    """Trains, or compares what was trained."""
     if args.test:
         rows = table(read_runs(args.users))
         write_rows(args.table, HEADER, rows)  # anew: a p-value depends on all rows

@@ -173,7 +173,6 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def options() -> Options:
-    """Those of the command."""
     parser = Options(__file__, datasets=["tiktok", "lfm2k", "planted"], threads=None)
     known = [*OURS, REFERENCE, *([f"{REFERENCE}_bare"] if extras() else [])]
     known += [f"{REFERENCE}_sparse"] if "torch_sparse" in extras() else []
@@ -210,7 +209,6 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and prints."""
     result = measure(checked(args))
     for table in TABLES.values():
         print(title(result), table(result), "", sep="\n\n")

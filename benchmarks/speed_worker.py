@@ -225,5 +225,4 @@ class Task:
 
 
 def main(options: dict[str, Any]) -> Task:
-    """What the process is for."""
     return Task(options)

@@ -126,7 +126,6 @@ def run_one(source: InteractionDataset, cell: Mapping[str, Any]) -> dict[str, ob
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet."""
     source = cache(lambda: load(args.dataset, args.root, None))
     cell = {"dataset": args.dataset, "model": "gtc", "share": args.share}
     cell |= {"epochs": args.epochs, "patience": args.patience}

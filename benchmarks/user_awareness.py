@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from gtc_pyg import experiment
@@ -66,10 +66,8 @@ def auc(value: Tensor, truth: Tensor) -> float:
     """Chance that a planted entry of ``value`` [U, B] is larger than another; ties count half."""
     planted = torch.zeros_like(value, dtype=torch.bool).scatter_(1, truth.view(-1, 1), True)
     value = (value / value.mean(dim=0)).round(decimals=5)  # what is equal for all users is a tie
-    ranks = torch.from_numpy(rankdata(value)).view_as(value)
-    num_right, num_wrong = int(planted.sum()), int((~planted).sum())
-    above = float(ranks[planted].sum()) - num_right * (num_right + 1) / 2
-    return above / (num_right * num_wrong)
+    right, wrong = value[planted], value[~planted]
+    return float(mannwhitneyu(right, wrong).statistic) / (right.numel() * wrong.numel())
 
 
 def measure(
@@ -205,7 +203,6 @@ def plot(rows: Rows, path: Path) -> None:
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no rows yet, and what is made of them."""
     grid = [{"condition": name, "seed": seed} for name in VARIANTS for seed in args.seed]
     AWARENESS.run(grid, lambda cell: run_one(**cell), args.out)
     rows = AWARENESS.rows(args.out)

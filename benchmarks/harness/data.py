@@ -1,7 +1,7 @@
 """Data sets as the example scripts have them, parts of them, weights that are kept."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from torch import Tensor
 from gtc_pyg.datasets import InteractionDataset, LFM2k, MMRecFolder, PlantedPreferences, TikTok
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.experiment import Settings, build_model, train
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.transforms import ItemKNNGraph
 
 from .rows import lock_of, replaced
 
+Call = tuple[dict[str, Tensor], dict[Any, Tensor], dict[Any, Tensor]]
 TITLES = {
     "tiktok": "TikTok",
     "lfm2k": "LFM2k (image: graph-derived features)",
@@ -39,6 +41,20 @@ def load(name: str, root: str | Path, *graph: Any) -> InteractionDataset:
         return PlantedPreferences(transform=ItemKNNGraph(k=10))
     with lock_of(Path(root)):  # the first one prepares the data
         return DATASETS[name](root, *graph)
+
+
+def call_of(dataset: InteractionDataset, modalities: Sequence[str] | None = None) -> Call:
+    """What a model is given: content, edges and weights."""
+    inputs = GraphInputs.from_data(dataset[0], modalities)
+    return inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
+
+
+@torch.no_grad()
+def embedded(
+    model: GraphRecommender, dataset: InteractionDataset, modalities: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Users and items, as the model has them."""
+    return model(*call_of(dataset, modalities))
 
 
 def interactions(dataset: InteractionDataset, split: str) -> Tensor:
