@@ -9,16 +9,13 @@ from ablations_grid import LEFT_OUT, PUBLISHED, SWEPT, VARIANTS, WHOLE
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options
-from harness.data import DATASETS, GRAPHS, load, measured
+from harness.data import DATASETS, GRAPHS, load, measured, outcome
 from harness.settings import changed, complete, example_settings, to_json
 
-METRICS = {"recall@20": "Recall@20", "ndcg@20": "NDCG@20", "ndcg@5": "NDCG@5"}
-SPLITS = ("val", "test")
 ABLATIONS = Experiment(
     "ablations",
-    "dataset* variant* seed* settings "
-    + " ".join(f"{split}_{metric}" for split in SPLITS for metric in METRICS)
-    + " best_epoch epochs seconds",
+    "dataset* variant* seed* settings val_recall@20 val_ndcg@20 val_ndcg@5 test_recall@20 "
+    "test_ndcg@20 test_ndcg@5 best_epoch epochs seconds",
 )
 
 
@@ -68,14 +65,8 @@ def run(args: Namespace) -> None:
             graph = without(variant.removeprefix(LEFT_OUT), args.dataset, names)
             data = load(args.dataset, args.root, graph)
         result = measured("gtc", data, settings_of(variant, base, names), cell["seed"])
-        values = {
-            f"{split}_{key}": f"{found[name]:.6f}"
-            for split, found in zip(SPLITS, (result.val, result.test), strict=True)
-            for key, name in METRICS.items()
-        }
-        if args.sweep:
-            values |= {f"test_{metric}": "" for metric in METRICS}
-        return values | {"best_epoch": result.best_epoch, "epochs": len(result.history)}
+        columns = [n for n in ABLATIONS.header if not (args.sweep and n.startswith("test_"))]
+        return outcome(result, columns)
 
     texts = {name: to_json(settings_of(name, base, names)) for name in chosen}
     grid = [

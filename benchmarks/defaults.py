@@ -9,7 +9,7 @@ from gtc_pyg.datasets import InteractionDataset, PlantedPreferences
 from gtc_pyg.experiment import NAMES, Settings
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options, column, markdown, pick, spread
-from harness.data import measured
+from harness.data import measured, outcome
 from harness.stats import Rows
 
 METRICS = [f"{split}_{metric}" for split in ("val", "test") for metric in ("recall@20", "ndcg@5")]
@@ -29,10 +29,7 @@ def shop(users: int, seed: int) -> InteractionDataset:
 def run_one(cell: Mapping[str, Any]) -> dict[str, object]:
     """One model, with no argument said."""
     result = measured(cell["model"], shop(cell["users"], cell["seed"]), Settings(), cell["seed"])
-    found = {"val": result.val, "test": result.test}
-    names = {"recall@20": "Recall@20", "ndcg@5": "NDCG@5"}
-    values = {f"{s}_{k}": f"{found[s][name]:.6f}" for s in found for k, name in names.items()}
-    return values | {"best_epoch": result.best_epoch, "epochs": len(result.history)}
+    return outcome(result, DEFAULTS.header)
 
 
 def run(args: Namespace) -> None:

@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options, fill
-from harness.data import load, measured
+from harness.data import load, measured, outcome
 from harness.settings import example_settings
 from missing_modality_fills import MEASURED, REMOVED, TRAINED, fill_content, present_rows, quality
 from missing_modality_report import PAGE, draw, texts
@@ -67,12 +67,7 @@ def run_one(args: Namespace, cell: Mapping[str, Any]) -> dict[str, object]:
     )
     epochs = {"epochs": args.epochs} if args.epochs else {}
     result = measured("gtc", dataset, chosen, seed, **epochs)
-    return row | {
-        "val_recall@20": f"{result.val['Recall@20']:.6f}",
-        "test_recall@20": f"{result.test['Recall@20']:.6f}",
-        "test_ndcg@20": f"{result.test['NDCG@20']:.6f}",
-        "best_epoch": result.best_epoch,
-    }
+    return row | outcome(result, MISSING.header)
 
 
 def run(args: Namespace) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import Settings
 from harness import Experiment, Options
-from harness.data import DATASETS, load, measured
+from harness.data import DATASETS, load, measured, outcome
 from harness.settings import changed, example_settings, to_json
 from search_space import SPACES, in_parts
 
@@ -72,12 +72,8 @@ def run_trial(
     """Trains once; what comes back knows validation alone."""
     pruner = Pruner(finished)
     result = measured(model, dataset, settings, SEED, callbacks=[pruner])
-    metrics = ("Recall@20", "NDCG@20", "NDCG@5")
-    return {
+    return outcome(result, SEARCH.header) | {
         "seed": SEED,
-        **{f"val_{name.lower()}": f"{result.val[name]:.6f}" for name in metrics},
-        "best_epoch": result.best_epoch,
-        "epochs": len(result.history),
         "state": "pruned" if pruner.pruned else "finished",
         "curve": " ".join(f"{value:g}" for value in pruner.curve),
     }

@@ -21,11 +21,11 @@ from gtc_pyg.lightning import FitResult
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from harness import DOCS, Experiment, Options, fill
-from harness.data import DATASETS, interactions, load, measured
+from harness.data import DATASETS, interactions, load, measured, outcome
 from harness.settings import SCRIPTS, example_settings
 from harness.workers import processor, seconds, warn_of_load
 from time_to_quality_plot import draw
-from time_to_quality_report import MODELS, groups, texts
+from time_to_quality_report import METRICS, MODELS, groups, texts
 
 QUALITY = Experiment(
     "time_to_quality",
@@ -93,12 +93,7 @@ def row_of(result: FitResult, start: float, before: tuple[float, float]) -> dict
     """The row of a run; the seconds of its start, and ``before``, :func:`untrained` of it."""
     recall, evaluation = before
     recalls = [recall, *(row["val/Recall@20"] for row in result.history)]
-    return {
-        "best_epoch": result.best_epoch,
-        "val_recall@20": f"{result.val['Recall@20']:.6f}",
-        "val_ndcg@20": f"{result.val['NDCG@20']:.6f}",
-        "test_recall@20": f"{result.test['Recall@20']:.6f}",
-        "test_ndcg@20": f"{result.test['NDCG@20']:.6f}",
+    return outcome(result, ["best_epoch", *METRICS]) | {
         "process": PROCESS,
         "train_s": " ".join(f"{s:.4f}" for s in [start, *result.seconds]),
         "evaluation_s": " ".join(f"{s:.4f}" for s in [evaluation, *result.evaluation_seconds]),

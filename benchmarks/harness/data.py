@@ -1,7 +1,7 @@
 """Data sets as the example scripts have them, parts of them, weights that are kept."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,15 @@ def measured(
     """One training in a folder of its own, without a progress bar."""
     with tempfile.TemporaryDirectory() as folder:
         return train(model, dataset, settings, seed, out=folder, progress=False, **options)
+
+
+def outcome(result: Any, columns: Iterable[str]) -> dict[str, object]:
+    """What a training came to, of the columns that it knows: ``val_recall@20``, ``epochs`` ..."""
+    known = {"best_epoch": result.best_epoch, "epochs": len(result.history)}
+    for split in ("val", "test"):
+        found = getattr(result, split)
+        known |= {f"{split}_{name.lower()}": f"{value:.6f}" for name, value in found.items()}
+    return {name: known[name] for name in columns if name in known}
 
 
 def trained(
