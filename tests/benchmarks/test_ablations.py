@@ -11,7 +11,7 @@ from gtc_pyg.experiment import Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import filled
 from harness.data import DATASETS, GRAPHS, TITLES
-from harness.settings import example_settings, from_json, to_json
+from harness.settings import alike, example_settings, from_json, to_json
 from report import README
 
 SMALL = Settings(
@@ -55,6 +55,15 @@ def test_no_variant_is_the_setting_of_an_example(name):
     same = {name for name in bench.VARIANTS | bench.SWEPT if bench.is_same(name, base)}
     ranked_by_bpr = {"BPR"} if name == "tiktok" else set()
     assert same == ranked_by_bpr | {f"lr={base.lr:g}"}
+
+
+def test_committed_rows_mean_what_the_variants_say():
+    rows = {(r["dataset"], r["variant"], r["settings"]) for r in bench.ABLATIONS.rows()}
+    for dataset, variant, text in rows:
+        modalities = from_json(text).modalities  # without the one that is left out
+        made = bench.settings_of(variant, example_settings(dataset)["gtc"], modalities or ())
+        assert alike("gtc", text, to_json(made)), (dataset, variant)
+    assert not alike("gtc", text, to_json(replace(made, lr=1.0)))
 
 
 def test_runs_have_rows_and_what_has_a_row_is_skipped(small, tmp_path, monkeypatch):
