@@ -5,21 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablations_grid import DEFAULTS, LEFT_OUT, PUBLISHED, SWEEP, VARIANTS, WHOLE
+from ablations_grid import LEFT_OUT, PUBLISHED, SWEPT, VARIANTS, WHOLE
 from gtc_pyg.experiment import Settings
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options
-from harness.data import DATASETS, GRAPHS, changed, example_settings, load, measured, to_json
+from harness.data import DATASETS, GRAPHS, load, measured, outcome
+from harness.settings import changed, complete, example_settings, to_json
 
-METRICS = {"recall@20": "Recall@20", "ndcg@20": "NDCG@20", "ndcg@5": "NDCG@5"}
-SPLITS = ("val", "test")
 ABLATIONS = Experiment(
     "ablations",
-    "dataset* variant* seed* settings "
-    + " ".join(f"{split}_{metric}" for split in SPLITS for metric in METRICS)
-    + " best_epoch epochs seconds",
+    "dataset* variant* seed* settings val_recall@20 val_ndcg@20 val_ndcg@5 test_recall@20 "
+    "test_ndcg@20 test_ndcg@5 best_epoch epochs seconds",
 )
-SWEPT = {f"{name}={x:g}": {name: x} for name, values in SWEEP.items() for x in values}
 
 
 def settings_of(variant: str, base: Settings, modalities: Sequence[str] = ()) -> Settings:
@@ -30,17 +27,14 @@ def settings_of(variant: str, base: Settings, modalities: Sequence[str] = ()) ->
     changes = (VARIANTS | SWEPT)[variant]
     if changes is PUBLISHED:
         return Settings(modalities=base.modalities, **changes)
-    return changed(base, changes)
+    return changed(base, changes(complete("gtc", base).model) if callable(changes) else changes)
 
 
 def is_same(variant: str, base: Settings) -> bool:
-    """Whether a variant only says what is so already; the defaults of GTC count as said."""
+    """Whether a variant only says what is so already."""
     if variant == WHOLE or variant.startswith(LEFT_OUT):
         return False
-    ours, theirs = (
-        replace(s, model={**DEFAULTS, **s.model}) for s in (base, settings_of(variant, base))
-    )
-    return ours == theirs
+    return complete("gtc", base) == complete("gtc", settings_of(variant, base))
 
 
 def without(name: str, dataset: str, modalities: Sequence[str]) -> ItemKNNGraph:
@@ -51,14 +45,12 @@ def without(name: str, dataset: str, modalities: Sequence[str]) -> ItemKNNGraph:
 
 
 def report(args: Namespace) -> None:
-    """Fills the page and draws."""
     from ablations_report import write
 
     write(ABLATIONS.rows(args.out))
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     base, dataset = example_settings(args.dataset)["gtc"], load(args.dataset, args.root)
     names = list(dataset.modalities)
     variants = [*SWEPT] if args.sweep else [*VARIANTS, *(LEFT_OUT + name for name in names)]
@@ -73,14 +65,8 @@ def run(args: Namespace) -> None:
             graph = without(variant.removeprefix(LEFT_OUT), args.dataset, names)
             data = load(args.dataset, args.root, graph)
         result = measured("gtc", data, settings_of(variant, base, names), cell["seed"])
-        values = {
-            f"{split}_{key}": f"{found[name]:.6f}"
-            for split, found in zip(SPLITS, (result.val, result.test), strict=True)
-            for key, name in METRICS.items()
-        }
-        if args.sweep:
-            values |= {f"test_{metric}": "" for metric in METRICS}
-        return values | {"best_epoch": result.best_epoch, "epochs": len(result.history)}
+        columns = [n for n in ABLATIONS.header if not (args.sweep and n.startswith("test_"))]
+        return outcome(result, columns)
 
     texts = {name: to_json(settings_of(name, base, names)) for name in chosen}
     grid = [

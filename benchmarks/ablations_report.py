@@ -1,13 +1,14 @@
 """Tables and plot of docs/ablations.md from the rows of benchmarks/ablations.py."""
 
 import statistics
-from dataclasses import fields
+from functools import reduce
 from pathlib import Path
 
-from ablations_grid import DEFAULTS, SWEEP, VARIANTS, WHOLE
+from ablations_grid import SWEEP, VARIANTS, WHOLE
 from gtc_pyg.experiment import Settings
 from harness import DOCS, by_seed, column, figure, fill, markdown, mean, paired, pick
-from harness.data import TITLES, from_json
+from harness.data import TITLES
+from harness.settings import PLACES, complete, from_json
 from harness.stats import Rows
 
 PAGE, PLOT = DOCS / "ablations.md", DOCS / "images" / "sensitivity.png"
@@ -61,10 +62,11 @@ def tables(rows: Rows) -> str:
 
 
 def value_of(settings: Settings, name: str) -> float:
-    """What a setting has for an argument: of the training, of the model, or the model's default."""
-    if name in {field.name for field in fields(Settings)}:
+    """What a setting has for an argument of the training, of the model or of a part."""
+    if hasattr(settings, name):
         return float(getattr(settings, name))
-    return float(settings.model.get(name, DEFAULTS[name]))
+    whole = complete("gtc", settings).model
+    return float(reduce(lambda part, key: part[key], PLACES[name].split("."), whole))
 
 
 def line(rows: Rows, dataset: str, name: str) -> list[tuple[float, float]]:
@@ -115,13 +117,11 @@ def draw(rows: Rows, path: Path = PLOT) -> None:
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     plot = FIGURE if any("=" in row["variant"] for row in rows) else NONE
     return {"ablations": tables(rows), "sensitivity": plot}
 
 
 def write(rows: Rows) -> None:
-    """Fills the page and draws."""
     if texts(rows)["sensitivity"] == FIGURE:
         draw(rows)
     fill(PAGE, texts(rows))

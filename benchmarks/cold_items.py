@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,10 @@ from cold_items_report import PAGE, TESTS, tests, texts
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.datasets.interaction_tables import SPLITS
 from gtc_pyg.functional import normalize_rows
-from gtc_pyg.lightning.data_module import GraphInputs
 from harness import RESULTS, ROOT, Experiment, Options, fill, read_rows, write_rows
-from harness.data import GRAPHS, Part, example_settings, interactions, load, trained
+from harness.data import GRAPHS, Part, call_of, interactions, load, trained
+from harness.per_user import recall_and_ndcg
+from harness.settings import example_settings
 from significance import save
 
 COLD = Experiment("cold_items", "dataset* method split* seed* recall@20 ndcg@20 users items labels")
@@ -44,10 +46,10 @@ def case(args: Namespace, seed: int) -> tuple[InteractionDataset, Tensor, dict[s
     return Part(whole, cold=cold, pre_transform=GRAPHS[args.dataset]), cold, labels
 
 
-def similar(inputs: GraphInputs, known: Tensor) -> Tensor:
+def similar(edges: dict[Any, Tensor], weights: dict[Any, Tensor], known: Tensor) -> Tensor:
     """Item graph ``[I, I]`` with columns of items with interactions alone, rows that sum to 1."""
     key = ("item", "similar", "item")
-    (source, target), weight = inputs.edge_index_dict[key], inputs.edge_weight_dict[key]
+    (source, target), weight = edges[key], weights[key]
     kept, size = known[source], known.numel()
     total = torch.zeros(size).index_add_(0, target[kept], weight[kept]).clamp(min=1e-12)
     value = weight[kept] / total[target[kept]]
@@ -72,8 +74,7 @@ def score_all(
         chosen, name = example_settings(args.dataset)[model], f"{'choose-' * args.choose}{seed}"
         path = args.models / f"{args.dataset}-{model}-{name}.pt"
         network, _ = trained(model, dataset, chosen, seed, path)
-        inputs = GraphInputs.from_data(dataset[0], chosen.modalities)
-        call = inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
+        call = call_of(dataset, chosen.modalities)
         user_emb, item_emb = network(*call)
         embedder = network.item_embedder(*call)
         better = factors(user_emb, embedder.replace(item_emb)[items])
@@ -82,7 +83,7 @@ def score_all(
             found |= {"gtc": better, "gtc forward": as_it_comes}
         else:
             found |= {"freedom": as_it_comes, "freedom embedder": better}
-            own, graph = network.item_emb.weight, similar(inputs, known)
+            own, graph = network.item_emb.weight, similar(*call[1:], known)
             layers = network.num_layers + 1  # an item that nobody touched gets its own share alone
             smooth = network.csr_graph(*call[1:]).smooth(own * ~known.view(-1, 1))
             others = {"zero": item_emb - own / layers - smooth}
@@ -112,19 +113,13 @@ def score_all(
 def values(score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Recall@20 and NDCG@20 of each user, by scores and labels (bool) of all candidates."""
     top = score.topk(min(K, score.size(1)), dim=1).indices
-    hit, degree = label.gather(1, top).double(), label.sum(dim=1)
-    discount = 1 / torch.arange(2, top.size(1) + 2, dtype=torch.double).log2()
-    ideal = discount.cumsum(0)[degree.clamp(max=top.size(1)) - 1]
-    return hit.sum(dim=1) / degree, (hit * discount).sum(dim=1) / ideal
+    return recall_and_ndcg(label.gather(1, top), label.sum(dim=1))
 
 
 def chance(label: Tensor) -> tuple[Tensor, Tensor]:
     """What :func:`values` are on average over all orders of the candidates."""
     degree, num = label.sum(dim=1), label.size(1)
-    discount = 1 / torch.arange(2, min(K, num) + 2, dtype=torch.double).log2()
-    ideal = discount.cumsum(0)[degree.clamp(max=len(discount)) - 1]
-    recall = torch.full((len(label),), min(K, num) / num, dtype=torch.double)
-    return recall, degree / num * discount.sum() / ideal
+    return recall_and_ndcg((degree.double() / num).view(-1, 1).expand(-1, min(K, num)), degree)
 
 
 def measure(args: Namespace, seed: int) -> list[dict[str, object]]:
@@ -155,7 +150,6 @@ def measure(args: Namespace, seed: int) -> list[dict[str, object]]:
 
 
 def run(args: Namespace) -> None:
-    """All seeds that have no rows yet."""
     if max(args.seed) > PARTS - 2:
         raise ValueError(f"--seed must be at most {PARTS - 2}, a part for each (got {args.seed})")
     split = "val" if args.choose else "test"
@@ -165,7 +159,6 @@ def run(args: Namespace) -> None:
 
 
 def start(args: Namespace) -> None:
-    """Measures, or compares what is there."""
     if args.test:
         write_rows(args.table, TESTS, tests(COLD.rows(args.out), args.users))
     else:
@@ -173,7 +166,6 @@ def start(args: Namespace) -> None:
 
 
 def report(args: Namespace) -> None:
-    """Fills the page."""
     fill(args.page, texts(COLD.rows(args.out), read_rows(args.table)))
 
 

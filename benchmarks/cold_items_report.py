@@ -96,5 +96,4 @@ def case_table(rows: Rows) -> str:
 
 
 def texts(rows: Rows, compared: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {"cases": case_table(rows), "results": result_table(rows, compared)}

@@ -117,7 +117,6 @@ def draw(user: int, path: Path) -> None:
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no rows yet, or a picture."""
     if args.plot is not None:
         draw(args.plot, PLOT)
         return
@@ -127,7 +126,6 @@ def run(args: Namespace) -> None:
 
 
 def report(args: Namespace) -> None:
-    """Fills the page."""
     text = table(EXPLANATIONS.rows(args.out))
     print(text)
     fill(PAGE, {"table": text})

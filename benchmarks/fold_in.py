@@ -14,7 +14,8 @@ from gtc_pyg.evaluation import evaluate
 from gtc_pyg.experiment import MODELS, NAMES
 from gtc_pyg.models import GraphRecommender
 from harness import DOCS, Experiment, Options, fill, markdown, mean, pick
-from harness.data import Part, example_settings, interactions, load, of_users, trained
+from harness.data import Part, call_of, embedded, interactions, load, of_users, trained
+from harness.settings import example_settings
 from harness.stats import Rows
 from harness.workers import seconds
 
@@ -45,18 +46,6 @@ def repeated(edge_index: Tensor, num_users: int, times: int) -> Tensor:
     return out[:, out[0] < times]
 
 
-def call_of(dataset: InteractionDataset) -> tuple[dict, dict, dict]:
-    """What a model is given."""
-    data, similar = dataset[0], ("item", "similar", "item")
-    return dataset.features, data.edge_index_dict, {similar: data[similar].edge_weight}
-
-
-@torch.no_grad()
-def embed(model: GraphRecommender, dataset: InteractionDataset) -> tuple[Tensor, Tensor]:
-    """Users and items, as the model has them."""
-    return model(*call_of(dataset))
-
-
 def run_one(
     dataset: InteractionDataset, model_name: str, seed: int, args: Namespace
 ) -> dict[str, object]:
@@ -75,9 +64,9 @@ def run_one(
         )
 
     model, epoch = made(rest, f"without-{args.share}")
-    embedder, item_emb = model.user_embedder(*call_of(rest)), embed(model, rest)[1]
+    embedder, item_emb = model.user_embedder(*call_of(rest)), embedded(model, rest)[1]
     whole, epoch_trained = made(dataset, "everybody")
-    user_emb, items_trained = embed(whole, dataset)
+    user_emb, items_trained = embedded(whole, dataset)
     as_new = whole.user_embedder(*call_of(dataset))(given, num)
     degree = torch.bincount(interactions(rest, "train")[1], minlength=rest.num_items)
     zeros = torch.zeros(num, model.user_emb.embedding_dim)
@@ -105,7 +94,6 @@ def run_one(
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     if not 0 < args.share < 1:
         raise ValueError(f"--share must lie between 0 and 1 (got {args.share})")
     shared, dataset = {"dataset": args.dataset, "share": args.share}, cache(load)

@@ -107,14 +107,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Fills the page and draws."""
     rows = GROWTH.rows(args.out)
     fill(PAGE, texts(rows))
     draw(rows)
 
 
 def options() -> Options:
-    """Those of the command."""
     parser = Options(__file__, GROWTH.path, threads=2)
     parser.add("--interactions", [10**5, 10**6, 10**7, 2 * 10**7])
     parser.add("--models", MODELS, choices=MODELS)

@@ -104,7 +104,6 @@ def item_table(rows: Rows) -> str:
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {
         "plot": FIGURE if pick(rows, what="mini-batches", batch=MAIN) else NONE,
         "time": time_table(rows),

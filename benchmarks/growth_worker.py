@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import Embedding
 from torch_geometric.data import HeteroData
 
-from gtc_pyg.lightning import GraphInputs
+from gtc_pyg.lightning import GraphInputs, RecommenderModule
 from gtc_pyg.loader import InteractionLoader, SubgraphLoader
 from gtc_pyg.models import FREEDOM, GTC, GraphRecommender, LightGCN
+from gtc_pyg.nn import BPR
 from gtc_pyg.transforms import ItemKNNGraph
 from harness.workers import status_mib
 
@@ -66,7 +67,9 @@ def model_of(name: str, data: HeteroData) -> GraphRecommender:
     if name == "lightgcn":
         del data[SIMILAR], data["item"].x_image, data["item"].x_text
         return LightGCN(*size)
-    return GTC(*size, widths) if name == "gtc" else FREEDOM(*size, widths, edge_dropout=0.0)
+    if name == "gtc":  # the plain form: no columns besides, one negative an interaction
+        return GTC(*size, widths, ranking=BPR(), heads=[], edge_dropout=0.0)
+    return FREEDOM(*size, widths, edge_dropout=0.0)
 
 
 def tables_of(model: GraphRecommender) -> list[Tensor]:
@@ -114,15 +117,12 @@ def tensors_in(thing: object, visited: set[int] | None = None) -> Iterator[Tenso
 
 
 def optimizers_of(model: GraphRecommender, sparse: bool) -> list[torch.optim.Optimizer]:
-    """Those of :class:`gtc_pyg.lightning.RecommenderModule`."""
-    if not sparse:
-        return [torch.optim.Adam(model.parameters(), lr=0.001, fused=True)]
+    """Those of a training."""
+    module = RecommenderModule(model)
+    module.automatic_optimization = not sparse
     for table in (m for m in model.modules() if isinstance(m, Embedding)):
-        table.sparse = True
-    tables = {id(x) for x in tables_of(model)}
-    rest = [p for p in model.parameters() if id(p) not in tables]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.SparseAdam(tables_of(model), lr=0.001)]
-    return optimizers + ([torch.optim.Adam(rest, lr=0.001, fused=True)] if rest else [])
+        table.sparse = sparse
+    return module.configure_optimizers()
 
 
 def touch_states(optimizers: list[torch.optim.Optimizer]) -> None:
@@ -242,5 +242,4 @@ class ItemGraph:
 
 
 def main(run: dict[str, Any]) -> Training | ItemGraph:
-    """What the process is for."""
     return ItemGraph(run) if run["what"] == "item graph" else Training(run)

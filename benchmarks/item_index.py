@@ -97,7 +97,6 @@ def median_ratio(times: list[float], to: list[float]) -> float:
 
 
 def run(args: Namespace) -> None:
-    """Measures and appends what is still missing."""
     import faiss
 
     faiss.omp_set_num_threads(args.threads)
@@ -161,7 +160,6 @@ def conditions(rows: Rows) -> str:
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {"target": summary(rows), "item index": f"{conditions(rows)}\n\n{table(rows)}"}
 
 

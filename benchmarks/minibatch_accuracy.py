@@ -9,7 +9,8 @@ from typing import Any
 from growth_report import NAMES, NONE, PAGE
 from gtc_pyg.datasets import InteractionDataset
 from harness import Experiment, Options, by_seed, column, fill, markdown, paired, pick, spread
-from harness.data import changed, example_settings, load, measured
+from harness.data import load, measured, outcome
+from harness.settings import changed, example_settings
 from harness.stats import Rows
 
 MINIBATCH = Experiment(
@@ -31,17 +32,11 @@ def run_one(dataset: InteractionDataset, model: str, fan_out: str, seed: int) ->
     chosen = changed(example_settings("tiktok")[model], UNPRUNED[model])
     hops = None if fan_out == WHOLE else hops_of(fan_out)
     result = measured(model, dataset, chosen, seed, num_neighbors=hops)
-    return {
-        "val_recall@20": f"{result.val['Recall@20']:.6f}",
-        "test_recall@20": f"{result.test['Recall@20']:.6f}",
-        "best_epoch": result.best_epoch,
-        "epochs": len(result.history),
-        "seconds_per_epoch": f"{result.seconds_per_epoch:.2f}",
-    }
+    cost = {"seconds_per_epoch": f"{result.seconds_per_epoch:.2f}"}
+    return outcome(result, MINIBATCH.header) | cost
 
 
 def run(args: argparse.Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     dataset = cache(lambda: load("tiktok", args.root))
 
     def measure(cell: Mapping[str, Any]) -> dict[str, object]:
@@ -81,7 +76,6 @@ def accuracy_table(rows: Rows) -> str:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Fills the page."""
     fill(PAGE, {"accuracy": accuracy_table(MINIBATCH.rows(args.out))})
 
 

@@ -12,7 +12,8 @@ from torch_geometric.transforms import BaseTransform
 
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import Experiment, Options, fill
-from harness.data import changed, example_settings, load, measured
+from harness.data import load, measured, outcome
+from harness.settings import example_settings
 from missing_modality_fills import MEASURED, REMOVED, TRAINED, fill_content, present_rows, quality
 from missing_modality_report import PAGE, draw, texts
 
@@ -64,19 +65,12 @@ def run_one(args: Namespace, cell: Mapping[str, Any]) -> dict[str, object]:
     chosen = replace(
         example_settings(args.dataset)["gtc"], modalities=[modality] if alone else None
     )
-    chosen = changed(chosen, {} if has is None else {"incomplete": (modality,)})
     epochs = {"epochs": args.epochs} if args.epochs else {}
     result = measured("gtc", dataset, chosen, seed, **epochs)
-    return row | {
-        "val_recall@20": f"{result.val['Recall@20']:.6f}",
-        "test_recall@20": f"{result.test['Recall@20']:.6f}",
-        "test_ndcg@20": f"{result.test['NDCG@20']:.6f}",
-        "best_epoch": result.best_epoch,
-    }
+    return row | outcome(result, MISSING.header)
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet, seed by seed."""
     shared = {"dataset": args.dataset, "modality": REMOVED[args.dataset]}
     shared["given"] = "content only" if args.no_train else args.given
     grid = [
@@ -89,7 +83,6 @@ def run(args: Namespace) -> None:
 
 
 def report(args: Namespace) -> None:
-    """Fills the page and draws."""
     rows = MISSING.rows(args.out)
     fill(PAGE, texts(rows))
     draw(rows)

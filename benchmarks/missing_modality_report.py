@@ -106,7 +106,6 @@ def _rates(rows: Rows) -> list[str]:
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {"recall": recall_table(rows), "content": content_table(rows)}
 
 

@@ -141,7 +141,6 @@ def measure(
 
 
 def run(args: Namespace) -> None:
-    """Measures and appends what is still missing, each in a process of its own."""
     shared = {name: getattr(args, name) for name in RANKING.key[2:]}
     grid = [
         {"items": n, "users": args.users or min(8192, max(256, 2**28 // n)), **shared}
@@ -189,7 +188,6 @@ def conditions(rows: Rows) -> str:
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {"ranking": f"{conditions(rows)}\n\n{table(rows)}"}
 
 

@@ -64,13 +64,11 @@ def gains(tests: Rows, dataset: str) -> str:
 
 
 def texts() -> dict[str, str]:
-    """What stands between the marks of the README."""
     results = results_table(read_rows(ROWS), read_rows(TESTS))
     return {"results": results, "cost": cost_table(read_results())}
 
 
 def run(args: Namespace) -> None:
-    """Prints the tables, and writes them where that is asked for."""
     print(*texts().values(), sep="\n\n")
     if args.write:
         fill(README, texts())

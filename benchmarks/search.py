@@ -2,20 +2,18 @@
 
 import random
 import statistics
-import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gtc_pyg.datasets import InteractionDataset
-from gtc_pyg.experiment import Settings, build_model
-from gtc_pyg.lightning import fit
+from gtc_pyg.experiment import Settings
 from harness import Experiment, Options
-from harness.data import DATASETS, changed, example_settings, load, to_json
-from search_space import SPACES
+from harness.data import DATASETS, load, measured, outcome
+from harness.settings import changed, example_settings, to_json
+from search_space import SPACES, in_parts
 
 SEARCH = Experiment(
     "search",
@@ -27,11 +25,15 @@ TRIALS, SEED, WARM_UP, STARTUP = 20, 0, 10, 4
 
 def draw(model: str, dataset: str, trial: int, base: Settings) -> Settings:
     """The settings of a trial, whatever was drawn before: ``base`` itself for trial 0."""
-    drawn = {
+    return changed(base, in_parts(drawn(model, dataset, trial)) if trial else {})
+
+
+def drawn(model: str, dataset: str, trial: int) -> dict[str, Any]:
+    """What a trial draws of the model's space."""
+    return {
         name: random.Random(f"{model}/{dataset}/{trial}/{name}").choice(values)
         for name, values in SPACES[model].items()
     }
-    return changed(base, drawn if trial else {})
 
 
 def is_behind(curve: Sequence[float], finished: Sequence[Sequence[float]]) -> bool:
@@ -69,31 +71,9 @@ def run_trial(
 ) -> dict[str, object]:
     """Trains once; what comes back knows validation alone."""
     pruner = Pruner(finished)
-    torch.manual_seed(SEED)
-    network = build_model(
-        model, dataset, settings.modalities, settings.spectral_start, **settings.model
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        result = fit(
-            network,
-            dataset,
-            lr=settings.lr,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            patience=settings.patience,
-            weight_averaging=settings.weight_averaging,
-            modalities=settings.modalities,
-            seed=SEED,
-            out=folder,
-            progress=False,
-            callbacks=[pruner],
-        )
-    metrics = ("Recall@20", "NDCG@20", "NDCG@5")
-    return {
+    result = measured(model, dataset, settings, SEED, callbacks=[pruner])
+    return outcome(result, SEARCH.header) | {
         "seed": SEED,
-        **{f"val_{name.lower()}": f"{result.val[name]:.6f}" for name in metrics},
-        "best_epoch": result.best_epoch,
-        "epochs": len(result.history),
         "state": "pruned" if pruner.pruned else "finished",
         "curve": " ".join(f"{value:g}" for value in pruner.curve),
     }
@@ -115,17 +95,19 @@ def search(args: Namespace) -> None:
         raise ValueError(f"examples/{args.dataset}.py has no settings of {missing}")
     dataset = load(args.dataset, args.root)
 
-    def drawn(model: str, trial: int) -> Settings:
+    def settings_of(model: str, trial: int) -> Settings:
         return draw(model, args.dataset, trial, settings[model])
 
     def measure(cell: Mapping[str, Any]) -> dict[str, object]:
         def finished() -> list[list[float]]:
             return curves_of(SEARCH.rows(args.out), args.dataset, cell["model"])
 
-        return run_trial(dataset, cell["model"], drawn(cell["model"], cell["trial"]), finished)
+        return run_trial(
+            dataset, cell["model"], settings_of(cell["model"], cell["trial"]), finished
+        )
 
     grid = [
-        {"dataset": args.dataset, "model": m, "trial": t, "settings": to_json(drawn(m, t))}
+        {"dataset": args.dataset, "model": m, "trial": t, "settings": to_json(settings_of(m, t))}
         for t in range(args.trials)
         for m in models
     ]

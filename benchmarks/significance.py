@@ -28,10 +28,11 @@ from harness import (
     shown,
     write_rows,
 )
-from harness.data import DATASETS, example_settings, to_json
+from harness.data import DATASETS
 from harness.data import load as load_data
 from harness.per_user import METRICS, per_user
 from harness.rows import claimed, lock_of
+from harness.settings import example_settings, to_json
 
 ROWS, TABLE = RESULTS / "accuracy.csv", RESULTS / "significance.csv"
 USERS = ROOT / "outputs" / "users"
@@ -98,7 +99,6 @@ def report_once(path: Path, run: Run) -> None:
 
 
 def run(args: Namespace) -> None:
-    """All runs that are not kept yet, seed by seed."""
     settings, dataset = example_settings(args.dataset), load_data(args.dataset, args.root)
     for seed in args.seed:
         for model in args.models or list(settings):
@@ -175,7 +175,6 @@ def table(runs: Runs) -> list[dict[str, object]]:
 
 
 def start(args: Namespace) -> None:
-    """Trains, or compares what was trained."""
     if args.test:
         rows = table(read_runs(args.users))
         write_rows(args.table, HEADER, rows)  # anew: a p-value depends on all rows

@@ -15,15 +15,17 @@ import torch
 from gtc_pyg.experiment import Settings
 from gtc_pyg.lightning import GraphInputs
 from harness import Options, fill, source, write_text
-from harness.data import example_settings, interactions, load
+from harness.data import interactions, load
+from harness.settings import example_settings
 from harness.workers import KEEP, Worker, processor, ratios, warn_of_load
 from speed_report import PAGE, TABLES, read_results, texts, title
 from speed_worker import OURS
 
 REFERENCE = "pyg_lightgcn"
+PLAIN: dict[str, Any] = {"spectral_start": False, "weight_averaging": 0.0}
 LIKE_PYG = {  # what is searched for accuracy has other numbers of layers, and prunes
-    "freedom": Settings(model={"num_layers": 2, "edge_dropout": 0.0}),
-    "lightgcn": Settings(model={"num_layers": 2}),
+    "freedom": Settings(model={"num_layers": 2, "edge_dropout": 0.0}, **PLAIN),
+    "lightgcn": Settings(model={"num_layers": 2}, **PLAIN),
 }
 HIDE = "import sys; sys.modules.update(torch_scatter=None, torch_sparse=None)"  # as not installed
 
@@ -45,7 +47,7 @@ def prepare(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     tensors |= {"weights": inputs.edge_weight_dict, **dict(zip(names, sizes, strict=True))}
     torch.save(tensors, path)
     settings = example_settings(args.dataset) | LIKE_PYG
-    told = ("lr", "modalities", "weight_averaging")
+    told = ("lr", "modalities", "spectral_start", "weight_averaging")
     chosen = {
         name: {"model": dict(of.model), **{key: getattr(of, key) for key in told}}
         for name, of in settings.items()
@@ -171,7 +173,6 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def options() -> Options:
-    """Those of the command."""
     parser = Options(__file__, datasets=["tiktok", "lfm2k", "planted"], threads=None)
     known = [*OURS, REFERENCE, *([f"{REFERENCE}_bare"] if extras() else [])]
     known += [f"{REFERENCE}_sparse"] if "torch_sparse" in extras() else []
@@ -208,7 +209,6 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and prints."""
     result = measure(checked(args))
     for table in TABLES.values():
         print(title(result), table(result), "", sep="\n\n")

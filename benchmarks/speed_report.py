@@ -121,7 +121,6 @@ def title(result: dict[str, Any]) -> str:
 
 
 def texts(results: list[dict[str, Any]]) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {
         name: "\n\n".join(f"{title(result)}\n\n{table(result)}" for result in results)
         or "Not measured yet."

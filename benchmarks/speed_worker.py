@@ -19,15 +19,16 @@ OURS = {"gtc": "GTC", "freedom": "FREEDOM", "lightgcn": "LightGCN"}
 
 def our_steps(name: str, data: dict, options: dict) -> Iterator[None]:
     """A step of one of our models at each ``next``, as gtc_pyg.lightning takes it."""
-    from gtc_pyg import models
     from gtc_pyg.loader import InteractionLoader
+    from gtc_pyg.models.registry import build_model
 
     settings, sizes = options["settings"][name], (data["num_users"], data["num_items"])
     features, names = data["features"], settings["modalities"]
     names = names or [m for m in features if not m.startswith("has_")]
-    widths = [] if name == "lightgcn" else [{m: features[m].size(1) for m in names}]
-    model = getattr(models, OURS[name])(*sizes, *widths, **settings["model"]).to(options["device"])
-    model.fit_low_pass(data["edges"], data["weights"])  # nothing where it has no such filter
+    given = {"num_users": sizes[0], "num_items": sizes[1]}
+    given["in_channels"] = {m: features[m].size(1) for m in names}
+    model = build_model({"class": OURS[name], **settings["model"]}, **given).to(options["device"])
+    model.prepare(data["edges"], data["weights"], settings["spectral_start"])
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=True)
     decay = settings["weight_averaging"]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
@@ -224,5 +225,4 @@ class Task:
 
 
 def main(options: dict[str, Any]) -> Task:
-    """What the process is for."""
     return Task(options)

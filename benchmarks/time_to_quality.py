@@ -1,13 +1,11 @@
 """Seconds of training until validation Recall@20 first reaches LightGCN's best."""
 
-import contextlib
 import gc
-import io
 import os
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,7 +14,6 @@ from unittest import mock
 
 import torch
 
-from gtc_pyg import experiment
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.evaluation import evaluate
 from gtc_pyg.experiment import Settings, build_model
@@ -24,10 +21,11 @@ from gtc_pyg.lightning import FitResult
 from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from harness import DOCS, Experiment, Options, fill
-from harness.data import DATASETS, SCRIPTS, example_settings, load
+from harness.data import DATASETS, interactions, load, measured, outcome
+from harness.settings import SCRIPTS, example_settings
 from harness.workers import processor, seconds, warn_of_load
 from time_to_quality_plot import draw
-from time_to_quality_report import MODELS, groups, texts
+from time_to_quality_report import METRICS, MODELS, groups, texts
 
 QUALITY = Experiment(
     "time_to_quality",
@@ -59,57 +57,35 @@ def linked_root(name: str, root: Path, work: Path) -> Path:
 
 
 def train(
-    name: str,
-    model: str,
-    seed: int,
-    epochs: int | None,
-    dataset: InteractionDataset,
-    settings: Mapping[str, Settings],
-    logs: Path,
-    rows: Path | None = None,
+    model: str, dataset: InteractionDataset, settings: Settings, seed: int, **options: Any
 ) -> tuple[FitResult, float]:
-    """One run as the example script makes it, without its table and its progress bar.
+    """One run as the example script makes it, and the seconds in which the model was prepared."""
+    starts, prepare = [0.0], GraphRecommender.prepare
 
-    With it the seconds that the model took to start from the interactions and to make its low-pass
-    filter. Its metrics are appended to ``rows``, as the script's ``--out`` does.
-    """
-    more = ["--epochs", str(epochs)] if epochs else []
-    more += ["--out", str(rows)] if rows else []
-    options = ["--models", model, "--seed", str(seed), *more, "--logs", str(logs), "--quiet"]
-    args = experiment.parse_args(None, argv=options)
-    starts = [0.0]
-
-    def timed(method: Callable[..., None]) -> Callable[..., None]:
-        return lambda *args: starts.extend(seconds(lambda: method(*args)))
+    def timed(*args: Any, **more: Any) -> None:
+        starts.extend(seconds(lambda: prepare(*args, **more)))
 
     gc.collect()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        for name_of in ("start_from", "fit_low_pass"):
-            method = timed(getattr(GraphRecommender, name_of))
-            stack.enter_context(mock.patch.object(GraphRecommender, name_of, method))
-        return experiment.run(name, dataset, settings, args)[model][0], sum(starts)
+    with mock.patch.object(GraphRecommender, "prepare", timed):
+        return measured(model, dataset, settings, seed, **options), sum(starts)
 
 
+@torch.no_grad()
 def untrained(
-    model: str, seed: int, dataset: InteractionDataset, settings: Settings
+    model: str, dataset: InteractionDataset, settings: Settings, seed: int
 ) -> tuple[float, float]:
     """Validation Recall@20 of what a run begins with, and the seconds of this evaluation."""
     torch.manual_seed(seed)  # as train() in gtc_pyg.experiment
-    network = build_model(
-        model, dataset, settings.modalities, settings.spectral_start, **settings.model
-    )
+    network = build_model(model, dataset, settings.modalities, **settings.model)
+    inputs = GraphInputs.from_data(dataset[0], settings.modalities)
+    graph = inputs.edge_index_dict, inputs.edge_weight_dict
+    network.prepare(*graph, spectral_start=settings.spectral_start)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as Lightning's "auto"
-    inputs = GraphInputs.from_data(dataset[0], settings.modalities).to(device)
-    known, held_out = (
-        dataset.view(split)["user", "rates", "item"].edge_label_index.to(device)
-        for split in ("train", "val")
-    )
-    network = network.to(device).eval()
+    network, inputs = network.to(device).eval(), inputs.to(device)
+    known, held_out = (interactions(dataset, split).to(device) for split in ("train", "val"))
     start = time.perf_counter()
-    with torch.no_grad():
-        tables = network(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict)
-        recall = evaluate(*tables, held_out, [known])["Recall@20"]
+    tables = network(inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict)
+    recall = evaluate(*tables, held_out, [known])["Recall@20"]
     return recall, time.perf_counter() - start
 
 
@@ -117,12 +93,7 @@ def row_of(result: FitResult, start: float, before: tuple[float, float]) -> dict
     """The row of a run; the seconds of its start, and ``before``, :func:`untrained` of it."""
     recall, evaluation = before
     recalls = [recall, *(row["val/Recall@20"] for row in result.history)]
-    return {
-        "best_epoch": result.best_epoch,
-        "val_recall@20": f"{result.val['Recall@20']:.6f}",
-        "val_ndcg@20": f"{result.val['NDCG@20']:.6f}",
-        "test_recall@20": f"{result.test['Recall@20']:.6f}",
-        "test_ndcg@20": f"{result.test['NDCG@20']:.6f}",
+    return outcome(result, ["best_epoch", *METRICS]) | {
         "process": PROCESS,
         "train_s": " ".join(f"{s:.4f}" for s in [start, *result.seconds]),
         "evaluation_s": " ".join(f"{s:.4f}" for s in [evaluation, *result.evaluation_seconds]),
@@ -153,18 +124,16 @@ def run(args: Namespace) -> None:
             return load(name, root), example_settings(name)
 
         def measure(cell: Mapping[str, Any]) -> dict[str, object]:
-            name, model, seed = cell["dataset"], cell["model"], cell["seed"]
-            more = *given(name), work / "logs"
-            with contextlib.redirect_stderr(io.StringIO()):
-                train(name, model, seed, 1, *more)
-            result, start = train(name, model, seed, args.epochs, *more, args.metrics)
-            return row_of(result, start, untrained(model, seed, more[0], more[1][model]))
+            dataset, settings = given(cell["dataset"])
+            run = cell["model"], dataset, settings[cell["model"]], cell["seed"]
+            train(*run, epochs=1)
+            more = {"epochs": args.epochs} if args.epochs else {}
+            return row_of(*train(*run, **more), untrained(*run))
 
         QUALITY.run(grid, measure, args.out)
 
 
 def report(args: Namespace) -> None:
-    """Fills the page and draws."""
     rows = QUALITY.rows(args.out)
     fill(PAGE, texts(rows))
     if groups(rows):
@@ -178,8 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add("--datasets", list(DATASETS), choices=list(SCRIPTS))
     parser.add("--models", MODELS, choices=MODELS)
     parser.add("--epochs", type=int, help="largest number, or the example's")
-    parser.add("--work", type=Path, help="folder of processed data and checkpoints")
-    parser.add("--metrics", type=Path, help="append all metrics, as --out of a script does")
+    parser.add("--work", type=Path, help="folder of processed data")
     parser.start(argv, run, report)
 
 

@@ -216,7 +216,6 @@ PARTS = {
 
 
 def texts(rows: Rows) -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {name: make(rows) for name, make in PARTS.items()}
 
 

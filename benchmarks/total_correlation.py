@@ -227,7 +227,6 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 
 def run(args: Namespace) -> None:
-    """All that is still missing of what is asked for."""
     for name in QUESTIONS if args.name == "all" else [args.name]:
         _, grid, function = QUESTIONS[name]
 

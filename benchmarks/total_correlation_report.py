@@ -103,7 +103,6 @@ TABLES = {
 
 
 def texts() -> dict[str, str]:
-    """What stands between the marks of the page."""
     return {name: table() for name, table in TABLES.items()}
 
 
@@ -153,7 +152,6 @@ def plotted(path: Path) -> Iterator[Any]:
 
 
 def run(args: Namespace) -> None:
-    """Prints the tables, or writes the page and draws."""
     if args.write:
         draw(DOCS / "images")
         fill(PAGE, texts(), "\n")

@@ -17,7 +17,8 @@ from gtc_pyg.experiment import train
 from gtc_pyg.recommend import Recommender
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import DOCS, Experiment, Options, fill, markdown, mean, pick
-from harness.data import GRAPHS, example_settings, interactions, load
+from harness.data import GRAPHS, interactions, load
+from harness.settings import example_settings
 from harness.stats import Rows
 
 WAYS = ("before", "updated", "anew")
@@ -125,7 +126,6 @@ def run_one(source: InteractionDataset, cell: Mapping[str, Any]) -> dict[str, ob
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no row yet."""
     source = cache(lambda: load(args.dataset, args.root, None))
     cell = {"dataset": args.dataset, "model": "gtc", "share": args.share}
     cell |= {"epochs": args.epochs, "patience": args.patience}

@@ -2,25 +2,50 @@
 
 import statistics
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
+from gtc_pyg import experiment
 from gtc_pyg.datasets import PlantedPreferences
+from gtc_pyg.experiment import Settings
 from gtc_pyg.explain import filter_relevance, filter_share, score_share
-from gtc_pyg.lightning import GraphInputs, fit
+from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import DOCS, ROOT, Experiment, Options, column, figure, fill, markdown, pick
-from harness.data import example_settings
+from harness.settings import changed
 from harness.stats import Rows
 
 AWARENESS = Experiment("user_awareness", "condition* measure modality users seed* auc recall@20")
 PAGE = DOCS / "user_awareness.md"
-MODEL = example_settings("planted")["gtc"].model
-VARIANTS = {name: {**MODEL, "condition": name} for name in ("user", "item")}
+SETTINGS = Settings(
+    lr=0.01,
+    epochs=60,
+    patience=10,
+    batch_size=2048,
+    spectral_start=False,
+    weight_averaging=0.0,
+    model={
+        "content_filter": {
+            "hidden_channels": 128,
+            "start_step": 300,
+            "strength": 0.2,
+            "loss_batch_size": 2048,
+            "user_ids": False,
+        },
+        "ranking": {"class": "BPR", "scale": 5.0},
+        "heads": [],
+        "edge_dropout": 0.5,
+        "loss_weights": {"filter": 1.0},
+    },
+)
+VARIANTS = {
+    name: changed(SETTINGS, {"content_filter": {"condition": name}}) for name in ("user", "item")
+}
 SHOWN = [  # label, condition, measure
     ("relevance of a block, fixed gates", "user", "relevance, fixed gates"),
     ("relevance of a block, all of the input", "user", "relevance, all of the input"),
@@ -41,10 +66,8 @@ def auc(value: Tensor, truth: Tensor) -> float:
     """Chance that a planted entry of ``value`` [U, B] is larger than another; ties count half."""
     planted = torch.zeros_like(value, dtype=torch.bool).scatter_(1, truth.view(-1, 1), True)
     value = (value / value.mean(dim=0)).round(decimals=5)  # what is equal for all users is a tie
-    ranks = torch.from_numpy(rankdata(value)).view_as(value)
-    num_right, num_wrong = int(planted.sum()), int((~planted).sum())
-    above = float(ranks[planted].sum()) - num_right * (num_right + 1) / 2
-    return above / (num_right * num_wrong)
+    right, wrong = value[planted], value[~planted]
+    return float(mannwhitneyu(right, wrong).statistic) / (right.numel() * wrong.numel())
 
 
 def measure(
@@ -52,14 +75,14 @@ def measure(
 ) -> list[tuple[str, str, str, float]]:
     """Rows (measure, modality, users, AUC)."""
     user, blocks = dataset[0]["user"], dataset.block_slices
-    edges, rows = inputs.edge_index_dict, []
+    graph, rows = (inputs.edge_index_dict, inputs.edge_weight_dict), []
+    whole_graph = model.csr_graph(*graph)
     generator = torch.Generator().manual_seed(0)
     others = [torch.randperm(dataset.num_users, generator=generator) for _ in range(permutations)]
-    graph = model.csr_graph(edges, inputs.edge_weight_dict)
 
     def fixed(name: str, gate_of: Tensor | None = None) -> Tensor:
         columns = (
-            filter_relevance(model, inputs.features, graph, name, b, gate_of) for b in blocks
+            filter_relevance(model, inputs.features, graph[0], name, b, gate_of) for b in blocks
         )
         return torch.stack(list(columns), dim=1)
 
@@ -68,7 +91,7 @@ def measure(
         users, items = torch.arange(dataset.num_users).view(-1, 1), torch.arange(dataset.num_items)
 
         def content(features: dict[str, Tensor]) -> Tensor:
-            filtered = model.filter_content(features, graph)[name]
+            filtered = model.filter_content(features, *graph)[name]
             return filtered.for_pairs(users, items)
 
         before, columns = content(inputs.features), []
@@ -81,7 +104,7 @@ def measure(
 
     def ceiling(name: str) -> Tensor:
         x = inputs.features[name] - inputs.features[name].mean(dim=0)
-        mean = graph.mean_of_items(x)
+        mean = whole_graph.mean_of_items(x)
         return torch.stack([mean[:, block].norm(dim=1) for block in blocks], dim=1)
 
     for m, name in enumerate(inputs.features):
@@ -98,15 +121,19 @@ def measure(
                 rows.append((key, name, users, mean))
 
     def shares(filter_of: Tensor | None = None) -> Tensor:
-        found = (filter_share(model, inputs.features, graph, m, filter_of) for m in inputs.features)
-        return torch.stack(list(found), dim=1)
+        found = [
+            filter_share(model, inputs.features, graph[0], m, filter_of, graph[1])
+            for m in inputs.features
+        ]
+        return torch.stack(found, dim=1)
 
     of_others = torch.stack([shares(filter_of) for filter_of in others])
     added = [shares() - of_others.mean(dim=0), *(of_others - of_others.mean(dim=0))]
     # Differences may be negative: relative to their mean over users by subtraction.
     own, *theirs = (auc(1 + x - x.mean(dim=0), user.preferred_modality) for x in added)
-    erased = [score_share(model, inputs.features, graph, name) for name in inputs.features]
-    filtered = model.filter_content(inputs.features, graph).values()
+    given, more = (model, inputs.features, graph[0]), {"edge_weight_dict": graph[1]}
+    erased = [score_share(*given, name, **more) for name in inputs.features]
+    filtered = model.filter_content(inputs.features, *graph).values()
     weights = torch.stack([f.weight.detach() for f in filtered], dim=1)
     found = {
         "share, filter's": own,
@@ -126,12 +153,10 @@ def train(
 ) -> tuple[GTC, PlantedPreferences, GraphInputs, float]:
     """GTC with a condition, its data, and test Recall@20."""
     dataset = PlantedPreferences(*size, seed=seed, transform=ItemKNNGraph(k=10))
-    widths = {name: x.size(1) for name, x in dataset.features.items()}
-    torch.manual_seed(seed)
-    model = GTC(dataset.num_users, dataset.num_items, widths, **VARIANTS[condition])
-    options = {"lr": 0.01, "epochs": epochs, "patience": 10, "seed": seed, "progress": False}
-    result = fit(model, dataset, out=out, name=f"{condition}-{seed}", **options)
-    return model, dataset, GraphInputs.from_data(dataset[0]), result.test["Recall@20"]
+    settings = replace(VARIANTS[condition], epochs=epochs)
+    options = {"out": out, "name": f"{condition}-{seed}", "progress": False}
+    result = experiment.train("gtc", dataset, settings, seed, **options)
+    return result.model, dataset, GraphInputs.from_data(dataset[0]), result.test["Recall@20"]
 
 
 def run_one(condition: str, seed: int) -> list[dict[str, str]]:
@@ -178,7 +203,6 @@ def plot(rows: Rows, path: Path) -> None:
 
 
 def run(args: Namespace) -> None:
-    """All runs that have no rows yet, and what is made of them."""
     grid = [{"condition": name, "seed": seed} for name in VARIANTS for seed in args.seed]
     AWARENESS.run(grid, lambda cell: run_one(**cell), args.out)
     rows = AWARENESS.rows(args.out)

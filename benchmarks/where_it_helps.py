@@ -112,7 +112,6 @@ def draw(rows: Rows, path: Path = PLOT) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Makes the rows, or draws them."""
     if args.plot:
         draw(WHERE.rows(args.out))
     else:

@@ -1,10 +1,7 @@
-"""Data sets as the example scripts have them, their settings, parts of them, weights kept."""
+"""Data sets as the example scripts have them, parts of them, weights that are kept."""
 
-import json
-import runpy
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +11,18 @@ from torch import Tensor
 from gtc_pyg.datasets import InteractionDataset, LFM2k, MMRecFolder, PlantedPreferences, TikTok
 from gtc_pyg.datasets.interaction_tables import SPLITS, InteractionTables
 from gtc_pyg.experiment import Settings, build_model, train
+from gtc_pyg.loader import GraphInputs
 from gtc_pyg.models import GraphRecommender
 from gtc_pyg.transforms import ItemKNNGraph
 
-from .rows import ROOT, lock_of, replaced
+from .rows import lock_of, replaced
 
+Call = tuple[dict[str, Tensor], dict[Any, Tensor], dict[Any, Tensor]]
 TITLES = {
     "tiktok": "TikTok",
     "lfm2k": "LFM2k (image: graph-derived features)",
     "baby": "Baby (graph-derived features)",
 }
-SCRIPTS = {"tiktok": "tiktok", "lfm2k": "lfm2k", "baby": "baby", "planted": "quickstart"}
 GRAPHS = {
     "tiktok": ItemKNNGraph(k=10),
     "lfm2k": ItemKNNGraph(k=10),
@@ -45,27 +43,18 @@ def load(name: str, root: str | Path, *graph: Any) -> InteractionDataset:
         return DATASETS[name](root, *graph)
 
 
-def example_settings(dataset: str) -> dict[str, Settings]:
-    """The settings of the data set's example script by model."""
-    return runpy.run_path(str(ROOT / "examples" / f"{SCRIPTS[dataset]}.py"))["SETTINGS"]
+def call_of(dataset: InteractionDataset, modalities: Sequence[str] | None = None) -> Call:
+    """What a model is given: content, edges and weights."""
+    inputs = GraphInputs.from_data(dataset[0], modalities)
+    return inputs.features, inputs.edge_index_dict, inputs.edge_weight_dict
 
 
-def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Settings with some values replaced: of the training where it has the name, or the model."""
-    names = {field.name for field in fields(Settings)} & set(changes)
-    own = {name: changes[name] for name in names}
-    model = {name: value for name, value in changes.items() if name not in names}
-    return replace(settings, **{"model": {**settings.model, **model}, **own})
-
-
-def to_json(settings: Settings) -> str:
-    """All that ``Settings`` has, keys in order; :func:`from_json` reads it."""
-    return json.dumps({**asdict(settings), "model": dict(settings.model)}, sort_keys=True)
-
-
-def from_json(text: str) -> Settings:
-    """Settings from a row."""
-    return Settings(**json.loads(text))
+@torch.no_grad()
+def embedded(
+    model: GraphRecommender, dataset: InteractionDataset, modalities: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Users and items, as the model has them."""
+    return model(*call_of(dataset, modalities))
 
 
 def interactions(dataset: InteractionDataset, split: str) -> Tensor:
@@ -127,6 +116,15 @@ def measured(
     """One training in a folder of its own, without a progress bar."""
     with tempfile.TemporaryDirectory() as folder:
         return train(model, dataset, settings, seed, out=folder, progress=False, **options)
+
+
+def outcome(result: Any, columns: Iterable[str]) -> dict[str, object]:
+    """What a training came to, of the columns that it knows: ``val_recall@20``, ``epochs`` ..."""
+    known = {"best_epoch": result.best_epoch, "epochs": len(result.history)}
+    for split in ("val", "test"):
+        found = getattr(result, split)
+        known |= {f"{split}_{name.lower()}": f"{value:.6f}" for name, value in found.items()}
+    return {name: known[name] for name in columns if name in known}
 
 
 def trained(

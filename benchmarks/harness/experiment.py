@@ -14,6 +14,7 @@ import torch
 from gtc_pyg.utils.provenance import commit, versions
 
 from .rows import RESULTS, ROOT, append_rows, claimed, read_rows
+from .settings import alike
 
 Row = Mapping[str, Any]
 SOURCE = ("commit", "versions")
@@ -91,7 +92,7 @@ class Experiment:
             key = {name: cell[name] for name in self.key}
             with claimed(out, *key.values()) as mine:
                 done = [r for r in read_rows(out) if all(r[k] == str(v) for k, v in key.items())]
-                if done and any(done[0].get(k) != str(v) for k, v in cell.items()):
+                if done and not all(_same(cell, k, done[0].get(k)) for k in cell):
                     text = f"{out} has a row of other settings"
                     if strict:
                         raise ValueError(f"{text}: remove the rows like {key} and repeat")
@@ -107,6 +108,15 @@ class Experiment:
                 self.append(out, rows)
                 for row in rows:
                     print(shown(row), file=sys.stderr, flush=True)
+
+
+def _same(cell: Row, name: str, said: str | None) -> bool:
+    """Whether a row says of a column what the cell does; settings may have their earlier form."""
+    return said == str(cell[name]) or (
+        name == "settings"
+        and said is not None
+        and alike(cell.get("model", "gtc"), said, cell[name])
+    )
 
 
 class Options(argparse.ArgumentParser):

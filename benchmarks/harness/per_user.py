@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.lightning import InteractionDataModule
@@ -33,6 +34,14 @@ class PerUser(NamedTuple):
     """Whether it is among the user's first 20 ``[E]``."""
 
 
+def recall_and_ndcg(hit: Tensor, degree: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each list, by its hits ``[N, k]`` and how many items there were to find ``[N]``."""
+    rank = torch.arange(2, hit.size(1) + 2, device=hit.device, dtype=torch.double)
+    discount = 1 / rank.log2()
+    ideal = discount.cumsum(0)[degree.clamp(max=hit.size(1)) - 1]
+    return hit.sum(dim=1).double() / degree, (hit * discount).sum(dim=1) / ideal
+
+
 @torch.no_grad()
 def per_user(
     model: GraphRecommender, dataset: InteractionDataset, modalities: Sequence[str] | None = None
@@ -47,23 +56,17 @@ def per_user(
     trained = dataset[0]["user", "rates", "item"].edge_index.cpu()
     sizes = dataset.num_users, dataset.num_items
     degrees = [torch.bincount(x, minlength=n) for x, n in zip(trained, sizes, strict=True)]
-    parts: dict[str, list[torch.Tensor]] = {}
+    parts: dict[str, list[Tensor]] = {}
     for users in ranker.users.split(data.eval_batch_size):
         top = ranker.rank(user_emb, item_emb, users, max(k for _, k in METRICS))
         row, item = ranker.labels(users)
         first = torch.arange(users.numel(), device=device) * data.num_items
         shown, wanted = top + first.view(-1, 1), item + first[row]
         hit = torch.isin(shown, wanted) & (top >= 0)
-        degree = ranker.labels.degree[users]
-        rank = torch.arange(2, top.size(1) + 2, device=device, dtype=torch.double)
-        discount = 1 / rank.log2()
-        for metric, k in METRICS:
-            if metric == "recall":
-                value = hit[:, :k].sum(1).double() / degree
-            else:
-                ideal = discount[:k].cumsum(0)[degree.clamp(max=min(k, top.size(1))) - 1]
-                value = (hit * discount)[:, :k].sum(1) / ideal
-            parts.setdefault(f"{metric}@{k}", []).append(value)
+        for k in (20, 5):
+            pair = recall_and_ndcg(hit[:, :k], ranker.labels.degree[users])
+            for metric, value in zip(("recall", "ndcg"), pair, strict=True):
+                parts.setdefault(f"{metric}@{k}", []).append(value)
         parts.setdefault("item_degree", []).append(degrees[1][item.cpu()])
         parts.setdefault("found", []).append(torch.isin(wanted, shown[:, :20][top[:, :20] >= 0]))
     values = {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}

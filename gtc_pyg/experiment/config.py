@@ -136,7 +136,7 @@ def _read(
         start = base.get(name) or DEFAULTS[name]
         if "model" in entries:
             found = _arguments(path, f"{name}.model", entries["model"], MODELS[name])
-            values["model"] = _merged(start.model, found)
+            values["model"] = merged(start.model, found)
         made = replace(start, **values)
         _check_model(path, entries.get("model", node), name, made)
         yield name, made
@@ -184,14 +184,14 @@ def _parts(path: Path, what: str, node: Node, argument: str) -> Any:
     )
 
 
-def _merged(base: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     r"""Arguments with others before them, in parts of the same class one by one."""
     out = dict(base)
     for key, value in found.items():
         old = out.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             same = value.get("class") in (None, old.get("class"))
-            value = _merged(old, value) if same else value
+            value = merged(old, value) if same else value
         out[key] = value
     return out
 

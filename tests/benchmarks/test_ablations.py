@@ -10,7 +10,8 @@ from gtc_pyg.datasets import PlantedPreferences
 from gtc_pyg.experiment import Settings, build_model
 from gtc_pyg.transforms import ItemKNNGraph
 from harness import filled
-from harness.data import DATASETS, GRAPHS, TITLES, example_settings, from_json, to_json
+from harness.data import DATASETS, GRAPHS, TITLES
+from harness.settings import alike, example_settings, from_json, to_json
 from report import README
 
 SMALL = Settings(
@@ -18,7 +19,10 @@ SMALL = Settings(
     weight_averaging=0.5,
     epochs=2,
     batch_size=256,
-    model={"hidden_channels": 8, "low_pass_strength": 0.5, "low_pass_channels": 4},
+    model={
+        "content_filter": {"channels": 8},
+        "heads": [{"class": "SpectralHead", "channels": 4}, {"class": "ItemBias"}],
+    },
     spectral_start=True,
 )
 
@@ -42,7 +46,7 @@ def test_every_variant_changes_what_it_says_and_makes_a_model(small):
     texts = [to_json(settings) for settings in made.values()]
     assert len(set(texts)) == len(texts)
     for settings in made.values():
-        build_model("gtc", small, settings.modalities, settings.spectral_start, **settings.model)
+        build_model("gtc", small, settings.modalities, **settings.model)
 
 
 @pytest.mark.parametrize("name", ["tiktok", "lfm2k", "baby"])
@@ -51,6 +55,15 @@ def test_no_variant_is_the_setting_of_an_example(name):
     same = {name for name in bench.VARIANTS | bench.SWEPT if bench.is_same(name, base)}
     ranked_by_bpr = {"BPR"} if name == "tiktok" else set()
     assert same == ranked_by_bpr | {f"lr={base.lr:g}"}
+
+
+def test_committed_rows_mean_what_the_variants_say():
+    rows = {(r["dataset"], r["variant"], r["settings"]) for r in bench.ABLATIONS.rows()}
+    for dataset, variant, text in rows:
+        modalities = from_json(text).modalities  # without the one that is left out
+        made = bench.settings_of(variant, example_settings(dataset)["gtc"], modalities or ())
+        assert alike("gtc", text, to_json(made)), (dataset, variant)
+    assert not alike("gtc", text, to_json(replace(made, lr=1.0)))
 
 
 def test_runs_have_rows_and_what_has_a_row_is_skipped(small, tmp_path, monkeypatch):

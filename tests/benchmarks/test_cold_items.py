@@ -1,4 +1,3 @@
-from argparse import Namespace
 from itertools import permutations
 
 import numpy as np
@@ -61,11 +60,9 @@ def test_metrics_by_hand_and_chance_over_all_orders(monkeypatch):
 
 
 def test_the_item_graph_leaves_items_without_interactions_out():
-    inputs = Namespace(
-        edge_index_dict={("item", "similar", "item"): torch.tensor([[0, 1, 2, 0], [0, 0, 0, 2]])},
-        edge_weight_dict={("item", "similar", "item"): torch.tensor([1.0, 3.0, 5.0, 2.0])},
-    )
-    graph = bench.similar(inputs, torch.tensor([True, True, False])).to_dense()
+    edges = {("item", "similar", "item"): torch.tensor([[0, 1, 2, 0], [0, 0, 0, 2]])}
+    weights = {("item", "similar", "item"): torch.tensor([1.0, 3.0, 5.0, 2.0])}
+    graph = bench.similar(edges, weights, torch.tensor([True, True, False])).to_dense()
     assert graph.tolist() == [[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
 
 

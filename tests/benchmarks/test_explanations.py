@@ -39,7 +39,7 @@ def test_a_short_training_already_names_more_than_a_guess(tmp_path: Path) -> Non
 def test_the_best_new_items_are_none_of_a_users(planted: Callable) -> None:
     graph = planted()
     inputs = GraphInputs(graph.features, graph.edge_index_dict, graph.edge_weight_dict)
-    model = GTC(60, 40, graph.in_channels, 8)
+    model = GTC(60, 40, graph.in_channels, heads=[])
     score, best, own = best_new(model, inputs, 3)
     user, item = graph.edge_index_dict["user", "rates", "item"]
     for u in range(60):

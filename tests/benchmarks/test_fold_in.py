@@ -99,7 +99,7 @@ def test_a_row_has_what_a_model_gives(dataset, monkeypatch):
     assert set(bench.FOLD_IN.header) == {*row, *bench.FOLD_IN.key, "seconds", "commit", "versions"}
     users = bench.draw_users(dataset, 0.1, 0)
     train, test = (bench.interactions(dataset, split) for split in ("train", "test"))
-    user_emb, item_emb = bench.embed(trained("", dataset, None, 0, None)[0], dataset)
+    user_emb, item_emb = bench.embedded(trained("", dataset, None, 0, None)[0], dataset)
     recall = []
     for user in users.tolist():
         mine, held = (edges[1][edges[0] == user] for edges in (train, test))

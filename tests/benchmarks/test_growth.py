@@ -6,9 +6,9 @@ import torch
 import growth
 import growth_report
 import growth_worker
+from gtc_pyg.graph.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from gtc_pyg.lightning import GraphInputs
 from gtc_pyg.loader import InteractionLoader
-from gtc_pyg.models.csr_graph import ITEM_TO_USER, SIMILAR_ITEMS, USER_TO_ITEM
 from harness import filled
 
 QUARTILES = ["median", "q1", "q3"]

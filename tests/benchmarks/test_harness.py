@@ -1,5 +1,6 @@
 import csv
 import importlib
+import json
 import os
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from harness import (
     write_rows,
     write_text,
 )
-from harness.data import Part, changed, interactions, trained
+from harness.data import Part, interactions, trained
+from harness.settings import changed, complete, from_json, nested, to_json
 from harness.workers import Worker, ratios
 
 HEADER = ["model", "value"]
@@ -144,13 +146,46 @@ def test_rows_record_their_source_and_may_be_several(tmp_path):
 
 
 def test_rows_of_other_settings_are_refused_or_named(tmp_path, capsys):
-    out, cell = tmp_path / "rows.csv", {"model": "gtc", "seed": 0, "settings": "a"}
+    out, other = tmp_path / "rows.csv", {"settings": to_json(Settings(lr=0.5))}
+    cell = {"model": "gtc", "seed": 0, "settings": to_json(Settings())}
     GRID.run([cell], lambda cell: {"value": 1}, out)
     with pytest.raises(ValueError, match="other settings: remove the rows like"):
-        GRID.run([cell | {"settings": "b"}], None, out)
-    GRID.run([cell | {"settings": "b"}], None, out, strict=False)
+        GRID.run([cell | other], None, out)
+    GRID.run([cell | other], None, out, strict=False)
     assert "other settings, which is kept" in capsys.readouterr().err
     assert len(read_rows(out)) == 1
+    whole = to_json(complete("gtc", Settings()))
+    GRID.run([cell | {"settings": whole}], None, out)  # the same in more words
+
+
+def test_earlier_settings_are_read_as_the_parts_they_were():
+    earlier = {"score_scale": 2.0, "low_pass_strength": 0.25, "item_bias": True, "num_steps": 7}
+    earlier |= {"num_negatives": 8, "alignment": "pairwise", "filter_weight": 0.5}
+    settings = from_json(json.dumps({"lr": 0.1, "model": earlier}))
+    assert settings.model == {
+        "content_filter": {"strength": 0.05, "num_steps": 7},
+        "alignment": {"class": "PairwiseInfoNCE"},
+        "ranking": {"class": "SampledSoftmax", "num_negatives": 8, "scale": 2.0},
+        "heads": [
+            {"class": "SpectralHead", "channels": 128, "strength": 0.5},
+            {"class": "ItemBias"},
+        ],
+        "edge_dropout": 0.0,
+        "loss_weights": {"filter": 0.5},
+    }
+    plain = from_json(json.dumps({"model": {"similarity_gate": False}})).model
+    assert (plain["ranking"], plain["heads"]) == ({"class": "BPR", "scale": 1.0}, [])
+    assert plain["fusion"] == {"class": "UniformGate"}
+    assert from_json(to_json(settings)) == settings
+    assert from_json('{"model": {"edge_dropout": 0.5}}').model == {"edge_dropout": 0.5}
+
+
+def test_changes_reach_into_parts_and_the_training():
+    base = Settings(model={"ranking": {"class": "SampledSoftmax", "scale": 2.0}, "num_layers": 1})
+    found = changed(base, {"lr": 0.1, **nested("ranking.num_negatives", 5)})
+    assert found.lr == 0.1 and found.model["num_layers"] == 1
+    assert found.model["ranking"] == {"class": "SampledSoftmax", "scale": 2.0, "num_negatives": 5}
+    assert changed(base, {"ranking": {"class": "BPR"}}).model["ranking"] == {"class": "BPR"}
 
 
 def test_a_claimed_cell_is_left_to_its_process(tmp_path):

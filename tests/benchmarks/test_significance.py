@@ -11,8 +11,9 @@ pytest.importorskip("lightning")
 import significance as bench
 from gtc_pyg.experiment import Settings
 from harness import stats
-from harness.data import DATASETS, to_json
+from harness.data import DATASETS
 from harness.per_user import PerUser
+from harness.settings import to_json
 
 SETTINGS = {"gtc": Settings(epochs=2), "lightgcn": Settings(epochs=2)}
 RNG = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import torch
 import speed
 import speed_report
 import speed_worker
+from gtc_pyg.experiment import build_model
 from gtc_pyg.functional import spmm
 from gtc_pyg.lightning import GraphInputs, fit
 from gtc_pyg.models import FREEDOM, GTC, LightGCN
@@ -145,18 +146,15 @@ def test_floor_and_ratios_by_hand():
 def test_a_step_is_one_of_training(planted_dataset, model_class, decay, tmp_path):
     dataset = planted_dataset(60, 80, mean_degree=20.0)
     inputs, sizes = GraphInputs.from_data(dataset[0]), (dataset.num_users, dataset.num_items)
-    widths = [{m: x.size(1) for m, x in inputs.features.items()}]
-    widths = [] if model_class is LightGCN else widths
     torch.manual_seed(0)
     chosen = {"edge_dropout": 0.3}
-    chosen |= {"low_pass_strength": 0.5, "low_pass_channels": 8} if model_class is GTC else {}
-    model = model_class(*sizes, *widths, **chosen)
-    model.fit_low_pass(inputs.edge_index_dict, inputs.edge_weight_dict)
+    chosen |= {"heads": [{"class": "SpectralHead", "channels": 8}]} if model_class is GTC else {}
+    name = model_class.__name__.lower()
+    model = build_model(name, dataset, **chosen)
     options = {"batch_size": 128, "seed": 0, "weight_averaging": decay}
     fit(model, dataset, lr=0.01, epochs=1, out=tmp_path, progress=False, **options)
 
-    name = model_class.__name__.lower()
-    settings = {"lr": 0.01, "model": chosen, "modalities": None}
+    settings = {"spectral_start": True, "lr": 0.01, "model": chosen, "modalities": None}
     settings["weight_averaging"] = decay
     train = dataset.view("train")["user", "rates", "item"].edge_label_index
     data = {

@@ -32,7 +32,9 @@ def test_what_is_kept_back(source):
 
 
 def test_a_run_of_all_three_ways(source, monkeypatch):
-    settings = Settings(lr=0.01, epochs=2, model={"hidden_channels": 16}, batch_size=64)
+    settings = Settings(
+        lr=0.01, epochs=2, model={"content_filter": {"channels": 16}}, batch_size=64
+    )
     monkeypatch.setattr(updating, "example_settings", lambda name: {"gtc": settings})
     monkeypatch.setitem(updating.GRAPHS, "tiktok", ItemKNNGraph(k=5))
     cell = {"dataset": "tiktok", "share": 0.1, "epochs": 1, "patience": 1, "seed": 0}

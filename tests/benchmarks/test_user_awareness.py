@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from examples.quickstart import SETTINGS
-from user_awareness import AWARENESS, MODEL, PAGE, auc, measure, table, train
+from user_awareness import AWARENESS, PAGE, auc, measure, table, train
 
 
 def values(condition: str, measure: str, users: str = "preferred") -> list[float]:
@@ -48,10 +47,6 @@ def test_erasing_a_modality_is_shown_not_to_measure_the_filter() -> None:
 
 def test_the_page_shows_the_committed_rows() -> None:
     assert table(AWARENESS.rows()) in PAGE.read_text()
-
-
-def test_the_settings_are_those_of_the_demo() -> None:
-    assert SETTINGS["gtc"].model == MODEL
 
 
 def test_auc_by_hand() -> None:

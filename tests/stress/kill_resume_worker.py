@@ -85,13 +85,14 @@ def do(task: str, folder: Path, seed: int) -> Outcome:
     if task in TRAINED:
         name, graph = TRAINED[task]
         torch.manual_seed(seed)
-        settings = {} if name == "lightgcn" or graph == SAMPLED else {"edge_dropout": 0.3}
-        if name == "freedom" and graph == SAMPLED:
-            settings = {"edge_dropout": 0.0}
+        gtc = name == "gtc"
+        settings = {"content_filter": {"channels": 16}} if gtc else {"hidden_channels": 16}
+        if name != "lightgcn":
+            settings["edge_dropout"] = 0.0 if graph == SAMPLED else 0.3
         options: dict[str, Any] = {"lr": 0.01, "epochs": EPOCHS, "batch_size": 100, "patience": 3}
         options |= {"seed": seed, "weight_averaging": 0.8 if name == "gtc" else 0.0}
         options |= {"num_neighbors": [4, 3, 3] if graph == SAMPLED else None}
-        model = build_model(name, data, hidden_channels=16, **settings)
+        model = build_model(name, data, **settings)
         result = fit(model, data, out=folder, resume=True, progress=False, **options)
         weights = {k: digest(x.numpy().tobytes()) for k, x in result.model.state_dict().items()}
         reported = {key: getattr(result, key) for key in ("history", "best_epoch", "val", "test")}

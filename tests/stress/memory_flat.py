@@ -30,7 +30,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.harness import DOCS, RESULTS, fill, read_rows, write_rows
-from benchmarks.harness.data import example_settings, load
+from benchmarks.harness.data import load
+from benchmarks.harness.settings import example_settings
 from gtc_pyg.datasets import InteractionDataset
 from gtc_pyg.experiment import Settings
 from gtc_pyg.experiment.settings import train

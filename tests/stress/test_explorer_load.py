@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.harness import between, read_rows
-from gtc_pyg.models import GTC
+from gtc_pyg.models import GTC, ItemBias
 from gtc_pyg.recommend import Recommender
 from tests.stress import explorer_load as bench
 
@@ -15,7 +15,7 @@ from tests.stress import explorer_load as bench
 def recommender(planted_dataset):
     torch.manual_seed(0)
     dataset = planted_dataset(20, 30, ["image"], k=None, mean_degree=6.0)
-    return Recommender(GTC(20, 30, {"image": 32}, num_item_layers=0, item_bias=True), dataset)
+    return Recommender(GTC(20, 30, {"image": 32}, num_item_layers=0, heads=[ItemBias()]), dataset)
 
 
 def test_right_answers_are_told_from_wrong_ones(recommender, tmp_path):

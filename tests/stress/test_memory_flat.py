@@ -13,7 +13,7 @@ def test_growth_leaves_the_start_out_and_sees_a_leak():
 
 
 def test_a_row_for_each_epoch_whatever_validation_says(dataset):
-    settings = Settings(lr=0.5, model={"hidden_channels": 8}, patience=1)
+    settings = Settings(lr=0.5, model={"content_filter": {"channels": 8}}, patience=1)
     rows = memory_flat.measure(dataset, settings, epochs=12, seed=0)
     assert len(rows) == 12
     assert all(mib > 50 for mib, _ in rows)
