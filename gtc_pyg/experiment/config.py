@@ -23,7 +23,7 @@ from gtc_pyg.experiment.settings import DEFAULTS, MODELS, Settings
 from gtc_pyg.models.registry import OF_THE_DATA, PARTS, arguments_of, build_model
 
 _MOVED = {
-    "score_scale": "ranking: {scale: ...}",
+    "score_scale": "ranking: {class: ..., scale: ...}",
     "num_negatives": "ranking: {class: SampledSoftmax, num_negatives: ...}",
     "item_bias": "heads: [{class: ItemBias}]",
     **{

@@ -72,7 +72,7 @@ def make_graph(
         elif num_item_layers > 0:
             raise ValueError(
                 f"'edge_index_dict' lacks {key}; gtc_pyg.transforms.ItemKNNGraph adds it, and "
-                f"num_item_layers=0 does without"
+                f"num_item_layers=0 of the model and its heads does without"
             )
     graph = CSRGraph(edges, nodes)
     if nodes is None:  # else each direction is a sample of its own

@@ -130,7 +130,7 @@ def settings_of(
     """
     settings: dict[str, Any] = {"model": type(model).__name__, "start": model.init_method}
     for name in inspect.signature(type(model)).parameters:
-        settings[f"model's {name}"] = plain_value(getattr(model, name, None))
+        settings[f"model's {name}"] = _described(getattr(model, name, None))
     settings |= {name: value for name, value in options.items() if name != "trainer_kwargs"}
     plain = (bool, int, float, str)
     for name, value in dict(options["trainer_kwargs"] or {}).items():
@@ -145,6 +145,14 @@ def settings_of(
     settings["number of users"], settings["number of items"] = data.num_users, data.num_items
     texts = {name: json.dumps(value, default=repr) for name, value in settings.items()}
     return texts | {name: f"sha256 {_digest(x)}" for name, x in tensors.items()}
+
+
+def _described(value: Any) -> Any:
+    """Parts by their settings, those of one's own as they print."""
+    try:
+        return plain_value(value)
+    except ValueError:
+        return repr(value)
 
 
 def check_same(found: Mapping[str, str], wanted: Mapping[str, str], where: object) -> None:

@@ -123,6 +123,10 @@ def fit(
 ) -> FitResult:
     r"""Trains until validation Recall@20 stops rising, then reports the best epoch on test.
 
+    A model without weights to train (:class:`~gtc_pyg.models.SpectralFilter`) is fitted and ranked:
+    nothing is written, and ``modalities``, ``exclude_validation``, ``seed`` and ``trainer_kwargs``
+    alone matter.
+
     The defaults are for data of unknown size. They were found on planted shops of 500 to 20,000
     users (``benchmarks/results/defaults.csv``); presets for known data sets are
     :data:`gtc_pyg.experiment.DEFAULTS` and those of the examples.

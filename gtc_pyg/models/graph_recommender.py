@@ -50,8 +50,8 @@ class GraphRecommender(Module):
             :class:`~gtc_pyg.nn.SampledSoftmax`.
         heads: Columns beside the embeddings: :class:`~gtc_pyg.models.SpectralHead`,
             :class:`~gtc_pyg.models.ItemBias`.
-        edge_dropout: Share of the training interactions that :meth:`training_graph` prunes, popular
-            ones first (:func:`gtc_pyg.functional.degree_sensitive_sample`).
+        edge_dropout: Share of the training interactions that :meth:`training_graph` prunes, edges
+            between popular nodes first (:func:`gtc_pyg.functional.degree_sensitive_sample`).
     """
 
     num_item_layers = 0
@@ -78,6 +78,8 @@ class GraphRecommender(Module):
         check_least(1, num_users=num_users, num_items=num_items)
         if not 0 <= edge_dropout < 1:
             raise ValueError(f"'edge_dropout' must lie in [0, 1) (got {edge_dropout})")
+        if ranking is not None and not isinstance(ranking, RankingLoss):
+            raise ValueError(f"'ranking' must be a BPR or SampledSoftmax (got {ranking!r:.80})")
         self.num_users = num_users
         self.num_items = num_items
         self.hidden_channels = hidden_channels
@@ -249,7 +251,8 @@ class GraphRecommender(Module):
         Args:
             edge_index_dict: As in :meth:`forward`: the whole graph of training.
             edge_weight_dict: As in :meth:`forward`.
-            spectral_start: Whether ID embeddings start from the interactions.
+            spectral_start: Whether ID embeddings start from the interactions, unless
+                :meth:`start_from` was called before. For rows that you set yourself ``False``.
 
         Raises:
             ValueError: For a sampled graph.
@@ -257,7 +260,7 @@ class GraphRecommender(Module):
         if bool(self.prepared):
             return
         graph = self._whole_graph(edge_index_dict, edge_weight_dict)
-        if spectral_start:
+        if spectral_start and self.init_method == GraphRecommender.init_method:
             self.start_from(graph.interactions)
         self.heads.fit(graph, self.num_item_layers)
         self.prepared.fill_(True)
@@ -351,7 +354,7 @@ class GraphRecommender(Module):
         if not self.modalities:
             raise ValueError(
                 f"{type(self).__name__} reads no content, so it cannot embed items without "
-                f"interactions: train a GTC, a FREEDOM or an MGCN"
+                f"interactions: train a model with 'in_channels'"
             )
         graph = self._whole_graph(edge_index_dict, edge_weight_dict)
         adapter = self.item_adapter(features, graph)

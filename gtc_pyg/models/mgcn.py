@@ -41,7 +41,7 @@ class MGCN(GraphRecommender):
         c &= s + \frac{1}{M} \sum_m \sigma(W_4^m \bar e + b_4^m) \odot (\bar x^m - s), \qquad
         y_{ui} = \langle \bar e_u + c_u, \; \bar e_i + c_i \rangle
 
-    To BPR training adds, over users and over items, the cross-entropy of a node's own
+    To the ranking loss training adds, over users and over items, the cross-entropy of a node's own
     :math:`\bar e` among those of others, by :math:`\cos(c, \bar e) / \tau`, and the squared length
     of the batch's embeddings, which are :math:`\bar e + c` as in the published code.
 

@@ -46,6 +46,9 @@ PARTS: dict[str, dict[str, type[Module]]] = {
 """The parts that an argument of a model may be, by argument; the first is meant where settings name
 no class."""
 
+NEED_CLASS = ("model", "ranking", "heads")
+"""Arguments whose settings must name the class: models differ in what they take by default."""
+
 OF_THE_DATA = ("num_users", "num_items", "in_channels", "incomplete")
 """Arguments that a data set gives."""
 
@@ -57,11 +60,20 @@ def settings_of(module: Module) -> dict[str, Any]:
         module: A model of :data:`MODELS` or a part of :data:`PARTS`, which keep their arguments
             as attributes of the same names.
 
+    Raises:
+        ValueError: For another class: its settings could not be built again.
+
     Example:
         >>> from gtc_pyg.nn import SampledSoftmax
         >>> settings_of(SampledSoftmax(256))
         {'class': 'SampledSoftmax', 'num_negatives': 256, 'scale': 1.0}
     """
+    classes = {*MODELS.values(), *(cls for part in PARTS.values() for cls in part.values())}
+    if type(module) not in classes:
+        raise ValueError(
+            f"{type(module).__name__} is no model or part of gtc_pyg, so its settings cannot be "
+            f"kept"
+        )
     names = arguments_of(type(module))
     return {"class": type(module).__name__, **{n: plain_value(getattr(module, n)) for n in names}}
 
@@ -109,6 +121,8 @@ def _build(
     settings: Mapping[str, Any],
     of_the_data: Mapping[str, Any],
 ) -> Module:
+    if "class" not in settings and argument in NEED_CLASS:
+        raise ValueError(f"'{argument}' needs its class, one of {', '.join(classes)}")
     name = settings.get("class", next(iter(classes)))
     if not isinstance(name, str) or name not in classes:
         raise ValueError(

@@ -16,9 +16,9 @@ from gtc_pyg.models.heads import SpectralHead
 class SpectralFilter(GraphRecommender):
     r"""A recommender without training: a low-pass filter of the interactions, fitted in seconds.
 
-    A :class:`~gtc_pyg.models.SpectralHead` and nothing else. Similar items count where there is an
-    item graph and ``num_item_layers`` is above 0. Compare `"How Powerful is Graph Convolution for
-    Recommendation?" <https://arxiv.org/abs/2108.07567>`_.
+    A :class:`~gtc_pyg.models.SpectralHead` and nothing else. Similar items count where
+    ``num_item_layers`` is above 0, which needs an item graph. Compare `"How Powerful is Graph
+    Convolution for Recommendation?" <https://arxiv.org/abs/2108.07567>`_.
 
     Args:
         num_users: Number of users.
@@ -28,7 +28,7 @@ class SpectralFilter(GraphRecommender):
         channels: As in :class:`~gtc_pyg.models.SpectralHead`.
         debiasing: As in :class:`~gtc_pyg.models.SpectralHead`.
         regularization: As in :class:`~gtc_pyg.models.SpectralHead`.
-        num_item_layers: As in :class:`~gtc_pyg.models.SpectralHead`.
+        num_item_layers: Layers on the item graph; with 0 none is needed.
 
     Example:
         >>> from gtc_pyg.datasets import PlantedPreferences

@@ -80,8 +80,8 @@ class BPR(RankingLoss):
 class SampledSoftmax(RankingLoss):
     r"""Cross-entropy of a user's item among negatives that all users of a batch share.
 
-    See :func:`gtc_pyg.functional.sampled_softmax`. A user's own items among the negatives are left
-    out.
+    See :func:`gtc_pyg.functional.sampled_softmax`. Items that the step's graph holds for a user are
+    left out of the negatives; pruned and unsampled interactions are not known to it.
 
     Args:
         num_negatives: How many negatives, at most the batch's.

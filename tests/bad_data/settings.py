@@ -78,7 +78,7 @@ TABLE = [
         b"gtc: {model: {score_scale: 2}}",
         "line 1: gtc.model.score_scale",
         "the form of an earlier version",
-        "ranking: {scale: ...}",
+        "ranking: {class: ..., scale: ...}",
     ),
     (
         b"gtc:\n  model:\n    low_pass_channels: 3\n",

@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from gtc_pyg.models import FREEDOM, GTC, MGCN, LightGCN, SpectralFilter
 from gtc_pyg.models.registry import MODELS, OF_THE_DATA, PARTS, build_model, settings_of
-from gtc_pyg.nn import BPR, PairwiseInfoNCE, SampledSoftmax
+from gtc_pyg.nn import BPR, PairwiseInfoNCE, SimilarityGate
 from tests.models.graphs import arguments
 
 WIDTHS = {"image": 5, "text": 3}
@@ -141,11 +141,29 @@ def test_a_rebuilt_model_takes_the_weights(planted: Callable) -> None:
 
 
 def test_the_first_class_of_a_part_is_meant_where_none_is_named() -> None:
-    model = build_model({"class": "LightGCN", "ranking": {"scale": 2}}, **SIZES)
-    assert isinstance(model.ranking, SampledSoftmax) and model.ranking.scale == 2
     model = build_model({"class": "GTC", "alignment": {"class": "PairwiseInfoNCE"}}, **SIZES)
     assert type(model.alignment) is PairwiseInfoNCE
-    assert isinstance(build_model({"ranking": {"class": "BPR"}}, **SIZES).ranking, BPR)
+    model = build_model({"class": "GTC", "fusion": {"normalized": False}}, **SIZES)
+    assert type(model.fusion) is SimilarityGate
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"class": "LightGCN", "ranking": {"scale": 2}}, {"class": "GTC", "heads": [{}]}],
+    ids=str,
+)
+def test_models_ranking_losses_and_heads_need_their_class(settings: dict) -> None:
+    with pytest.raises(ValueError, match="needs its class, one of"):
+        build_model(settings, **SIZES)
+
+
+def test_settings_of_a_class_of_ones_own_are_refused() -> None:
+    class Mine(SimilarityGate):
+        pass
+
+    model = GTC(5, 4, {"text": 3}, fusion=Mine())
+    with pytest.raises(ValueError, match=r"Mine is no model or part of gtc_pyg"):
+        settings_of(model)
 
 
 @pytest.mark.parametrize("settings", [{}, {"content_filter": {"channels": 8}}], ids=str)

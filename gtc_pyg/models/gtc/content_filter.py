@@ -165,7 +165,8 @@ class ContentFilter(Module):
         """
         if user is not None:
             user = graph.check_users(user)
-        if self.user_ids and user_emb is None:
+        uses_ids = self.user_ids and self.condition != "item"
+        if uses_ids and user_emb is None:
             raise ValueError("'user_emb' must be given where 'user_ids' is on (got None)")
         features = content_with_masks(
             features, list(self.encoders), self.incomplete, graph.num_items, item_emb.dtype
@@ -175,7 +176,7 @@ class ContentFilter(Module):
             for name, encoder in self.encoders.items()
         }
         ids = None
-        if self.user_ids and user_emb is not None:
+        if uses_ids and user_emb is not None:
             ids = user_emb.detach(), normalize_rows(item_emb.detach())
         directions = self._directions(graph, user, ids)
         item = F.layer_norm(item_emb.detach(), item_emb.shape[1:])
@@ -286,7 +287,8 @@ class ContentFilter(Module):
             item_emb: As in :meth:`forward`.
             user_emb: Embeddings of the other users ``[N, D]``.
         """
-        ids = (user_emb, normalize_rows(item_emb)) if self.user_ids else None
+        uses_ids = self.user_ids and self.condition != "item"
+        ids = (user_emb, normalize_rows(item_emb)) if uses_ids else None
         directions = self._directions(graph, None, ids)
         views = {
             name: self._view(name, f.x, graph, None, directions) for name, f in filtered.items()

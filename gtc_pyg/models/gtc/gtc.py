@@ -38,18 +38,18 @@ class GTC(GraphRecommender):
     r"""Recommends by content filtered for each user, all modalities aligned at once.
 
     From `"User-Aware Conditional Generative Total Correlation Learning for Multi-Modal
-    Recommendation" <https://arxiv.org/abs/2604.03014>`_. :meth:`steps` takes the steps 1 to 6:
+    Recommendation" <https://arxiv.org/abs/2604.03014>`_. :meth:`steps` takes the steps 1 to 5:
 
-    1. each modality is encoded, :math:`x_i^m` (:class:`~gtc_pyg.nn.ModalityEncoder`);
-    2. a conditional diffusion filters it, :math:`\hat x_i^m`, and for each user
-       :math:`\hat x_{ui}^m` (:class:`~gtc_pyg.models.ContentFilter`);
-    3. :math:`z_i` fuses it with the item's ID embedding (:class:`~gtc_pyg.nn.SimilarityGate`);
-    4. :math:`[e_u, z_i]` passes over the interaction graph as in LightGCN;
-    5. the content of a user's items, **filtered for that user**,
+    1. each modality is encoded, :math:`x_i^m` (:class:`~gtc_pyg.nn.ModalityEncoder`), and filtered
+       by a conditional diffusion, :math:`\hat x_i^m`, for each user :math:`\hat x_{ui}^m`
+       (:class:`~gtc_pyg.models.ContentFilter`);
+    2. :math:`z_i` fuses it with the item's ID embedding (:class:`~gtc_pyg.nn.SimilarityGate`);
+    3. :math:`[e_u, z_i]` passes over the interaction graph as in LightGCN;
+    4. the content of a user's items, **filtered for that user**,
        :math:`p_u^m = \frac{1}{|N(u)|} \sum_{i \in N(u)} \hat x_{ui}^m`, at unit length and weighed
        by modality, :math:`\lambda a_u^m`, is added to the user;
-    6. items are smoothed over the item graph;
-    7. heads add their columns; scores are inner products.
+    5. items are smoothed over the item graph;
+    6. heads add their columns; scores are inner products.
 
     The loss adds up ``ranking``, ``regularization`` (squared length of the batch's ID embeddings),
     ``diffusion`` (the error of the noise), ``filter`` (what tells a user's items from others) and
@@ -68,15 +68,15 @@ class GTC(GraphRecommender):
         content_filter: Filters content, and sets the width of the model; a
             :class:`~gtc_pyg.models.ContentFilter` with its defaults where ``None``.
         fusion: Fuses IDs and content: :class:`~gtc_pyg.nn.SimilarityGate` where ``None``.
-        alignment: Aligns IDs and content: a :class:`~gtc_pyg.nn.TotalCorrelationLoss` where
-            ``'total_correlation'``, nothing where ``None``.
+        alignment: Aligns IDs and content; ``None`` for no alignment, unlike the other parts: a
+            :class:`~gtc_pyg.nn.TotalCorrelationLoss` where ``'total_correlation'``.
         ranking: The ranking loss; ``SampledSoftmax(1024, scale=1.5)`` where ``None``.
         heads: ``[SpectralHead(256, strength=1.5), ItemBias()]`` where ``None``.
         num_layers: Layers on the interactions.
         num_item_layers: Layers on the item graph; with 0 none is needed.
         edge_dropout: As in :class:`~gtc_pyg.models.GraphRecommender`.
-        loss_weights: Weights of the parts of the loss that differ from :attr:`LOSS_WEIGHTS`. What
-            weighs 0 is not computed.
+        loss_weights: Weights of the parts of the loss that differ from :attr:`LOSS_WEIGHTS`. A part
+            on content that weighs 0 is not computed.
 
     Example:
         >>> from gtc_pyg.datasets import PlantedPreferences
@@ -122,6 +122,14 @@ class GTC(GraphRecommender):
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
+        if content_filter is not None and not isinstance(content_filter, ContentFilter):
+            raise ValueError(
+                f"'content_filter' must be a ContentFilter (got {content_filter!r:.80})"
+            )
+        if alignment not in (None, "total_correlation") and not isinstance(alignment, Module):
+            raise ValueError(
+                f"'alignment' must be 'total_correlation', a module or None (got {alignment!r:.80})"
+            )
         channels = 64 if content_filter is None else content_filter.channels
         if ranking is None:
             ranking = SampledSoftmax(1024, scale=1.5)
@@ -136,10 +144,6 @@ class GTC(GraphRecommender):
                 f"{dict(in_channels)}"
             )
         if isinstance(alignment, str):
-            if alignment != "total_correlation":
-                raise ValueError(
-                    f"'alignment' must be 'total_correlation', a module or None (got {alignment!r})"
-                )
             alignment = TotalCorrelationLoss()
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
@@ -211,7 +215,7 @@ class GTC(GraphRecommender):
         return out.user, out.item
 
     def steps(self, features: Features, graph: CSRGraph, user: Tensor | None = None) -> Embedded:
-        r"""The steps 1 to 6.
+        r"""The steps 1 to 5.
 
         Args:
             features: As in :meth:`forward`.
@@ -219,13 +223,13 @@ class GTC(GraphRecommender):
             user: Users that are asked for, ascending and none twice; all where ``None``.
         """
         ids = self.ids(graph)
-        filtered = self._filter(features, graph, ids, user)  # 1, 2
+        filtered = self._filter(features, graph, ids, user)  # 1
         return self.after_filter(filtered, graph, ids)
 
     def after_filter(
         self, filtered: dict[str, FilteredContent], graph: CSRGraph, ids: IDs | None = None
     ) -> Embedded:
-        r"""The steps 3 to 6.
+        r"""The steps 2 to 5.
 
         Args:
             filtered: What :meth:`filter_content` gives.
@@ -233,13 +237,14 @@ class GTC(GraphRecommender):
             ids: What :meth:`ids` gives, where it is known.
         """
         ids = self.ids(graph) if ids is None else ids
-        out = graph.layer_mean(self.fuse(filtered, ids), self.num_layers)  # 3, 4
+        fused = self.fuse(filtered, ids)  # 2
+        out = graph.layer_mean(fused, self.num_layers)  # 3
         users, items = out.split([graph.num_users, graph.num_items])
         user = next(iter(filtered.values())).user_id
         users = users if user is None else users.index_select(0, user)
         content = self.content_filter.mean_content(filtered, graph)
-        users = self.content_filter.add_content_messages(users, filtered, content)  # 5
-        items = graph.with_similar(items, self.num_item_layers)  # 6
+        users = self.content_filter.add_content_messages(users, filtered, content)  # 4
+        items = graph.with_similar(items, self.num_item_layers)  # 5
         return Embedded(users, items, filtered, content, ids)
 
     def fuse(self, filtered: Mapping[str, FilteredContent], ids: IDs) -> Tensor:

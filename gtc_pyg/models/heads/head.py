@@ -18,7 +18,7 @@ class Head(Module):
     """
 
     in_loss: ClassVar[bool] = False
-    """Whether losses see its columns; its weights are trained then."""
+    """Whether losses see it. Then it has one trained column, which is 1 for users: a bias."""
     bound = False
     """Whether it serves a model."""
 
@@ -92,19 +92,25 @@ class Heads(ModuleList):
     """
 
     def __init__(self, heads: Iterable[Head], num_users: int, num_items: int) -> None:
+        if isinstance(heads, Head):
+            raise ValueError(
+                f"'heads' must be a list of heads, as in heads=[{type(heads).__name__}()]"
+            )
         heads = list(heads)
-        for head in heads:
+        for position, head in enumerate(heads):
             if not isinstance(head, Head):
                 raise ValueError(f"'heads' must hold heads (got {type(head).__name__})")
-        super().__init__(sorted(heads, key=lambda head: bool(head.in_loss)))
-        if sum(head.in_loss for head in heads) > 1:
-            raise ValueError("'heads' may hold one head that losses see (got more)")
-        for head in self:
+            if any(head is other for other in heads[:position]):
+                raise ValueError(f"'heads' holds one {type(head).__name__} twice")
             if head.bound:
                 raise ValueError(
                     f"'heads' holds a {type(head).__name__} that serves another model already, "
                     f"whose tables would be lost: make a new one"
                 )
+        super().__init__(sorted(heads, key=lambda head: bool(head.in_loss)))
+        if sum(head.in_loss for head in heads) > 1:
+            raise ValueError("'heads' may hold one head that losses see (got more)")
+        for head in self:
             head.bind(num_users, num_items)
             head.bound = True
 

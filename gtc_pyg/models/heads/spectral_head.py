@@ -80,6 +80,10 @@ class SpectralHead(Head):
         self.register_buffer("added_degree", torch.tensor(0.0))  # 0 until fitted
         self.register_buffer("item_scale", torch.ones(num_items, 1))
 
+    def reset_parameters(self) -> None:
+        r"""Forgets what was fitted."""
+        self.added_degree.zero_()
+
     def num_hops(self, num_item_layers: int) -> int:
         return num_item_layers if self.num_item_layers is None else self.num_item_layers
 

@@ -47,3 +47,11 @@ def test_a_head_of_another_model_is_refused() -> None:
         LightGCN(4, 5, heads=[head])
         with pytest.raises(ValueError, match="serves another model already"):
             LightGCN(6, 5, heads=[head])
+
+
+def test_heads_are_a_list_of_different_ones() -> None:
+    head = ItemBias()
+    for heads, message in ((head, r"heads=\[ItemBias\(\)\]"), ([head, head], "one ItemBias twice")):
+        with pytest.raises(ValueError, match=message):
+            LightGCN(5, 4, heads=heads)
+    LightGCN(5, 4, heads=[head])  # a refused head is as it was
