@@ -122,6 +122,9 @@ class GTC(GraphRecommender):
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
+        if not isinstance(content_filter, ContentFilter | None):
+            name = type(content_filter).__name__
+            raise ValueError(f"'content_filter' must be a ContentFilter or None (got {name})")
         channels = 64 if content_filter is None else content_filter.channels
         if ranking is None:
             ranking = SampledSoftmax(1024, scale=1.5)
