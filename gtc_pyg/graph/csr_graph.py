@@ -161,12 +161,13 @@ class CSRGraph(dict[EdgeType, Tensor]):
     def _of(self, user: Tensor) -> _OfUsers:
         # One batch asks several times.
         version = None if user.is_inference() else user._version
-        if self._last is None or self._last[0] is not user or self._last[1] != version:
+        last = self._last  # read once: other threads ask for other users
+        if last is None or last[0] is not user or last[1] != version:
             adj, transposed = self._items_of_users
             items = select_rows(adj, user), select_columns(transposed, user)
             found = _OfUsers(items, select_rows(self._users_of_items[1], user))
-            self._last = user, version, found
-        return self._last[2]
+            self._last = last = user, version, found
+        return last[2]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "history": None, "_last": None}

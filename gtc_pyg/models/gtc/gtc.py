@@ -138,6 +138,9 @@ class GTC(GraphRecommender):
                 f"'content_filter' was made for {content_filter.in_channels}, 'in_channels' is "
                 f"{dict(in_channels)}"
             )
+        for name, part in {"fusion": fusion, "alignment": alignment}.items():
+            if not isinstance(part, Module | str | None) or (name, str) == ("fusion", type(part)):
+                raise ValueError(f"{name!r} must be a module or None (got {type(part).__name__})")
         if isinstance(alignment, str):
             if alignment != "total_correlation":
                 raise ValueError(

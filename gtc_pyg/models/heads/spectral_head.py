@@ -102,7 +102,7 @@ class SpectralHead(Head):
         self.item_scale.copy_(scale_of(length, self.debiasing))
 
     def check(self) -> None:
-        if self.added_degree == 0:
+        if not self.added_degree > 0:
             raise RuntimeError(
                 "a SpectralHead was not fitted: call the model's prepare with the graph of "
                 "training first"
