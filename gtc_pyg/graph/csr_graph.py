@@ -161,12 +161,12 @@ class CSRGraph(dict[EdgeType, Tensor]):
     def _of(self, user: Tensor) -> _OfUsers:
         # One batch asks several times.
         version = None if user.is_inference() else user._version
-        last = self._last  # read once: other threads ask for other users
+        last = self._last  # another thread may write it
         if last is None or last[0] is not user or last[1] != version:
             adj, transposed = self._items_of_users
             items = select_rows(adj, user), select_columns(transposed, user)
             found = _OfUsers(items, select_rows(self._users_of_items[1], user))
-            self._last = last = user, version, found
+            last = self._last = (user, version, found)
         return last[2]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -221,16 +221,18 @@ class CSRGraph(dict[EdgeType, Tensor]):
             h = self.smooth(h)
         return x + h if num_layers > 0 else x
 
-    def neighbors(self, item: int, num_layers: int) -> tuple[Tensor, Tensor]:
+    def neighbors(self, item: int, num_layers: int, like: Tensor) -> tuple[Tensor, Tensor]:
         r"""Items that reach an item over so many layers of the item graph, which may be one of
-        them, and their weights, ``[R]`` each."""
+        them, and their weights in the type of ``like``, ``[R]`` each."""
         rows = torch.tensor([item], device=self[USER_TO_ITEM].device)
-        weight = self[USER_TO_ITEM].values().new_ones(1)
+        weight = like.new_ones(1)
         if num_layers == 0:
             return rows[:0], weight[:0]
         for _ in range(num_layers):
             edges = select_rows(self[SIMILAR_ITEMS], rows)
-            weight = weight.repeat_interleave(edges.crow_indices().diff()) * edges.values()
+            weight = weight.repeat_interleave(edges.crow_indices().diff()) * edges.values().to(
+                weight
+            )
             rows, position = edges.col_indices().unique(return_inverse=True)
             weight = weight.new_zeros(rows.numel()).index_add_(0, position, weight)
         return rows, weight
