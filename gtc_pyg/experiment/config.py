@@ -146,7 +146,7 @@ def _arguments(path: Path, where: str, node: Node, cls: type[Module]) -> dict[st
     r"""Arguments of a model or part; those that are parts themselves likewise."""
     hints = typing.get_type_hints(cls.__init__)
     known = [key for key in arguments_of(cls) if key not in OF_THE_DATA]
-    if where.count("."):  # not the model itself
+    if where.count(".") > 1:  # not the model itself, which has its name above
         known.append("class")
     out: dict[str, Any] = {}
     for key, entry in _entries(path, node, f"{where}.", known, _MOVED).items():
@@ -168,7 +168,7 @@ def _parts(path: Path, what: str, node: Node, argument: str) -> Any:
         classes = PARTS[argument]
         named = [value for key, value in node.value if key.value == "class"]
         name = named[0].value if named else next(iter(classes))
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise ValueError(
                 f"{_at(path, named[0])}: {what}.class is {_shown(named[0])}, expected "
                 f"{' or '.join(classes)}"
@@ -258,6 +258,7 @@ def _value(
 ) -> Any:
     try:
         value = _Loader("").construct_object(node, deep=True)
+        shown = f"{value!r:.80}"  # Python shows no integer of thousands of digits
     except (
         AttributeError,
         LookupError,
@@ -268,13 +269,13 @@ def _value(
     least, most, words = limits or (0, _LARGEST, _words(hint))
     number = isinstance(value, int | float)
     if not _fits(value, hint) or (number and not least <= value <= most):
-        raise ValueError(f"{_at(path, node)}: {what} is {value!r:.80}, expected {words}")
+        raise ValueError(f"{_at(path, node)}: {what} is {shown}, expected {words}")
     return float(value) if hint is float else value
 
 
 def _shown(node: Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return f"{node.value!r:.80}"
     return "a mapping" if isinstance(node, MappingNode) else "a list"
 
 

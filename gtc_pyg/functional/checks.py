@@ -103,7 +103,7 @@ def check_least(least: int, **values: int) -> None:
         values: Arguments by name.
 
     Raises:
-        ValueError: With the first argument that is smaller, or no number.
+        ValueError: With the first argument that is smaller, or no whole number.
     """
     for name, value in values.items():
         number = plain_numbers(value)
@@ -111,6 +111,8 @@ def check_least(least: int, **values: int) -> None:
             raise ValueError(f"'{name}' must be a number (got {value!r})")
         if not number >= least:  # NaN is refused
             raise ValueError(f"'{name}' must be at least {least} (got {value})")
+        if isinstance(number, float):
+            raise ValueError(f"'{name}' must be a whole number (got {value})")
 
 
 def check_one_of(allowed: Sequence[str], **values: str) -> None:

@@ -117,8 +117,7 @@ def low_pass_factors(
     edge_index = check_edges(edge_index, num_users, num_items)
     if edge_index.size(1) == 0:
         raise ValueError("'edge_index' must hold at least one interaction (got none)")
-    if not 0 < regularization < float("inf"):
-        raise ValueError(f"'regularization' must be positive and finite (got {regularization})")
+    check_regularization(regularization)
     a = _normalized(edge_index, num_users, num_items, regularization)
     if similar is not None:
         check_csr(similar, "similar")
@@ -146,6 +145,16 @@ def low_pass_factors(
     tables = (item * num_items**0.5 / length, message * num_users**0.5 / length)
     item, message = (F.pad(x, (0, dim - x.size(1))) for x in tables)
     return LowPassFactors(item, message, regularization * edge_index.size(1) / num_users)
+
+
+def check_regularization(regularization: float) -> None:
+    r"""Refuses a share of the mean degree that single precision cannot add to degrees.
+
+    Raises:
+        ValueError: Where it is not from 1e-6 to 1e6.
+    """
+    if not 1e-6 <= regularization <= 1e6:
+        raise ValueError(f"'regularization' must be from 1e-6 to 1e6 (got {regularization})")
 
 
 class _Normalized(NamedTuple):

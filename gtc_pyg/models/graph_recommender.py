@@ -78,8 +78,9 @@ class GraphRecommender(Module):
         check_least(1, num_users=num_users, num_items=num_items)
         if not 0 <= edge_dropout < 1:
             raise ValueError(f"'edge_dropout' must lie in [0, 1) (got {edge_dropout})")
-        if ranking is not None and not isinstance(ranking, RankingLoss):
-            raise ValueError(f"'ranking' must be a BPR or SampledSoftmax (got {ranking!r:.80})")
+        if not isinstance(ranking, RankingLoss | None):
+            name = getattr(ranking, "__name__", type(ranking).__name__)
+            raise ValueError(f"'ranking' must be a RankingLoss, such as BPR() (got {name})")
         self.num_users = num_users
         self.num_items = num_items
         self.hidden_channels = hidden_channels

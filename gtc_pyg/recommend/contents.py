@@ -16,6 +16,8 @@ from gtc_pyg.models import GraphRecommender
 
 MOST_HEADER, MOST_TENSORS = 2**20, 10_000
 MOST_DEPTH, MOST_SETTINGS = 8, 1000
+MOST_PARTS = 16
+"""Mappings among the settings: a model, its parts and what they map."""
 MOST_INTEGER = 2**16
 """An integer among the settings is no larger than this or the largest dimension of a tensor."""
 MOST_REPEATS = {"layers": 64, "sampling_steps": 1000}
@@ -70,7 +72,7 @@ def check_settings(settings: Any, held: Mapping[str, Held]) -> None:
             mappings, lists, text and numbers.
     """
     sizes = [size for x in held.values() if math.prod(x.shape) > 0 for size in x.shape]
-    most, seen = max([MOST_INTEGER, *sizes]), 0
+    most, seen, parts = max([MOST_INTEGER, *sizes]), 0, 0
     left: list[tuple[str, Any, int]] = [("model", settings, 0)]
     while left:
         name, value, depth = left.pop()
@@ -78,6 +80,9 @@ def check_settings(settings: Any, held: Mapping[str, Held]) -> None:
         if depth > MOST_DEPTH or seen > MOST_SETTINGS:
             raise ValueError(f"more than {MOST_SETTINGS} settings, or {MOST_DEPTH} in each other")
         if isinstance(value, Mapping):
+            parts += 1
+            if parts > MOST_PARTS:  # each head may read as many layers as the model
+                raise ValueError(f"the settings have more than {MOST_PARTS} parts")
             left += [(str(key)[:80], entry, depth + 1) for key, entry in value.items()]
         elif isinstance(value, list | tuple):
             left += [(name, entry, depth + 1) for entry in value]

@@ -146,6 +146,7 @@ def _read(cls: type[T], path: Path, config: Mapping[str, Any]) -> T:
     contents.check_values(tensors, edge_types, (model.num_users, model.num_items))
     weights = {k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights, assign=True)
+    model.heads.check()
     features = {name: tensors[f"features.{name}"] for name in names}
     edges = {key: tensors[f"edges.{i}.index"] for i, key in enumerate(edge_types)}
     weighted = {key: f"edges.{i}.weight" for i, key in enumerate(edge_types)}

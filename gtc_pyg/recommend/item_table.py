@@ -173,6 +173,8 @@ def _restored(column: Any, kind: str) -> pd.Series:
     if kind == "arrow":
         return pd.Series(pd.arrays.ArrowExtensionArray(column))
     dtype: Any = pd.api.types.pandas_dtype(kind)
+    if isinstance(dtype, np.dtype) and dtype.kind not in "biufmM":  # no column's: of any width
+        raise ValueError(f"a column of the type {kind!r:.80}")
     if hasattr(dtype, "__from_arrow__"):
         return pd.Series(dtype.__from_arrow__(column))
     found = column.to_pandas()

@@ -78,7 +78,7 @@ def checked(path: Path) -> dict[str, Any]:
     if missing:
         raise FileNotFoundError(f"{path} lacks {missing}: no saved recommender, or not all of it")
     with (path / SUMS).open("rb") as file:
-        lines = file.read(1024).decode(errors="replace").splitlines()
+        lines = file.read(1024).decode(errors="replace").split("\n")
     for name in FILES:
         if _line(path, name) not in lines:
             raise ValueError(

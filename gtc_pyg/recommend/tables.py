@@ -74,7 +74,8 @@ def _check_types(schema: pa.Schema) -> None:
 def _is_counted(kind: pa.DataType) -> bool:
     """Whether it is a type whose values :func:`_cells` counts."""
     if types.is_dictionary(kind):
-        return not types.is_dictionary(kind.value_type) and _is_counted(kind.value_type)
+        value = kind.value_type
+        return _has_length(value) or (_is_counted(value) and not _varies(value))
     if types.is_list(kind) or types.is_large_list(kind):
         return _is_counted(kind.value_type)
     if types.is_struct(kind):
@@ -88,15 +89,13 @@ def _is_counted(kind: pa.DataType) -> bool:
         types.is_floating,
         types.is_decimal,
         types.is_temporal,
-        types.is_binary,
-        types.is_large_binary,
     )
-    return _is_text(kind) or any(is_kind(kind) for is_kind in plain)
+    return _has_length(kind) or any(is_kind(kind) for is_kind in plain)
 
 
 def _cells(array: pa.Array) -> int:
     """How many values there are once categories are written out."""
-    if types.is_dictionary(array.type) and _is_text(array.type.value_type):
+    if types.is_dictionary(array.type) and _has_length(array.type.value_type):
         lengths = pc.binary_length(array.dictionary)
         return len(array) + (pc.sum(lengths.take(array.indices)).as_py() or 0)
     if types.is_list(array.type) or types.is_large_list(array.type):
@@ -108,8 +107,19 @@ def _cells(array: pa.Array) -> int:
     return len(array)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return types.is_string(kind) or types.is_large_string(kind)
+def _has_length(kind: pa.DataType) -> bool:
+    of_kind = types.is_string, types.is_large_string, types.is_binary, types.is_large_binary
+    return any(is_kind(kind) for is_kind in of_kind)
+
+
+def _varies(kind: pa.DataType) -> bool:
+    """Whether some values take more than others, so that as a category they may cost anything."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _varies(kind.storage_type)
+    if types.is_struct(kind):
+        return any(_varies(field.type) for field in kind)
+    lists = types.is_list(kind) or types.is_large_list(kind)
+    return lists or types.is_dictionary(kind) or _has_length(kind)
 
 
 def _check_uncompressed(message: bytes) -> None:

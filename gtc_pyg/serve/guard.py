@@ -103,7 +103,7 @@ class Guard:
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if self._is_token(shown if scheme.lower() == "bearer" else request.cookies.get(cookie, "")):
             return None
-        query = parse_qs(request.scope["query_string"].decode("latin-1"), max_num_fields=100)
+        query = parse_qs(request.scope["query_string"].decode("latin-1"))
         if request.scope["path"] == "/" and self._is_token(query.get("token", [""])[0]):
             page = Response(status_code=303, headers={"Location": "./"})
             page.set_cookie(cookie, self.token, httponly=True, samesite="lax")

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from gtc_pyg.experiment import DEFAULTS, Settings, build_model
@@ -63,6 +64,22 @@ def test_a_part_of_another_class_begins_with_its_defaults(tmp_path):
         "class": "BPR",
         "scale": 3.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ranking: {class: [BPR]}", r"line 1: gtc.model.ranking.class is a list, expected Sampled"),
+        ("ranking: {class: {BPR: 1}}", r"line 1: gtc.model.ranking.class is a mapping, expected"),
+        ("class: LightGCN", r"line 1: unknown key 'class' in gtc.model \(expected"),
+        ("edge_dropout: 0x" + "F" * 9000, r"line 1: gtc.model.edge_dropout cannot be read"),
+        ("x" * 1000 + ": 1", r"line 1: unknown key 'x{79} in gtc.model"),
+    ],
+    ids=["class of a list", "class of a mapping", "class of the model", "long number", "long key"],
+)
+def test_what_is_no_setting_is_named_with_its_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_settings(write(tmp_path, f"gtc: {{model: {{{text}}}}}"))
 
 
 def test_without_a_base_the_defaults_are_it(tmp_path):

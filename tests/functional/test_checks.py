@@ -62,6 +62,12 @@ def test_the_first_value_below_the_least_is_named() -> None:
         check_least(2, k=2, width=1, depth=0)
 
 
+@pytest.mark.parametrize("value", [2.0, 2.5, float("inf")])
+def test_a_number_that_is_not_whole_is_named(value) -> None:
+    with pytest.raises(ValueError, match=rf"^'width' must be a whole number \(got {value}\)$"):
+        check_least(2, k=2, width=value)
+
+
 def test_a_value_that_is_none_of_those_allowed_is_named() -> None:
     check_one_of(("a", "b"), kind="b", other="a")
     with pytest.raises(ValueError, match=r"^'kind' must be 'a', 'b' or 'c' \(got 'd'\)$"):

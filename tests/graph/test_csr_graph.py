@@ -194,3 +194,23 @@ def test_with_similar_adds_what_the_last_layer_gives(planted: Callable) -> None:
     s = csr["item", "similar", "item"].to_dense()
     assert torch.equal(csr.with_similar(x, 0), x)
     torch.testing.assert_close(csr.with_similar(x, 2), x + s @ s @ x)
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_threads_that_ask_for_other_users_get_their_own(planted: Callable, moment: int) -> None:
+    csr = csr_of(planted())
+    first, second = torch.tensor([0, 3]), torch.tensor([1, 2])
+    expected = csr.items_of(first)[0].to_dense()
+    reads: list[str] = []
+
+    class Interrupted(CSRGraph):  # another thread asks before one of the first one's reads
+        def __getattribute__(self, name: str) -> object:
+            if name == "_last":
+                reads.append(name)
+                if len(reads) == moment + 1:
+                    CSRGraph._of(self, second)
+            return super().__getattribute__(name)
+
+    shared = Interrupted(csr)
+    shared._last = csr._last
+    assert torch.equal(shared.items_of(first)[0].to_dense(), expected)

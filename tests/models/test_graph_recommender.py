@@ -49,6 +49,8 @@ def test_csr_passes_through(planted: Callable) -> None:
         ((0, 4), r"'num_users' must be at least 1 \(got 0\)"),
         ((4, 0), r"'num_items' must be at least 1 \(got 0\)"),
         ((4, 4, 8, None, (), -0.1), r"'edge_dropout' must lie in \[0, 1\) \(got -0.1\)"),
+        ((4, 4, 8, BPR), r"'ranking' must be a RankingLoss, such as BPR\(\) \(got BPR\)"),
+        ((4, 4, 8, "BPR"), r"'ranking' must be a RankingLoss, such as BPR\(\) \(got str\)"),
         ((4, 4, 8, None, (), 1.0), r"'edge_dropout' must lie in \[0, 1\) \(got 1.0\)"),
     ],
 )

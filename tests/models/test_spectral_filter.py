@@ -79,7 +79,7 @@ def test_content_serves_items_without_interactions(planted: Callable) -> None:
     [
         ({"channels": 0}, r"'channels' must be at least 1 \(got 0\)"),
         ({"debiasing": 2.0}, r"'debiasing' must be from 0 to 1 \(got 2.0\)"),
-        ({"regularization": 0.0}, r"'regularization' must be positive .* \(got 0.0\)"),
+        ({"regularization": 0.0}, r"'regularization' must be from .* \(got 0.0\)"),
         ({"num_item_layers": -1}, r"'num_item_layers' must be at least 0 \(got -1\)"),
         ({"in_channels": [64]}, r"'in_channels' must map modalities to widths"),
     ],

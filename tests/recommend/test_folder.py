@@ -182,6 +182,16 @@ INSIDE = [
         lambda p: settings_in(p, "content_filter", num_steps=599),
         r"alpha_bar is float64 \[601\], the settings make",
     ),
+    (
+        lambda p: settings_in(p, heads=[{} for _ in range(17)]),
+        r"the settings have more than 16 parts",
+    ),
+    (lambda p: settings_in(p, fusion=3), r"'fusion' must be a module or None \(got int\)"),
+    (lambda p: settings_in(p, num_layers=2.5), r"'num_layers' must be a whole number \(got 2.5\)"),
+    (
+        lambda p: tensors(p, **{"model.heads.0.added_degree": lambda x: -x}),
+        r"a SpectralHead was not fitted",
+    ),
     (lambda p: settings_in(p, num_layers=65), r"num_layers is 65, more than 64"),
     (
         lambda p: settings_in(p, "content_filter", num_sampling_steps=1001),

@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -80,6 +82,9 @@ def category(text, size):
         ([pa.nulls(2 * 10**8)], {}, "t.arrow has 200000000 rows, but there are 3"),
         ([pa.nulls(3)] * 4000, {}, "t.arrow has 4000 columns, too many for its rows"),
         ([category("x" * 5000, 3)], {}, "holds more than the folder is large"),
+        ([category(b"x" * 5000, 3)], {}, "holds more than the folder is large"),
+        ([category([1] * 5000, 3)], {}, r"'0' has the type dictionary<values=list"),
+        ([category({"a": "x" * 5000}, 3)], {}, r"'0' has the type dictionary<values=struct"),
         ([[[True] * 10_000, [], []]], {}, "holds more than the folder is large"),
         ([pa.nulls(3, pa.list_(pa.null(), 10**6))], {}, r"'0' has the type fixed_size_list"),
         ([[[None] * 10_000, [], []]], {}, "holds more than the folder is large"),
@@ -98,6 +103,18 @@ def test_what_grows_when_read_is_refused(tmp_path, columns, options, message):
     raw(path, pa.table(columns, [str(i) for i in range(len(columns))]), **options)
     with pytest.raises(ValueError, match=message):
         read_table(path, 3, MOST)
+
+
+@pytest.mark.parametrize("kind", ["V1000000000", "S400000000", "U400000000", "(10000000,)i8"])
+def test_a_type_that_no_column_has_is_not_made(tmp_path, kind):
+    columns = pa.table({"item": [1, 2]}).replace_schema_metadata(
+        {b"gtc_pyg.columns": json.dumps([kind]).encode()}
+    )
+    path = tmp_path / "items.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, columns.schema) as writer:
+        writer.write_table(columns)
+    with pytest.raises(ValueError, match="a column of the type"):
+        read_table(path, 2, MOST)
 
 
 def test_no_table_is_named(tmp_path):

@@ -105,6 +105,11 @@ def test_without_the_token_nothing_is_answered(headers, path):
     assert "set-cookie" not in answer.headers
 
 
+def test_a_query_of_many_fields_is_no_token():
+    fields = "&".join(f"a{i}=1" for i in range(1000))
+    assert client(token="a-token-of-ours").get(f"/?{fields}").status_code == 401
+
+
 def test_programs_show_the_token_and_browsers_keep_it():
     browser = client(token=TOKEN)
     shown = {"Authorization": f"bearer {TOKEN}"}

@@ -122,14 +122,9 @@ class GTC(GraphRecommender):
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         check_least(0, num_layers=num_layers, num_item_layers=num_item_layers)
-        if content_filter is not None and not isinstance(content_filter, ContentFilter):
-            raise ValueError(
-                f"'content_filter' must be a ContentFilter (got {content_filter!r:.80})"
-            )
-        if alignment not in (None, "total_correlation") and not isinstance(alignment, Module):
-            raise ValueError(
-                f"'alignment' must be 'total_correlation', a module or None (got {alignment!r:.80})"
-            )
+        if not isinstance(content_filter, ContentFilter | None):
+            name = type(content_filter).__name__
+            raise ValueError(f"'content_filter' must be a ContentFilter or None (got {name})")
         channels = 64 if content_filter is None else content_filter.channels
         if ranking is None:
             ranking = SampledSoftmax(1024, scale=1.5)
@@ -143,8 +138,14 @@ class GTC(GraphRecommender):
                 f"'content_filter' was made for {content_filter.in_channels}, 'in_channels' is "
                 f"{dict(in_channels)}"
             )
-        if isinstance(alignment, str):
+        if not isinstance(fusion, Module | None):
+            raise ValueError(f"'fusion' must be a module or None (got {type(fusion).__name__})")
+        if isinstance(alignment, str) and alignment == "total_correlation":
             alignment = TotalCorrelationLoss()
+        if not isinstance(alignment, Module | None):
+            raise ValueError(
+                f"'alignment' must be 'total_correlation', a module or None (got {alignment!r:.80})"
+            )
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.content_filter = content_filter

@@ -92,10 +92,8 @@ class Heads(ModuleList):
     """
 
     def __init__(self, heads: Iterable[Head], num_users: int, num_items: int) -> None:
-        if isinstance(heads, Head):
-            raise ValueError(
-                f"'heads' must be a list of heads, as in heads=[{type(heads).__name__}()]"
-            )
+        if not isinstance(heads, Iterable):
+            raise ValueError(f"'heads' must be a list of heads (got {type(heads).__name__})")
         heads = list(heads)
         for position, head in enumerate(heads):
             if not isinstance(head, Head):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from gtc_pyg.functional import check_least, low_pass_factors, takes_numbers
+from gtc_pyg.functional.linear import check_regularization
 from gtc_pyg.graph.csr_graph import SIMILAR_ITEMS, CSRGraph
 from gtc_pyg.models.heads.head import Head
 
@@ -62,12 +63,11 @@ class SpectralHead(Head):
         check_least(1, channels=channels)
         if num_item_layers is not None:
             check_least(0, num_item_layers=num_item_layers)
-        if not 0 < strength < float("inf"):
-            raise ValueError(f"'strength' must be positive and finite (got {strength})")
+        if not 1e-6 <= strength <= 1e6:  # others overflow or vanish in single precision
+            raise ValueError(f"'strength' must be from 1e-6 to 1e6 (got {strength})")
         if not 0 <= debiasing <= 1:
             raise ValueError(f"'debiasing' must be from 0 to 1 (got {debiasing})")
-        if not 0 < regularization < float("inf"):
-            raise ValueError(f"'regularization' must be positive and finite (got {regularization})")
+        check_regularization(regularization)
         self.channels = channels
         self.strength = strength
         self.debiasing = debiasing
@@ -106,7 +106,7 @@ class SpectralHead(Head):
         self.item_scale.copy_(scale_of(length, self.debiasing))
 
     def check(self) -> None:
-        if self.added_degree == 0:
+        if not self.added_degree > 0:
             raise RuntimeError(
                 "a SpectralHead was not fitted: call the model's prepare with the graph of "
                 "training first"

@@ -316,6 +316,8 @@ def test_losses_do_not_see_a_spectral_head(planted: Callable, batch_of: Callable
         ({"num_item_layers": -1}, r"'num_item_layers' must be at least 0 \(got -1\)"),
         ({"edge_dropout": 1.0}, r"'edge_dropout' must lie in \[0, 1\) \(got 1.0\)"),
         ({"alignment": "pairwise"}, r"'total_correlation', a module or None \(got 'pairwise'\)"),
+        ({"fusion": "x"}, r"'fusion' must be a module or None \(got str\)"),
+        ({"content_filter": "x"}, r"'content_filter' must be a ContentFilter or None \(got str\)"),
         ({"loss_weights": {"bpr": 1.0}}, r"'loss_weights' must name some of .*got \['bpr'\]"),
         ({"loss_weights": {"filter": -1.0}}, r"must be 0 or more at 'filter' \(got -1.0\)"),
         (

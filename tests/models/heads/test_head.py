@@ -38,6 +38,9 @@ def test_columns_of_two_heads_of_a_class_add_up(planted: Callable) -> None:
 def test_what_are_no_heads_and_two_in_the_loss_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'heads' must hold heads \(got Linear\)"):
         LightGCN(4, 5, heads=[torch.nn.Linear(1, 1)])
+    for alone in (None, SpectralHead(3)):
+        with pytest.raises(ValueError, match="'heads' must be a list of heads"):
+            LightGCN(4, 5, heads=alone)
     with pytest.raises(ValueError, match="'heads' may hold one head that losses see"):
         LightGCN(4, 5, heads=[ItemBias(), ItemBias()])
 
@@ -51,7 +54,7 @@ def test_a_head_of_another_model_is_refused() -> None:
 
 def test_heads_are_a_list_of_different_ones() -> None:
     head = ItemBias()
-    for heads, message in ((head, r"heads=\[ItemBias\(\)\]"), ([head, head], "one ItemBias twice")):
+    for heads, message in ((head, "must be a list of heads"), ([head, head], "one ItemBias twice")):
         with pytest.raises(ValueError, match=message):
             LightGCN(5, 4, heads=heads)
     LightGCN(5, 4, heads=[head])  # a refused head is as it was
