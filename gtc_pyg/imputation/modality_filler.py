@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm import tqdm
 
-from gtc_pyg.functional import check_least, principal_axes
+from gtc_pyg.functional import check_least, principal_axes, takes_numbers
 from gtc_pyg.imputation.fill_conditions import FillConditions, content_to_fill
 from gtc_pyg.nn import ConditionalDenoiser, ModalityEncoder, NoiseSchedule
 
@@ -75,6 +75,7 @@ class ModalityFiller(Module):
     mean: Tensor
     distance: Tensor
 
+    @takes_numbers
     def __init__(
         self,
         modality: str,
@@ -103,6 +104,7 @@ class ModalityFiller(Module):
         r"""Draws the denoiser's weights anew; the encoding is set by :meth:`fit`."""
         self.denoiser.reset_parameters()
 
+    @takes_numbers
     def fit(
         self,
         features: Mapping[str, Tensor],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -189,3 +190,16 @@ def test_weights_that_are_not_finite_are_no_result() -> None:
         ModalityFiller("text", 20, **OPTIONS).fit(
             features, edge_index, NUM_USERS, epochs=3, lr=1e30, batch_size=NUM_ITEMS
         )
+
+
+@pytest.mark.parametrize("form", [np.int64, np.array, torch.tensor], ids=["numpy", "0-d", "torch"])
+def test_numbers_of_any_kind_are_settings(form) -> None:
+    features, edge_index, _ = planted()
+    fillers = [
+        ModalityFiller("text", kind(20), **{name: kind(n) for name, n in OPTIONS.items()}).fit(
+            features, edge_index, kind(NUM_USERS), epochs=kind(3), num_folds=kind(4), seed=kind(1)
+        )
+        for kind in (int, form)
+    ]
+    for x, y in zip(*(filler.state_dict().values() for filler in fillers), strict=True):
+        assert torch.equal(x, y)
