@@ -4,10 +4,11 @@
 
 The data is made on the spot (no download): every user cares about one modality most, and about one
 block of dimensions inside each modality. LightGCN sees interactions alone, FREEDOM content that is
-the same for everyone, GTC content that is filtered for each user. The second picture asks what GTC
-found: how much the content filtered for a user changes when a block is erased, against what was
-planted (a bright diagonal is right). Below the table stand AUCs, 0.5 being chance: of the block
-that a user cares about among those of the modality they prefer, and of that modality.
+the same for everyone, GTC content that is filtered for each user. The second picture asks what a
+filter found: how much the content filtered for a user changes when a block is erased, against what
+was planted (a bright diagonal is right). It is of a GTC whose filter is trained for that, which
+ranks better on this data, too; the filter of the bare GTC finds nothing of it. Below the table stand AUCs of both, 0.5 being chance: of
+the block that a user cares about among those of the modality they prefer, and of that modality.
 """
 
 import matplotlib.pyplot as plt
@@ -15,12 +16,32 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from gtc_pyg.datasets import PlantedPreferences
-from gtc_pyg.experiment import NAMES, Settings, parse_args, run
+from gtc_pyg.experiment import NAMES, Settings, parse_args, run, train
 from gtc_pyg.explain import filter_relevance, filter_share
 from gtc_pyg.lightning import FitResult, GraphInputs
 from gtc_pyg.models import GTC
 from gtc_pyg.transforms import ItemKNNGraph
 
+USER_AWARE = Settings(
+    lr=0.01,
+    epochs=60,
+    patience=10,
+    batch_size=2048,
+    spectral_start=False,
+    weight_averaging=0.0,
+    model={
+        "content_filter": {
+            "hidden_channels": 128,
+            "start_step": 300,
+            "strength": 0.2,
+            "loss_batch_size": 2048,
+            "user_ids": False,
+        },
+        "ranking": {"class": "BPR", "scale": 5.0},
+        "heads": [],
+        "loss_weights": {"filter": 1.0},
+    },
+)  # the filter sees users by the content of their items alone, and its own loss weighs most
 SETTINGS = {name: Settings() for name in ("spectral", "lightgcn", "freedom", "gtc")}  # bare models
 
 
@@ -46,6 +67,20 @@ def auc(relevance: torch.Tensor, truth: torch.Tensor) -> float:
     relevance = relevance / relevance.mean(dim=0)
     right, wrong = relevance[planted], relevance[~planted]
     return mannwhitneyu(right, wrong).statistic / (right.numel() * wrong.numel())
+
+
+def print_found(title: str, model: GTC, dataset: PlantedPreferences) -> dict[str, torch.Tensor]:
+    """How well the filter knows what was planted; gives the relevance of blocks."""
+    blocks, shares = relevance(model, dataset)
+    user = dataset[0]["user"]
+    print(f"\n{title}")
+    for m, (name, found) in enumerate(blocks.items()):
+        prefers = user.preferred_modality == m
+        value = auc(found[prefers], user.preferred_block[prefers, m])
+        print(f"  planted {name} block found by the filter: AUC {value:.2f}")
+    value = auc(shares, user.preferred_modality)
+    print(f"  planted modality found in what it adds to the scores: AUC {value:.2f}")
+    return blocks
 
 
 def plot_validation(results: dict[str, list[FitResult]], path: str) -> None:
@@ -78,7 +113,7 @@ def plot_relevance(dataset: PlantedPreferences, blocks: dict[str, torch.Tensor],
     axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axis.set_yticks(range(len(labels)), labels)
     axis.set(xlabel="block of content", ylabel="what the users care about (planted)")
-    axis.set_title("Relevance that GTC found, for each group of users")
+    axis.set_title("Relevance that the filter found, for each group of users")
     figure.savefig(path, dpi=150)
 
 
@@ -88,16 +123,10 @@ if __name__ == "__main__":
     results = run("quickstart", dataset, SETTINGS, args)
     plot_validation(results, f"{args.logs}/quickstart/validation_curves.png")
     if "gtc" in results:
-        blocks, shares = relevance(results["gtc"][0].model, dataset)
-        user = dataset[0]["user"]
-        print()
-        for m, (name, found) in enumerate(blocks.items()):
-            prefers = user.preferred_modality == m
-            value = auc(found[prefers], user.preferred_block[prefers, m])
-            print(f"planted {name} block found by the filter: AUC {value:.2f}")
-        print(
-            f"planted modality found in what it adds to the scores: "
-            f"AUC {auc(shares, user.preferred_modality):.2f}"
-        )
+        more = {"epochs": args.epochs} if args.epochs else {}
+        more |= {"out": f"{args.logs}/quickstart", "name": "user_aware", "progress": not args.quiet}
+        aware = train("gtc", dataset, USER_AWARE, args.seed[0], **more)
+        print_found("bare GTC", results["gtc"][0].model, dataset)
+        blocks = print_found("GTC trained for its filter", aware.model, dataset)
         plot_relevance(dataset, blocks, f"{args.logs}/quickstart/user_relevance.png")
     print(f"\nPictures: {args.logs}/quickstart/validation_curves.png and user_relevance.png")
