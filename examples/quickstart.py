@@ -7,8 +7,9 @@ block of dimensions inside each modality. LightGCN sees interactions alone, FREE
 the same for everyone, GTC content that is filtered for each user. The second picture asks what a
 filter found: how much the content filtered for a user changes when a block is erased, against what
 was planted (a bright diagonal is right). It is of a GTC whose filter is trained for that, which
-ranks better on this data, too; the filter of the bare GTC finds nothing of it. Below the table stand AUCs of both, 0.5 being chance: of
-the block that a user cares about among those of the modality they prefer, and of that modality.
+ranks better on this data, too; the filter of the bare GTC finds nothing of it. Below the table
+stand AUCs of both, 0.5 being chance: of the block that a user cares about among those of the
+modality they prefer, and of that modality.
 """
 
 import matplotlib.pyplot as plt
