@@ -72,5 +72,5 @@ if __name__ == "__main__":
     args = parse_args(__doc__, root="data/tiktok")
     with one_line_errors():
         with rank_zero_first():
-            dataset = TikTok(args.root, pre_transform=ItemKNNGraph(k=10))
+            dataset = TikTok(args.root, untrained_users=True, pre_transform=ItemKNNGraph(k=10))
         run("tiktok", dataset, SETTINGS, args)

@@ -3,6 +3,7 @@ r"""TikTok, as published with DiffMM."""
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from gtc_pyg.datasets.download import RemoteFile, download_files
 from gtc_pyg.datasets.interaction_dataset import InteractionDataset
@@ -34,15 +35,29 @@ class TikTok(InteractionDataset):
     published too and taken as modality ``text`` when it lies beside them. Another repository
     ships the set with validation and test swapped: the checksums are of this one's files.
 
-    Args: as :class:`InteractionDataset`.
+    Args:
+        root (str): The folder that has, or will have, ``raw/`` and ``processed/``.
+        untrained_users (bool): Whether the 10 users with nothing in training are evaluated, as the
+            publisher does; else they are left out, with a count. (default: :obj:`False`)
+        **options: As :class:`InteractionDataset`.
     """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        untrained_users: bool = False,
+        **options: Any,
+    ) -> None:
+        self.untrained_users = bool(untrained_users)
+        super().__init__(root, **options)
 
     @property
     def raw_file_names(self) -> list[str]:
         return [*_SHA256, *(["text_feat.npy"] if self._has_text else [])]
 
     def processed_name(self) -> str:
-        return "tiktok_" + "_".join(self._published_modalities)
+        users = ["all_users"] if self.untrained_users else []
+        return "_".join(["tiktok", *self._published_modalities, *users])
 
     @property
     def _has_text(self) -> bool:
@@ -77,4 +92,7 @@ class TikTok(InteractionDataset):
                 )
         sources = {split: path[name] for split, name in _MATRICES.items()}
         sources |= {f"x_{m}": path[f"{m}_feat.npy"] for m in features}
-        return InteractionTables(splits, shape[0], features, sources=sources, untrained_users=True)
+        all_users = self.untrained_users
+        return InteractionTables(
+            splits, shape[0], features, sources=sources, untrained_users=all_users
+        )

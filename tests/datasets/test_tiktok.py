@@ -12,7 +12,7 @@ RATES = ("user", "rates", "item")
 
 
 def test_published_counts(real_root: Callable[[str], Path]) -> None:
-    dataset = TikTok(real_root("tiktok"))
+    dataset = TikTok(real_root("tiktok"), untrained_users=True)
     labels = {s: dataset.view(s)[RATES].edge_label_index for s in ("train", "val", "test")}
     assert (dataset.num_users, dataset.num_items) == (9308, 6710)
     assert [label.size(1) for label in labels.values()] == [59541, 3051, 6130]
@@ -24,6 +24,15 @@ def test_published_counts(real_root: Callable[[str], Path]) -> None:
     evaluated = set(labels["val"][0].tolist()) | set(labels["test"][0].tolist())
     assert len(evaluated - train_users) == 10
     assert labels["test"][0].unique().numel() == 6130
+
+
+def test_users_without_training_are_left_out_by_default(real_root: Callable[[str], Path]) -> None:
+    dataset = TikTok(real_root("tiktok"))
+    labels = {s: dataset.view(s)[RATES].edge_label_index for s in ("train", "val", "test")}
+    trained = set(labels["train"][0].tolist())
+    assert dataset.num_left_out == 10
+    assert set(labels["val"][0].tolist()) | set(labels["test"][0].tolist()) <= trained
+    assert [label.size(1) for label in labels.values()] == [59541, 3046, 6125]
 
 
 def test_half_precision_content_becomes_float32(tiktok_root: Path) -> None:
