@@ -12,7 +12,11 @@ class RankingLoss(Module):
     r"""What ranks a user's items above others; :class:`BPR` or :class:`SampledSoftmax`.
 
     Args:
-        scale: Factor on the scores of the model that ranks with it, an inverse temperature.
+        scale: Factor on the scores of the model that ranks with it, an inverse temperature, 1e-6 to
+            1e6.
+
+    Raises:
+        ValueError: For a scale out of its range.
     """
 
     num_negatives: int = 1
@@ -21,8 +25,8 @@ class RankingLoss(Module):
     @takes_numbers
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"'scale' must be positive and finite (got {scale})")
+        if not 1e-6 <= scale <= 1e6:
+            raise ValueError(f"'scale' must be from 1e-6 to 1e6 (got {scale})")
         self.scale = float(scale)
 
 

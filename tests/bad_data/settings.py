@@ -114,7 +114,7 @@ TABLE = [
         b"gtc: {model: {ranking: {class: BPR, scale: 0}}}",
         "line 1: gtc.model",
         "got 0",
-        "'scale' must be positive",
+        "'scale' must be from 1e-6",
     ),
     (
         b"gtc: {model: {loss_weights: {diffusoin: 0.1}}}",
