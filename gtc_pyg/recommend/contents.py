@@ -102,7 +102,8 @@ def check_weights(model: GraphRecommender, held: Mapping[str, Held]) -> None:
     r"""Refuses weights of other shapes than those of a model on the meta device.
 
     Raises:
-        ValueError: With the first weight that is missing, not the model's or of another shape.
+        ValueError: With the first weight that is missing, not the model's or of another shape, and
+            for weights of several types.
     """
     made = header_of({f"model.{key}": x for key, x in model.state_dict().items()})
     for name in {**made, **{name: 0 for name in held if name.startswith("model.")}}:
@@ -113,6 +114,10 @@ def check_weights(model: GraphRecommender, held: Mapping[str, Held]) -> None:
             raise ValueError(f"{name} is {_text(found)}, the settings make {_text(mine)}")
         if mine.dtype != found.dtype and not _both_floating(mine, found):
             raise ValueError(f"{name} is {found.dtype}, expected {mine.dtype}")
+    plain = torch.get_default_dtype()
+    types = {held[name].dtype for name, mine in made.items() if mine.dtype == plain}
+    if len(types) > 1:
+        raise ValueError(f"weights are of several types, {sorted(map(str, types))}")
 
 
 def check_shapes(

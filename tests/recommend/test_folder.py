@@ -343,7 +343,7 @@ def test_content_that_is_absent_need_not_be_finite(recommender, tmp_path):
 
 @pytest.mark.parametrize("kind", [torch.half, torch.bfloat16, torch.double])
 def test_weights_keep_their_type(recommender, tmp_path, kind):
-    recommender.model.user_emb.to(kind)
+    recommender.model.to(kind)
     loaded = Recommender.load(recommender.save(tmp_path / "m"))
     assert loaded.model.user_emb.weight.dtype == kind
     assert torch.equal(loaded.model.user_emb.weight, recommender.model.user_emb.weight)
