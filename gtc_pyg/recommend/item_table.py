@@ -178,7 +178,12 @@ def _restored(column: Any, kind: str) -> pd.Series:
     if hasattr(dtype, "__from_arrow__"):
         return pd.Series(dtype.__from_arrow__(column))
     found = column.to_pandas()
-    return found if found.dtype == dtype else found.astype(dtype)
+    if found.dtype == dtype:
+        return found
+    restored = found.astype(dtype)
+    if isinstance(dtype, np.dtype) and dtype.kind in "iu" and not (restored == found).all():
+        raise ValueError(f"a column of the type {kind!r:.80} that does not hold its values")
+    return restored
 
 
 def _same(a: pd.Series, b: pd.Series) -> bool:
