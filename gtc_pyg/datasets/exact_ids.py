@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import combinations
 from typing import Any
 
@@ -58,7 +58,10 @@ def exact_ids(values: Any, what: str) -> pd.Index:
             no integer, an integer outside 64 bits, or a float that several integers have become.
     """
     index = _as_index(values, what)
-    missing = np.asarray(index.isna())
+    try:
+        missing = np.asarray(index.isna())
+    except InvalidOperation:  # of a signalling NaN
+        raise ValueError(f"{what} hold a Decimal that is no number (sNaN)") from None
     kind = pd.api.types.infer_dtype(index, skipna=True) if len(index) else "string"
     if kind in ("floating", "mixed-integer-float", "decimal", "mixed-integer"):
         index = _whole_numbers(index, missing, _exact_below(values), what)
@@ -219,6 +222,10 @@ def _as_index(values: Any, what: str) -> pd.Index:
     if isinstance(values, pd.DataFrame | Mapping):
         raise ValueError(f"{what}: one id or several are expected (got a table or mapping)")
     if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_meta or values.is_quantized:
+            raise ValueError(
+                f"{what} must be a plain tensor of whole numbers (got {values.layout})"
+            )
         values = values.detach().cpu()
         values = values.double().numpy() if values.is_floating_point() else values.numpy()
     if isinstance(values, np.ndarray | np.generic):

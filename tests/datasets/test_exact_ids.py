@@ -231,3 +231,13 @@ def test_the_share_is_that_of_the_smaller_set(a: set[int], b: set[int]) -> None:
     one, other = {*a, common}, {*b, common}
     found = shared(pd.Index(sorted(one)), "a", pd.Index(sorted(other)), "b")
     assert found == pytest.approx(len(one & other) / min(len(one), len(other)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[Decimal("sNaN"), 1], torch.ones(2).to_sparse(), torch.empty(2, device="meta")],
+    ids=["signalling NaN", "sparse", "meta"],
+)
+def test_what_is_no_plain_number_is_refused(values: Any) -> None:
+    with pytest.raises(ValueError, match="ids"):
+        exact_ids(values, "ids")
