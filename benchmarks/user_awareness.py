@@ -1,5 +1,6 @@
 """Does the filter find what each user cares about? Planted data with a known answer."""
 
+import runpy
 import statistics
 from argparse import Namespace
 from dataclasses import replace
@@ -22,27 +23,7 @@ from harness.stats import Rows
 
 AWARENESS = Experiment("user_awareness", "condition* measure modality users seed* auc recall@20")
 PAGE = DOCS / "user_awareness.md"
-SETTINGS = Settings(
-    lr=0.01,
-    epochs=60,
-    patience=10,
-    batch_size=2048,
-    spectral_start=False,
-    weight_averaging=0.0,
-    model={
-        "content_filter": {
-            "hidden_channels": 128,
-            "start_step": 300,
-            "strength": 0.2,
-            "loss_batch_size": 2048,
-            "user_ids": False,
-        },
-        "ranking": {"class": "BPR", "scale": 5.0},
-        "heads": [],
-        "edge_dropout": 0.5,
-        "loss_weights": {"filter": 1.0},
-    },
-)
+SETTINGS: Settings = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))["USER_AWARE"]
 VARIANTS = {
     name: changed(SETTINGS, {"content_filter": {"condition": name}}) for name in ("user", "item")
 }
