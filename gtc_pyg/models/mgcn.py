@@ -221,7 +221,6 @@ class MGCN(GraphRecommender):
 class _FusedUsers(PropagatedUsers):
     """Users of an MGCN: what is propagated to them, and the content of their items."""
 
-    @takes_numbers
     def __init__(self, model: MGCN, graph: CSRGraph, content: Tensor) -> None:
         user, item = model.user_emb.weight, model.item_emb.weight
         super().__init__(graph, user, item, model.num_layers, model.ranking.scale)
@@ -238,7 +237,6 @@ class _FusedUsers(PropagatedUsers):
 class _FusedComponents(Components):
     """Sources of an MGCN: gates and attention as they are, content is a weighted sum."""
 
-    @takes_numbers
     def __init__(self, model: MGCN, features: Features, graph: CSRGraph) -> None:
         user, item, scale = model.user_emb.weight, model.item_emb.weight, model.ranking.scale
         nothing = torch.zeros_like(item)
