@@ -28,7 +28,7 @@ def load(what: str, root: str) -> InteractionDataset:
     """The data of a kind of training, built by the first process."""
     if what == "whole graph":
         with rank_zero_first():
-            return TikTok(root, True, pre_transform=GRAPHS["tiktok"])
+            return TikTok(root, untrained_users=True, pre_transform=GRAPHS["tiktok"])
     return PlantedPreferences(30_000, 10_000, mean_degree=20.0, transform=GRAPHS["tiktok"])
 
 

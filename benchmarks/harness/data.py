@@ -29,7 +29,9 @@ GRAPHS = {
     "baby": ItemKNNGraph(k=10, weights={"image": 0.1, "text": 0.9}),
 }
 DATASETS: dict[str, Callable[..., InteractionDataset]] = {
-    "tiktok": lambda root, graph=GRAPHS["tiktok"]: TikTok(root, True, pre_transform=graph),
+    "tiktok": lambda root, graph=GRAPHS["tiktok"]: TikTok(
+        root, untrained_users=True, pre_transform=graph
+    ),
     "lfm2k": lambda root, graph=GRAPHS["lfm2k"]: LFM2k(root, pre_transform=graph),
     "baby": lambda root, graph=GRAPHS["baby"]: MMRecFolder(root, "baby", pre_transform=graph),
 }

@@ -92,7 +92,8 @@ def untrained(root: Path) -> Any:
         other = coo_matrix((np.ones(len(pairs)), (user, item)), shape=(5, 12))
         (root / "raw" / f"{name}.pkl").write_bytes(pickle.dumps(other))
     (root / "raw" / "valMat.pkl").write_bytes(pickle.dumps(matrix))
-    return TikTok(root).view("val")["user", "rates", "item"].edge_label_index.tolist()
+    dataset = TikTok(root, untrained_users=True)
+    return dataset.view("val")["user", "rates", "item"].edge_label_index.tolist()
 
 
 def left_out(write: Callable[[Path], Any], read: Callable[[Path], Any], name: str) -> Any:
